@@ -1,0 +1,1 @@
+//! What a change event means; no I/O.

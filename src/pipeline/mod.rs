@@ -1,0 +1,1 @@
+//! The stations and the run loop of a stream.
