@@ -1,1 +1,20 @@
-//! File and environment to one validated configuration.
+//! File and environment to one validated [`Config`].
+//!
+//! - `reader`: typed look-ups that collect every fault instead of stopping at the first
+//! - `load`: the file, the `CASEWIRE__…` overrides and the secret files
+//! - `settings`: each section, its keys, defaults and limits
+//! - `print`: the effective configuration, secrets left out
+
+mod load;
+mod print;
+mod reader;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use load::{ConfigError, Environment};
+pub use reader::Fault;
+pub use settings::{
+    AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, OnGap, OnUndecodable,
+    PubSubConfig, SalesforceConfig, Start, StreamConfig,
+};

@@ -1,0 +1,377 @@
+//! Typed look-ups in a TOML table that collect every fault with the key's path,
+//! the value found and what is allowed, so that one run shows all there is to mend.
+//!
+//! `serde` stops at the first fault; somebody who sets this up at night wants them all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use toml::{Table, Value};
+
+/// One thing that is wrong in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where: `salesforce.pubsub.endpoint`, `stream[0].topic`.
+    pub path: String,
+    /// What was found and what is allowed.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.problem)
+    }
+}
+
+/// Where an effective value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration file.
+    File,
+    /// A `CASEWIRE__…` variable.
+    Environment,
+    /// Nobody set it.
+    Default,
+}
+
+/// One effective value, as `config print` shows it.
+#[derive(Debug, Clone)]
+pub struct Effective {
+    /// The key's path.
+    pub path: String,
+    /// The value as TOML; secrets are already replaced.
+    pub value: String,
+    /// Who set it.
+    pub origin: Origin,
+}
+
+/// What all sections share while they are read.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub faults: Vec<Fault>,
+    pub effective: Vec<Effective>,
+    /// Paths whose value came from the environment and is therefore text, whatever its type should be.
+    pub from_environment: BTreeSet<String>,
+}
+
+impl Findings {
+    /// Notes a fault that only shows when several values are seen together.
+    pub fn fault(&mut self, path: impl Into<String>, problem: impl Into<String>) {
+        self.faults.push(Fault { path: path.into(), problem: problem.into() });
+    }
+}
+
+/// One table of the file while it is read. What is left at the end is unknown.
+pub struct Section {
+    path: String,
+    table: Table,
+}
+
+impl Section {
+    /// A section at `path`; the root's path is empty.
+    pub fn new(path: impl Into<String>, table: Table) -> Self {
+        Self { path: path.into(), table }
+    }
+
+    /// The full path of a key of this section.
+    pub fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Takes a sub-table; an absent one reads as empty, so that its defaults apply.
+    pub fn section(&mut self, key: &str, findings: &mut Findings) -> Self {
+        let path = self.path_of(key);
+        let table = match self.table.remove(key) {
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                findings.fault(&path, format!("is {}, but a section [{path}] is expected", shown(&other)));
+                Table::new()
+            }
+            None => Table::new(),
+        };
+        Self::new(path, table)
+    }
+
+    /// Takes an array of tables, such as `[[stream]]`.
+    pub fn sections(&mut self, key: &str, findings: &mut Findings) -> Vec<Self> {
+        let path = self.path_of(key);
+        match self.table.remove(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => {
+                let mut sections = Vec::new();
+                for (index, item) in items.into_iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    match item {
+                        Value::Table(table) => sections.push(Self::new(path, table)),
+                        other => {
+                            findings.fault(path, format!("is {}, but a [[{key}]] table is expected", shown(&other)))
+                        }
+                    }
+                }
+                sections
+            }
+            Some(other) => {
+                findings.fault(&path, format!("is {}, but [[{key}]] tables are expected", shown(&other)));
+                Vec::new()
+            }
+        }
+    }
+
+    /// A text that may be absent.
+    pub fn text(&mut self, key: &str, findings: &mut Findings) -> Option<String> {
+        let (value, origin) = self.take(key, findings)?;
+        match value {
+            Value::String(text) if !text.trim().is_empty() => {
+                self.note(key, &Value::String(text.clone()), origin, findings);
+                Some(text)
+            }
+            other => {
+                findings.fault(
+                    self.path_of(key),
+                    format!("is {}, but a text that is not empty is expected", shown(&other)),
+                );
+                None
+            }
+        }
+    }
+
+    /// A text with a default.
+    pub fn text_or(&mut self, key: &str, default: &str, findings: &mut Findings) -> String {
+        if self.table.contains_key(key) {
+            return self.text(key, findings).unwrap_or_else(|| default.to_owned());
+        }
+        self.note(key, &Value::String(default.to_owned()), Origin::Default, findings);
+        default.to_owned()
+    }
+
+    /// A text that must be there.
+    pub fn required(&mut self, key: &str, meaning: &str, findings: &mut Findings) -> Option<String> {
+        if !self.table.contains_key(key) {
+            findings.fault(self.path_of(key), format!("is missing: {meaning}"));
+        }
+        self.text(key, findings)
+    }
+
+    /// A secret, given inline (`key`) or as the path of a file (`key_file`), never both.
+    pub fn secret(&mut self, key: &str, findings: &mut Findings) -> Option<SecretString> {
+        let file_key = format!("{key}_file");
+        let inline = self.take(key, findings);
+        let file = self.text(&file_key, findings);
+        match (inline, file) {
+            (Some(_), Some(_)) => {
+                findings.fault(self.path_of(key), format!("is set, and so is {file_key}: keep one of the two"));
+                None
+            }
+            (Some((Value::String(text), origin)), None) if !text.trim().is_empty() => {
+                self.note(key, &Value::String("(secret)".into()), origin, findings);
+                Some(text.into())
+            }
+            (Some(_), None) => {
+                findings.fault(self.path_of(key), "is not a text (its value is not shown, since it may be a secret)");
+                None
+            }
+            (None, Some(path)) => self.file(&file_key, &path, findings).map(SecretString::from),
+            (None, None) => None,
+        }
+    }
+
+    /// The content of a text file named by a key.
+    pub fn file(&self, key: &str, path: &str, findings: &mut Findings) -> Option<String> {
+        match std::fs::read_to_string(path) {
+            Ok(content) if content.trim().is_empty() => {
+                findings.fault(self.path_of(key), format!("names {path}, which is empty"));
+                None
+            }
+            Ok(content) => Some(content),
+            Err(error) => {
+                findings.fault(self.path_of(key), format!("names {path}, which cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    /// A value that has a text form, with what to expect in words.
+    pub fn parsed<T>(&mut self, key: &str, findings: &mut Findings) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        let text = self.text(key, findings)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                findings.fault(self.path_of(key), format!("is \"{text}\": {error}"));
+                None
+            }
+        }
+    }
+
+    /// A value with a text form that must be there.
+    pub fn required_parsed<T>(&mut self, key: &str, meaning: &str, findings: &mut Findings) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        if !self.table.contains_key(key) {
+            findings.fault(self.path_of(key), format!("is missing: {meaning}"));
+        }
+        self.parsed(key, findings)
+    }
+
+    /// One of a closed set of words.
+    pub fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[(&str, T)],
+        default: Option<&str>,
+        findings: &mut Findings,
+    ) -> Option<T> {
+        let allowed = || choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+        if !self.table.contains_key(key) {
+            let found = default.and_then(|word| choices.iter().find(|choice| choice.0 == word));
+            match found {
+                Some((word, _)) => self.note(key, &Value::String((*word).to_owned()), Origin::Default, findings),
+                None => findings.fault(self.path_of(key), format!("is missing: {}, there is no default", allowed())),
+            }
+            return found.map(|choice| choice.1);
+        }
+        let text = self.text(key, findings)?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|choice| choice.1);
+        if found.is_none() {
+            findings.fault(self.path_of(key), format!("is \"{text}\", but {} is allowed", allowed()));
+        }
+        found
+    }
+
+    /// A yes or no.
+    pub fn flag(&mut self, key: &str, default: bool, findings: &mut Findings) -> bool {
+        let Some((value, origin)) = self.take(key, findings) else {
+            self.note(key, &Value::Boolean(default), Origin::Default, findings);
+            return default;
+        };
+        let flag = match (&value, origin) {
+            (Value::Boolean(flag), _) => Some(*flag),
+            (Value::String(text), Origin::Environment) => text.parse().ok(),
+            _ => None,
+        };
+        if let Some(flag) = flag {
+            self.note(key, &Value::Boolean(flag), origin, findings);
+            return flag;
+        }
+        findings.fault(self.path_of(key), format!("is {}, but true or false is expected", shown(&value)));
+        default
+    }
+
+    /// A whole number within limits.
+    pub fn number(&mut self, key: &str, default: u64, limits: (u64, u64), findings: &mut Findings) -> u64 {
+        let Some((value, origin)) = self.take(key, findings) else {
+            self.note(key, &Value::Integer(i64::try_from(default).unwrap_or(i64::MAX)), Origin::Default, findings);
+            return default;
+        };
+        let number = match (&value, origin) {
+            (Value::Integer(number), _) => u64::try_from(*number).ok(),
+            (Value::String(text), Origin::Environment) => text.parse().ok(),
+            _ => None,
+        };
+        let (least, most) = limits;
+        if let Some(number) = number.filter(|number| (least..=most).contains(number)) {
+            self.note(key, &value, origin, findings);
+            return number;
+        }
+        let problem = format!("is {}, but a whole number from {least} to {most} is expected", shown(&value));
+        findings.fault(self.path_of(key), problem);
+        default
+    }
+
+    /// A duration such as `"250ms"` within limits.
+    pub fn duration(
+        &mut self,
+        key: &str,
+        default: Duration,
+        limits: (Duration, Duration),
+        findings: &mut Findings,
+    ) -> Duration {
+        let text = |duration: Duration| humantime::format_duration(duration).to_string();
+        if !self.table.contains_key(key) {
+            self.note(key, &Value::String(text(default)), Origin::Default, findings);
+            return default;
+        }
+        let Some(given) = self.text(key, findings) else { return default };
+        let (least, most) = limits;
+        match humantime::parse_duration(&given) {
+            Ok(duration) if (least..=most).contains(&duration) => duration,
+            _ => {
+                let problem = format!(
+                    "is \"{given}\", but a duration from \"{}\" to \"{}\" is expected, such as \"250ms\" or \"5min\"",
+                    text(least),
+                    text(most)
+                );
+                findings.fault(self.path_of(key), problem);
+                default
+            }
+        }
+    }
+
+    /// Every remaining key of the section with a value that can be written as text.
+    /// A key ending in `_file` stands for the content of the file it names.
+    pub fn properties(mut self, findings: &mut Findings) -> BTreeMap<String, String> {
+        let keys: Vec<String> = self.table.keys().cloned().collect();
+        let mut properties = BTreeMap::new();
+        for key in keys {
+            let Some((value, origin)) = self.take(&key, findings) else { continue };
+            let text = match value {
+                Value::String(text) => text,
+                Value::Integer(number) => number.to_string(),
+                Value::Boolean(flag) => flag.to_string(),
+                Value::Float(number) => number.to_string(),
+                other => {
+                    let problem = format!("is {}, but a text, number or flag is expected", shown(&other));
+                    findings.fault(self.path_of(&key), problem);
+                    continue;
+                }
+            };
+            if let Some(name) = key.strip_suffix("_file") {
+                self.note(&key, &Value::String(text.clone()), origin, findings);
+                if let Some(content) = self.file(&key, &text, findings) {
+                    properties.insert(name.to_owned(), content.trim_end().to_owned());
+                }
+                continue;
+            }
+            let secret = ["password", "secret", "key.pem", "jaas", "token"].iter().any(|word| key.contains(word));
+            let shown = if secret { "(secret)".to_owned() } else { text.clone() };
+            self.note(&key, &Value::String(shown), origin, findings);
+            properties.insert(key, text);
+        }
+        properties
+    }
+
+    /// Ends the section: whatever was not asked for is unknown.
+    pub fn finish(self, findings: &mut Findings) {
+        for key in self.table.keys() {
+            findings
+                .fault(self.path_of(key), "is not a key that casewire knows; `config/casewire.toml` lists them all");
+        }
+    }
+
+    fn take(&mut self, key: &str, findings: &Findings) -> Option<(Value, Origin)> {
+        let value = self.table.remove(key)?;
+        let environment = findings.from_environment.contains(&self.path_of(key));
+        Some((value, if environment { Origin::Environment } else { Origin::File }))
+    }
+
+    fn note(&self, key: &str, value: &Value, origin: Origin, findings: &mut Findings) {
+        findings.effective.push(Effective { path: self.path_of(key), value: value.to_string(), origin });
+    }
+}
+
+/// A wrong value as the message shows it, shortened: somebody may have put a key where a path belongs.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 {
+        return text;
+    }
+    format!("{}…", text.chars().take(40).collect::<String>())
+}

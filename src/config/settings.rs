@@ -1,0 +1,486 @@
+//! Each section of the configuration: its keys, their defaults and limits.
+//!
+//! `config/casewire.toml` is the commented example of all of this; a test reads it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::config::reader::{Effective, Findings, Section};
+use crate::identity::{OrgId, TopicKind, TopicName};
+
+/// Stands for a URL that could not be read, until the fault it left ends the loading.
+static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").expect("a constant URL parses"));
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// Everything that casewire can be told.
+#[derive(Debug)]
+pub struct Config {
+    /// How to reach and sign in to Salesforce.
+    pub salesforce: SalesforceConfig,
+    /// The topics to carry.
+    pub streams: Vec<StreamConfig>,
+    /// When a transaction is full.
+    pub batch: BatchConfig,
+    /// How much may be under way between Salesforce and Kafka.
+    pub buffer: BufferConfig,
+    /// Where to write.
+    pub kafka: KafkaConfig,
+    /// The HTTP port for operators.
+    pub admin: AdminConfig,
+    /// How to log.
+    pub log: LogConfig,
+    /// How long an orderly end may take before the process ends anyway.
+    pub shutdown_timeout: Duration,
+    /// Every key with its effective value, secrets replaced.
+    pub(in crate::config) effective: Vec<Effective>,
+}
+
+/// `[salesforce]`
+#[derive(Debug)]
+pub struct SalesforceConfig {
+    /// How to sign in.
+    pub grant: Grant,
+    /// Where to sign in.
+    pub login_url: Url,
+    /// The organisation that must answer; any when absent.
+    pub org_id: Option<OrgId>,
+    /// The REST API version, such as `66.0`.
+    pub api_version: String,
+    /// A further certificate authority (PEM) for the login and REST hosts.
+    pub certificate_authority: Option<String>,
+    /// The age at which a token is renewed although nobody refused it.
+    pub token_maximum_age: Duration,
+    /// The Pub/Sub API.
+    pub pubsub: PubSubConfig,
+}
+
+/// The OAuth 2.0 flow.
+#[derive(Debug)]
+pub enum Grant {
+    /// JWT bearer: a signed assertion for a pre-authorised user.
+    JwtBearer {
+        /// The integration user's name.
+        username: String,
+        /// The consumer key of the External Client App.
+        client_id: String,
+        /// PKCS#1 or PKCS#8 PEM.
+        private_key: SecretString,
+        /// The certificate uploaded to the app (PEM), to be checked against the key.
+        certificate: Option<String>,
+    },
+    /// Client credentials; Salesforce takes them at a My Domain host only.
+    ClientCredentials {
+        /// The consumer key.
+        client_id: String,
+        /// The consumer secret.
+        client_secret: SecretString,
+    },
+}
+
+/// `[salesforce.pubsub]`
+#[derive(Debug)]
+pub struct PubSubConfig {
+    /// `https://` for TLS, `http://` for plaintext.
+    pub endpoint: Url,
+    /// A further certificate authority (PEM).
+    pub certificate_authority: Option<String>,
+    /// Between HTTP/2 pings.
+    pub ping_interval: Duration,
+    /// How long a ping may stay unanswered.
+    pub ping_timeout: Duration,
+    /// To open a connection.
+    pub connect_timeout: Duration,
+    /// For one unary call.
+    pub call_timeout: Duration,
+    /// Without a message while events are owed, after which a call is taken for dead.
+    /// Salesforce promises a keepalive within 270 s.
+    pub silence_limit: Duration,
+}
+
+/// Where a stream without a checkpoint begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest retained event.
+    Earliest,
+    /// At the tip.
+    Latest,
+}
+
+/// What to do when Salesforce refuses the stored replay id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnGap {
+    /// Record the gap and go on from the oldest retained event.
+    Earliest,
+    /// Record the gap and stop the stream.
+    Stop,
+}
+
+/// What to do with an event that cannot be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUndecodable {
+    /// Keep its bytes in `<prefix>.dead-letters` and go on.
+    DeadLetter,
+    /// Stop the stream before it.
+    Stop,
+}
+
+/// One `[[stream]]`
+#[derive(Debug, Clone)]
+pub struct StreamConfig {
+    /// The Salesforce topic.
+    pub topic: TopicName,
+    /// Used only when there is no checkpoint.
+    pub start: Start,
+    /// After a refused replay id.
+    pub on_gap: OnGap,
+    /// After an undecodable event.
+    pub on_undecodable: OnUndecodable,
+    /// Whether a null value follows each delete.
+    pub tombstones: bool,
+}
+
+/// `[batch]`
+#[derive(Debug, Clone, Copy)]
+pub struct BatchConfig {
+    /// Records in one transaction, at most (an event with more record ids is never split).
+    pub max_records: usize,
+    /// Bytes in one transaction, at most (save for a single larger record).
+    pub max_bytes: usize,
+    /// How long a transaction that is not full may wait for more.
+    pub max_age: Duration,
+}
+
+/// `[buffer]`
+#[derive(Debug, Clone, Copy)]
+pub struct BufferConfig {
+    /// Events of one stream that are received and not yet committed, at most.
+    pub max_events: usize,
+    /// Their bytes; exceeded by at most one credit of 100 events.
+    pub max_bytes: usize,
+}
+
+/// `[kafka]`
+#[derive(Debug)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// The first part of every topic name.
+    pub topic_prefix: String,
+    /// After which the broker aborts a transaction.
+    pub transaction_timeout: Duration,
+    /// For one call to Kafka.
+    pub call_timeout: Duration,
+    /// How long another writer must be silent before a fenced stream takes over again.
+    pub takeover_after: Duration,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// Whether the settings of existing topics are checked.
+    pub check_topics: bool,
+    /// For created topics; 0 leaves it to the broker.
+    pub partitions: u64,
+    /// For created topics; 0 leaves it to the broker.
+    pub replication_factor: u64,
+    /// Handed to librdkafka as they are.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// `[admin]`
+#[derive(Debug)]
+pub struct AdminConfig {
+    /// Where to listen; nothing is served when absent.
+    pub listen: Option<SocketAddr>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Readable on a terminal, JSON elsewhere.
+    Auto,
+    /// Readable.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug)]
+pub struct LogConfig {
+    /// A `tracing` filter, such as `info` or `casewire=debug`.
+    pub filter: String,
+    /// The form.
+    pub format: LogFormat,
+}
+
+impl Config {
+    /// Reads every section. `None` only together with faults.
+    pub(in crate::config) fn read(mut root: Section, findings: &mut Findings) -> Option<Self> {
+        let salesforce = SalesforceConfig::read(root.section("salesforce", findings), findings);
+        let streams = read_streams(root.sections("stream", findings), findings);
+        let batch = BatchConfig::read(root.section("batch", findings), findings);
+        let buffer = BufferConfig::read(root.section("buffer", findings), findings);
+        let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
+        let admin = AdminConfig::read(root.section("admin", findings), findings);
+        let log = LogConfig::read(root.section("log", findings), findings);
+        let shutdown_timeout = root.duration("shutdown_timeout", 30 * SECOND, (SECOND, HOUR), findings);
+        root.finish(findings);
+        Some(Self {
+            salesforce: salesforce?,
+            streams,
+            batch,
+            buffer,
+            kafka,
+            admin,
+            log,
+            shutdown_timeout,
+            effective: std::mem::take(&mut findings.effective),
+        })
+    }
+}
+
+impl SalesforceConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Option<Self> {
+        let grant = Grant::read(&mut section, findings);
+        let sandbox = section.flag("sandbox", false, findings);
+        let host = if sandbox { "https://test.salesforce.com" } else { "https://login.salesforce.com" };
+        let login_url = read_url(&mut section, "login_url", host, findings);
+        let standard =
+            login_url.host_str().is_some_and(|host| matches!(host, "login.salesforce.com" | "test.salesforce.com"));
+        if standard && matches!(grant, Some(Grant::ClientCredentials { .. })) {
+            let problem = "must be the My Domain URL (https://<name>.my.salesforce.com) with client_secret: \
+                           Salesforce takes client credentials nowhere else";
+            findings.fault(section.path_of("login_url"), problem);
+        }
+        let api_version = section.text_or("api_version", "66.0", findings);
+        let plain = api_version
+            .split_once('.')
+            .is_some_and(|(major, minor)| minor == "0" && major.parse::<u16>().is_ok_and(|major| major >= 58));
+        if !plain {
+            let problem = format!("is \"{api_version}\", but a version from \"58.0\" on is expected, such as \"66.0\"");
+            findings.fault(section.path_of("api_version"), problem);
+        }
+        // Everything is read before anything is given up, so that every fault is found.
+        let org_id = section.parsed("org_id", findings);
+        let certificate_authority = read_pem(&mut section, "ca_file", findings);
+        let token_maximum_age = section.duration("token_maximum_age", HOUR, (MINUTE, 24 * HOUR), findings);
+        let pubsub = PubSubConfig::read(section.section("pubsub", findings), findings);
+        section.finish(findings);
+        Some(Self { grant: grant?, login_url, org_id, api_version, certificate_authority, token_maximum_age, pubsub })
+    }
+}
+
+impl Grant {
+    fn read(section: &mut Section, findings: &mut Findings) -> Option<Self> {
+        let client_id = section.required("client_id", "the consumer key of the External Client App", findings);
+        let username = section.text("username", findings);
+        let private_key = section.secret("private_key", findings);
+        let client_secret = section.secret("client_secret", findings);
+        let certificate = read_pem(section, "certificate_file", findings).or_else(|| {
+            // One file often holds both, as `openssl req -newkey` and most key stores write them.
+            let both = private_key.as_ref().map(|key| key.expose_secret().to_owned());
+            both.filter(|pem| pem.contains("-----BEGIN CERTIFICATE-----"))
+        });
+        match (private_key, client_secret) {
+            (Some(private_key), None) => {
+                if username.is_none() {
+                    let problem = "is missing: the integration user that the JWT bearer flow signs in";
+                    findings.fault(section.path_of("username"), problem);
+                }
+                Some(Self::JwtBearer { username: username?, client_id: client_id?, private_key, certificate })
+            }
+            (None, Some(client_secret)) => Some(Self::ClientCredentials { client_id: client_id?, client_secret }),
+            (Some(_), Some(_)) => {
+                let problem = "is set, and so is private_key: the first means client credentials, the second \
+                               JWT bearer; keep one of the two";
+                findings.fault(section.path_of("client_secret"), problem);
+                None
+            }
+            (None, None) => {
+                let named = |fault: &crate::config::Fault| {
+                    fault.path.contains("private_key") || fault.path.contains("client_secret")
+                };
+                if !findings.faults.iter().any(named) {
+                    let problem = "is missing: the PEM private key whose certificate is uploaded to the External \
+                                   Client App (or private_key, or client_secret for client credentials)";
+                    findings.fault(section.path_of("private_key_file"), problem);
+                }
+                None
+            }
+        }
+    }
+}
+
+impl PubSubConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Self {
+        let endpoint = read_url(&mut section, "endpoint", "https://api.pubsub.salesforce.com:443", findings);
+        let config = Self {
+            certificate_authority: read_pem(&mut section, "ca_file", findings),
+            ping_interval: section.duration("ping_interval", 30 * SECOND, (SECOND, HOUR), findings),
+            ping_timeout: section.duration("ping_timeout", 15 * SECOND, (SECOND, 10 * MINUTE), findings),
+            connect_timeout: section.duration("connect_timeout", 20 * SECOND, (SECOND, 10 * MINUTE), findings),
+            call_timeout: section.duration("call_timeout", 30 * SECOND, (SECOND, 10 * MINUTE), findings),
+            silence_limit: section.duration("silence_limit", 5 * MINUTE, (SECOND, HOUR), findings),
+            // A wrong endpoint is a fault already; the rest is read all the same, to find its faults too.
+            endpoint,
+        };
+        section.finish(findings);
+        config
+    }
+}
+
+/// Reads every `[[stream]]` and what must hold between them.
+fn read_streams(sections: Vec<Section>, findings: &mut Findings) -> Vec<StreamConfig> {
+    let none = sections.is_empty();
+    if none && !findings.faults.iter().any(|fault| fault.path.starts_with("stream")) {
+        findings.fault("stream", "is missing: at least one [[stream]] with a topic and a start");
+    }
+    let streams: Vec<StreamConfig> =
+        sections.into_iter().filter_map(|section| StreamConfig::read(section, findings)).collect();
+    for (index, stream) in streams.iter().enumerate() {
+        if streams[..index].iter().any(|other| other.topic == stream.topic) {
+            let problem = format!("is \"{}\", which another stream has: one topic, one stream", stream.topic);
+            findings.fault(format!("stream[{index}].topic"), problem);
+        }
+    }
+    // `/data/ChangeEvents` carries every selected object, so any other `/data` stream would write the
+    // same entity from a second producer, and order within a record would be gone.
+    let all = streams.iter().position(|stream| stream.topic.as_str() == "/data/ChangeEvents");
+    let other = streams.iter().find(|stream| {
+        stream.topic.as_str() != "/data/ChangeEvents"
+            && matches!(stream.topic.kind(), TopicKind::Entity(_) | TopicKind::ChangeChannel)
+    });
+    if let (Some(index), Some(other)) = (all, other) {
+        let problem = format!(
+            "is \"/data/ChangeEvents\", which carries every selected object, beside \"{}\": an entity belongs to one stream",
+            other.topic
+        );
+        findings.fault(format!("stream[{index}].topic"), problem);
+    }
+    streams
+}
+
+impl StreamConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Option<Self> {
+        let topic =
+            section.required_parsed("topic", "the Salesforce topic, such as \"/data/CaseChangeEvent\"", findings);
+        let start = [("earliest", Start::Earliest), ("latest", Start::Latest)];
+        let on_gap = [("earliest", OnGap::Earliest), ("stop", OnGap::Stop)];
+        let undecodable = [("dead_letter", OnUndecodable::DeadLetter), ("stop", OnUndecodable::Stop)];
+        let start = section.choice("start", &start, None, findings);
+        let on_gap = section.choice("on_gap", &on_gap, Some("earliest"), findings);
+        let on_undecodable = section.choice("on_undecodable", &undecodable, Some("dead_letter"), findings);
+        let tombstones = section.flag("tombstones", false, findings);
+        section.finish(findings);
+        Some(Self { topic: topic?, start: start?, on_gap: on_gap?, on_undecodable: on_undecodable?, tombstones })
+    }
+}
+
+impl BatchConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Self {
+        let config = Self {
+            max_records: size(section.number("max_records", 2_000, (1, 100_000), findings)),
+            max_bytes: size(section.number("max_bytes", 4 * MIB, (KIB, 256 * MIB), findings)),
+            max_age: section.duration("max_age", Duration::from_millis(2), (Duration::ZERO, 10 * SECOND), findings),
+        };
+        section.finish(findings);
+        config
+    }
+}
+
+impl BufferConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Self {
+        let config = Self {
+            max_events: size(section.number("max_events", 6_000, (100, 1_000_000), findings)),
+            max_bytes: size(section.number("max_bytes", 16 * MIB, (KIB, 4096 * MIB), findings)),
+        };
+        section.finish(findings);
+        config
+    }
+}
+
+impl KafkaConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Self {
+        let brokers = section.required("brokers", "the bootstrap servers, such as \"127.0.0.1:9092\"", findings);
+        let prefix = section.text_or("topic_prefix", "salesforce", findings);
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if prefix.len() > 80 || !prefix.bytes().all(legal) || prefix.starts_with('.') || prefix.ends_with('.') {
+            let problem = format!("is \"{prefix}\", but at most 80 letters, digits, '.', '_' and '-' are allowed");
+            findings.fault(section.path_of("topic_prefix"), problem);
+        }
+        let config = Self {
+            topic_prefix: prefix,
+            transaction_timeout: section.duration("transaction_timeout", MINUTE, (10 * SECOND, 15 * MINUTE), findings),
+            call_timeout: section.duration("call_timeout", MINUTE, (SECOND, 15 * MINUTE), findings),
+            // A live writer commits at least every 2 minutes, so anything near that would fence the living.
+            takeover_after: section.duration("takeover_after", 10 * MINUTE, (3 * MINUTE, 24 * HOUR), findings),
+            create_topics: section.flag("create_topics", true, findings),
+            check_topics: section.flag("check_topics", true, findings),
+            partitions: section.number("partitions", 0, (0, 10_000), findings),
+            replication_factor: section.number("replication_factor", 0, (0, 100), findings),
+            properties: section.section("properties", findings).properties(findings),
+            brokers: brokers.unwrap_or_default(),
+        };
+        section.finish(findings);
+        config
+    }
+}
+
+impl AdminConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Self {
+        let config = Self { listen: section.parsed("listen", findings) };
+        section.finish(findings);
+        config
+    }
+}
+
+impl LogConfig {
+    fn read(mut section: Section, findings: &mut Findings) -> Self {
+        let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let config = Self {
+            filter: section.text_or("filter", "info", findings),
+            format: section.choice("format", &formats, Some("auto"), findings).unwrap_or(LogFormat::Auto),
+        };
+        section.finish(findings);
+        config
+    }
+}
+
+/// An `http` or `https` URL with a host and nothing behind it.
+fn read_url(section: &mut Section, key: &str, default: &str, findings: &mut Findings) -> Url {
+    let text = section.text_or(key, default, findings);
+    let allowed = |url: &Url| {
+        let address = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
+        address && url.path() == "/" && url.query().is_none()
+    };
+    if let Some(url) = Url::parse(&text).ok().filter(allowed) {
+        return url;
+    }
+    let problem = format!("is \"{text}\", but a URL of scheme, host and port is expected, such as \"{default}\"");
+    findings.fault(section.path_of(key), problem);
+    NOWHERE.clone()
+}
+
+/// The content of a PEM file of certificates.
+fn read_pem(section: &mut Section, key: &str, findings: &mut Findings) -> Option<String> {
+    let path = section.text(key, findings)?;
+    let pem = section.file(key, &path, findings)?;
+    if pem.contains("-----BEGIN CERTIFICATE-----") {
+        return Some(pem);
+    }
+    findings.fault(section.path_of(key), format!("names {path}, which holds no PEM certificate"));
+    None
+}
+
+/// The limits of each key keep its value within `usize`.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,167 @@
+//! The configuration as an operator meets it.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use toml::Table;
+
+use crate::config::{Config, ConfigError, Environment, Grant, OnGap, Start};
+
+const COMPLETE: &str = r#"
+    [salesforce]
+    username = "integration@example.com"
+    client_id = "3MVG9"
+    private_key = "pem"
+    [[stream]]
+    topic = "/data/CaseChangeEvent"
+    start = "earliest"
+    [kafka]
+    brokers = "127.0.0.1:9092"
+"#;
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let environment: Environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Config::from_table(text.parse::<Table>().expect("the test's TOML is valid"), &environment)
+}
+
+fn faults(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    match load(text, variables) {
+        Err(ConfigError::Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
+        other => panic!("faults were expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn the_shortest_configuration_gets_the_safe_defaults() {
+    let config = load(COMPLETE, &[]).expect("complete");
+    assert_eq!(config.salesforce.login_url.as_str(), "https://login.salesforce.com/");
+    assert_eq!(config.salesforce.pubsub.endpoint.host_str(), Some("api.pubsub.salesforce.com"));
+    assert_eq!(config.salesforce.pubsub.silence_limit, Duration::from_secs(300));
+    assert_eq!(config.streams[0].start, Start::Earliest);
+    assert_eq!(config.streams[0].on_gap, OnGap::Earliest);
+    assert_eq!(config.kafka.topic_prefix, "salesforce");
+    assert!(config.admin.listen.is_none());
+}
+
+#[test]
+fn the_sandbox_flag_picks_the_login_host_and_login_url_overrides_it() {
+    let sandbox = COMPLETE.replace("client_id", "sandbox = true\nclient_id");
+    assert_eq!(load(&sandbox, &[]).expect("valid").salesforce.login_url.host_str(), Some("test.salesforce.com"));
+    let own = [("CASEWIRE__SALESFORCE__LOGIN_URL", "http://127.0.0.1:8080")];
+    assert_eq!(load(&sandbox, &own).expect("valid").salesforce.login_url.port(), Some(8080));
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
+    let text = r#"
+        surprise = 1
+        [salesforce]
+        username = "integration@example.com"
+        private_key_file = "/nowhere/key.pem"
+        api_version = "44"
+        [salesforce.pubsub]
+        endpoint = "ftp://example.com"
+        silence_limit = "soon"
+        [[stream]]
+        topic = "CaseChangeEvent"
+        [[stream]]
+        topic = "/data/CaseChangeEvent"
+        start = "now"
+        tombstones = "yes"
+        [batch]
+        max_records = 0
+        [kafka]
+        topic_prefix = "a b"
+        [admin]
+        listen = "8686"
+    "#;
+    let found = faults(text, &[]).join("\n");
+    for expected in [
+        "surprise: is not a key",
+        "salesforce.client_id: is missing",
+        "salesforce.private_key_file: names /nowhere/key.pem, which cannot be read",
+        "salesforce.api_version: is \"44\"",
+        "salesforce.pubsub.endpoint: is \"ftp://example.com\"",
+        "salesforce.pubsub.silence_limit: is \"soon\", but a duration from \"1s\" to \"1h\"",
+        "stream[0].topic: is \"CaseChangeEvent\"",
+        "stream[0].start: is missing: \"earliest\" or \"latest\", there is no default",
+        "stream[1].start: is \"now\", but \"earliest\" or \"latest\" is allowed",
+        "stream[1].tombstones: is \"yes\", but true or false",
+        "batch.max_records: is 0, but a whole number from 1",
+        "kafka.brokers: is missing",
+        "kafka.topic_prefix: is \"a b\"",
+        "admin.listen: is \"8686\"",
+    ] {
+        assert!(found.contains(expected), "`{expected}` is not among:\n{found}");
+    }
+}
+
+#[test]
+fn an_entity_belongs_to_one_stream() {
+    let both = format!("{COMPLETE}\n[[stream]]\ntopic = \"/data/ChangeEvents\"\nstart = \"latest\"");
+    assert!(faults(&both, &[])[0].contains("beside \"/data/CaseChangeEvent\""));
+    let twice = format!("{COMPLETE}\n[[stream]]\ntopic = \"/data/CaseChangeEvent\"\nstart = \"latest\"");
+    assert!(faults(&twice, &[])[0].contains("which another stream has"));
+    let event = format!("{COMPLETE}\n[[stream]]\ntopic = \"/event/Order__e\"\nstart = \"latest\"");
+    assert_eq!(load(&event, &[]).expect("an event is not an entity").streams.len(), 2);
+}
+
+#[test]
+fn a_variable_overrides_the_file_whatever_the_type() {
+    let variables = [
+        ("CASEWIRE__BATCH__MAX_RECORDS", "7"),
+        ("CASEWIRE__STREAM__0__TOMBSTONES", "true"),
+        ("CASEWIRE__STREAM__1__TOPIC", "/event/Order__e"),
+        ("CASEWIRE__STREAM__1__START", "latest"),
+        ("CASEWIRE__KAFKA__PROPERTIES__COMPRESSION_TYPE", "zstd"),
+    ];
+    let config = load(COMPLETE, &variables).expect("valid");
+    assert_eq!(config.batch.max_records, 7);
+    assert!(config.streams[0].tombstones);
+    assert_eq!(config.streams[1].topic.as_str(), "/event/Order__e");
+    assert_eq!(config.kafka.properties["compression.type"], "zstd");
+    assert!(config.printed().contains("max_records = \"7\"  # from the environment"), "{}", config.printed());
+    assert!(faults(COMPLETE, &[("CASEWIRE__KAFKA__BROKER", "x")])[0].contains("kafka.broker: is not a key"));
+}
+
+#[test]
+fn secrets_come_inline_or_by_file_and_are_never_shown() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("password");
+    std::fs::write(&path, "hunter2\n").expect("written");
+    let path = path.display();
+    let text = format!(
+        "{COMPLETE}\n[kafka.properties]\n\"sasl.password_file\" = \"{path}\"\n\"ssl.key.password\" = \"swordfish\""
+    );
+    let config = load(&text, &[]).expect("valid");
+    assert_eq!(config.kafka.properties["sasl.password"], "hunter2");
+    let Grant::JwtBearer { private_key, .. } = &config.salesforce.grant else { panic!("JWT bearer") };
+    assert_eq!(private_key.expose_secret(), "pem");
+    let printed = config.printed();
+    for secret in ["hunter2", "swordfish", "\"pem\""] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+    printed.parse::<Table>().expect("what is printed is TOML");
+    let both = COMPLETE.replace("private_key", "private_key_file = \"/k\"\nprivate_key");
+    assert!(faults(&both, &[]).join("\n").contains("keep one of the two"));
+}
+
+#[test]
+fn client_credentials_need_a_my_domain_host() {
+    let text = COMPLETE.replace("private_key = \"pem\"", "client_secret = \"s\"");
+    assert!(faults(&text, &[])[0].contains("My Domain"));
+    let own = [("CASEWIRE__SALESFORCE__LOGIN_URL", "https://example.my.salesforce.com")];
+    assert!(matches!(load(&text, &own).expect("valid").salesforce.grant, Grant::ClientCredentials { .. }));
+}
+
+#[test]
+fn the_commented_example_is_valid_and_names_every_key() {
+    let example = include_str!("../../config/casewire.toml");
+    let variables = [("CASEWIRE__SALESFORCE__PRIVATE_KEY_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))];
+    let config = load(example, &variables).expect("the example is valid");
+    for effective in &config.effective {
+        let key = effective.path.rsplit('.').next().unwrap_or_default();
+        assert!(example.contains(&format!("{key} =")), "{} is not in the example", effective.path);
+    }
+}
