@@ -1,1 +1,16 @@
-//! The status board.
+//! The status board: what everybody reports and operators read.
+//!
+//! - `board`: the one place that is written to
+//! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
+//! - `metrics`: a snapshot in Prometheus' words
+//!
+//! A stream writes to the board once a batch, never once an event, so a lock around plain
+//! values is cheap and a snapshot is consistent in itself.
+
+mod board;
+mod metrics;
+mod snapshot;
+
+pub use board::{Board, StreamBoard};
+pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, Snapshot, StreamState, StreamStatus};

@@ -1,0 +1,193 @@
+//! The one place that is written to.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::identity::{OrgId, TopicName};
+use crate::status::snapshot::{Allowance, KafkaStatus, LastError, Snapshot, StreamState, StreamStatus};
+
+/// The board; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Board {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    run_id: String,
+    started_at: DateTime<Utc>,
+    facts: Mutex<Facts>,
+    /// Counts the changes, so that a reader can wait for one.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    org: Option<String>,
+    /// Salesforce's clock less ours.
+    clock_offset: TimeDelta,
+    kafka: KafkaStatus,
+    delivered_events: Option<Allowance>,
+    api_requests: Option<Allowance>,
+    streams: Vec<StreamStatus>,
+    stopping: bool,
+}
+
+/// One stream's part of the board.
+#[derive(Debug, Clone)]
+pub struct StreamBoard {
+    board: Board,
+    index: usize,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Board {
+    /// An empty board with a run id of its own.
+    pub fn new() -> Self {
+        let shared = Shared {
+            run_id: Uuid::new_v4().to_string(),
+            started_at: Utc::now(),
+            facts: Mutex::default(),
+            changes: watch::Sender::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The id of this run, which the checkpoints carry too.
+    pub fn run_id(&self) -> &str {
+        &self.shared.run_id
+    }
+
+    /// Adds a stream.
+    pub fn stream(&self, topic: TopicName) -> StreamBoard {
+        let index = self.change(|facts| {
+            facts.streams.push(StreamStatus::new(topic));
+            facts.streams.len() - 1
+        });
+        StreamBoard { board: self.clone(), index }
+    }
+
+    /// The organisation that was signed in to.
+    pub fn set_org(&self, org: &OrgId) {
+        self.change(|facts| facts.org = Some(org.to_string()));
+    }
+
+    /// Salesforce's time now, as its answers show it.
+    pub fn set_salesforce_now(&self, now: DateTime<Utc>) {
+        self.change(|facts| facts.clock_offset = now - Utc::now());
+    }
+
+    /// What the producers hear of the broker.
+    pub fn set_kafka(&self, outcome: Result<(), String>) {
+        self.change(|facts| match outcome {
+            Ok(()) => facts.kafka.reachable = true,
+            Err(error) => facts.kafka = KafkaStatus { reachable: false, last_error: Some(error) },
+        });
+    }
+
+    /// The organisation's allowances.
+    pub fn set_allowances(&self, delivered_events: Option<Allowance>, api_requests: Option<Allowance>) {
+        self.change(|facts| {
+            facts.delivered_events = delivered_events;
+            facts.api_requests = api_requests;
+        });
+    }
+
+    /// An orderly end has begun.
+    pub fn set_stopping(&self) {
+        self.change(|facts| facts.stopping = true);
+    }
+
+    /// What is known now.
+    pub fn snapshot(&self) -> Snapshot {
+        let facts = self.lock();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            run_id: self.shared.run_id.clone(),
+            started_at: self.shared.started_at,
+            salesforce_now: Utc::now() + facts.clock_offset,
+            org: facts.org.clone(),
+            kafka: facts.kafka.clone(),
+            delivered_events: facts.delivered_events,
+            api_requests: facts.api_requests,
+            streams: facts.streams.clone(),
+            stopping: facts.stopping,
+        }
+    }
+
+    /// Wakes at every change; for whoever waits for a state instead of asking again and again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
+        let outcome = change(&mut self.lock());
+        self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
+        outcome
+    }
+
+    /// A panic elsewhere leaves plain values behind, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StreamBoard {
+    /// Changes what is known about the stream.
+    pub fn update(&self, change: impl FnOnce(&mut StreamStatus)) {
+        self.board.change(|facts| {
+            if let Some(status) = facts.streams.get_mut(self.index) {
+                change(status);
+            }
+        });
+    }
+
+    /// What the stream is doing now.
+    pub fn set_state(&self, state: StreamState) {
+        self.update(|status| status.state = state);
+    }
+
+    /// On the way up, at this step.
+    pub fn starting(&self, step: &str) {
+        self.set_state(StreamState::Starting { step: step.to_owned() });
+    }
+
+    /// Something failed that does not mend itself.
+    pub fn stopped(&self, failure: &Failure) {
+        self.update(|status| {
+            let since = match &status.state {
+                StreamState::Stopped { what, since, .. } if *what == failure.what => *since,
+                _ => Utc::now(),
+            };
+            let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
+            status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy: remedy.clone() });
+            status.state = StreamState::Stopped { what, remedy, since };
+            status.call_open_since = None;
+        });
+    }
+
+    /// Notes an error without changing the state.
+    pub fn error(&self, what: impl Into<String>, remedy: impl Into<String>) {
+        let error = LastError { at: Utc::now(), what: what.into(), remedy: remedy.into() };
+        self.update(|status| status.last_error = Some(error));
+    }
+
+    /// What is known about this stream.
+    pub fn status(&self) -> Option<StreamStatus> {
+        self.board.lock().streams.get(self.index).cloned()
+    }
+
+    /// The board it is part of.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+}

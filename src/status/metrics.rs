@@ -1,0 +1,206 @@
+//! A snapshot in Prometheus' words.
+//!
+//! Everything but the histogram is read from the snapshot when it is scraped, so that
+//! `/metrics` and `/status` can never disagree. Names are part of what users build
+//! alarms on: they are listed in `docs/operating.md` and change only with a major version.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::status::board::Board;
+use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
+
+/// What `/metrics` must say it is.
+pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabel {
+    topic: String,
+}
+
+/// The metrics of one process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    transaction_seconds: Family<StreamLabel, Histogram>,
+}
+
+impl Metrics {
+    /// Metrics of what the board knows.
+    pub fn new(board: Board) -> Self {
+        let transaction_seconds = Family::new_with_constructor(transaction_histogram as fn() -> Histogram);
+        let mut registry = Registry::with_prefix("casewire");
+        registry.register_with_unit(
+            "transaction",
+            "From the beginning of a transaction to its commit",
+            Unit::Seconds,
+            transaction_seconds.clone(),
+        );
+        registry.register_collector(Box::new(BoardCollector { board }));
+        Self { registry: Arc::new(registry), transaction_seconds }
+    }
+
+    /// Notes the time that a transaction took.
+    pub fn transaction(&self, topic: &str, took: Duration) {
+        let label = StreamLabel { topic: topic.to_owned() };
+        self.transaction_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// All metrics as text.
+    ///
+    /// # Errors
+    /// When the text cannot be written, which a `String` never refuses.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// From the few milliseconds of a small transaction to the minute at which the broker ends one.
+fn transaction_histogram() -> Histogram {
+    Histogram::new([0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0])
+}
+
+#[derive(Debug)]
+struct BoardCollector {
+    board: Board,
+}
+
+impl Collector for BoardCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let snapshot = self.board.snapshot();
+        counters(&snapshot, &mut encoder)?;
+        gauges(&snapshot, &mut encoder)?;
+        process(&snapshot, &mut encoder)
+    }
+}
+
+type Read<T> = fn(&StreamStatus) -> T;
+
+/// Counts that only grow. `_total` is added by the encoder.
+fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    const COUNTERS: [(&str, &str, Read<u64>); 8] = [
+        ("events_received", "Events received, duplicates among them", |stream| stream.events_received),
+        ("duplicates_dropped", "Events received again and dropped", |stream| stream.duplicates_dropped),
+        ("keepalives_received", "Keepalives received", |stream| stream.keepalives_received),
+        ("records_committed", "Records committed to Kafka", |stream| stream.records_committed),
+        ("transactions_committed", "Transactions committed to Kafka", |stream| stream.transactions_committed),
+        ("gaps_opened", "Entries opened in the gap ledger", |stream| stream.gaps_opened),
+        ("dead_letters", "Events that could not be decoded", |stream| stream.dead_letters),
+        ("fenced", "Times that another instance took the stream over", |stream| stream.fenced),
+    ];
+    for (name, help, read) in COUNTERS {
+        let mut family = encoder.encode_descriptor(name, help, None, ConstCounter::new(0_u64).metric_type())?;
+        for stream in &snapshot.streams {
+            let label = [("topic", stream.topic.as_str())];
+            ConstCounter::new(read(stream)).encode(family.encode_family(&label)?)?;
+        }
+    }
+    let mut family = encoder.encode_descriptor(
+        "reconnects",
+        "Calls opened again, by reason",
+        None,
+        ConstCounter::new(0_u64).metric_type(),
+    )?;
+    for stream in &snapshot.streams {
+        for (reason, count) in &stream.reconnects {
+            let labels = [("topic", stream.topic.as_str()), ("reason", reason)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Values that come and go; a value that is not known is left out rather than shown as zero.
+fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let now = Utc::now();
+    let local = |stream: &StreamStatus| seconds(now, stream.last_message_at);
+    let event = |stream: &StreamStatus| seconds(snapshot.salesforce_now, stream.last_event_committed_at);
+    let loss = |stream: &StreamStatus| Some(stream.until_data_loss(snapshot.salesforce_now)?.as_secs_f64());
+    let up = |stream: &StreamStatus| Some(f64::from(u8::from(stream.state == StreamState::Running)));
+    #[allow(clippy::cast_precision_loss, reason = "a buffer of 2^53 events does not exist")]
+    let flight = |stream: &StreamStatus| Some(stream.events_in_flight as f64);
+    let gauges: [(&str, &str, &dyn Fn(&StreamStatus) -> Option<f64>); 5] = [
+        ("last_message_age_seconds", "Since the last event or keepalive", &local),
+        ("last_event_age_seconds", "Age of the last committed event", &event),
+        ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),
+        ("stream_running", "1 while the stream carries events", &up),
+        ("events_in_flight", "Events received and not yet committed", &flight),
+    ];
+    for (name, help, read) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, ConstGauge::new(0_f64).metric_type())?;
+        for stream in &snapshot.streams {
+            if let Some(value) = read(stream) {
+                let label = [("topic", stream.topic.as_str())];
+                ConstGauge::new(value).encode(family.encode_family(&label)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Values of the process as a whole.
+fn process(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    #[allow(clippy::cast_precision_loss, reason = "allowances are far below 2^53")]
+    let number = |value: u64| value as f64;
+    let delivered = snapshot.delivered_events;
+    let values = [
+        ("kafka_reachable", "1 while the broker answers", Some(f64::from(u8::from(snapshot.kafka.reachable)))),
+        ("delivered_events_allowed", "Delivered events in 24 hours", delivered.map(|all| number(all.maximum))),
+        ("delivered_events_left", "Delivered events left", delivered.map(|all| number(all.remaining))),
+        ("api_requests_allowed", "REST calls in 24 hours", snapshot.api_requests.map(|all| number(all.maximum))),
+        ("api_requests_left", "REST calls left", snapshot.api_requests.map(|all| number(all.remaining))),
+        ("clock_offset_seconds", "Salesforce's clock less this machine's", {
+            seconds(snapshot.salesforce_now, Some(Utc::now()))
+        }),
+    ];
+    for (name, help, value) in values {
+        if let Some(value) = value {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+    }
+    Ok(())
+}
+
+fn seconds(now: DateTime<Utc>, then: Option<DateTime<Utc>>) -> Option<f64> {
+    Some((now - then?).as_seconds_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_what_the_board_knows_and_leaves_out_what_it_does_not() {
+        let board = Board::new();
+        let stream = board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        stream.update(|status| {
+            status.events_received = 7;
+            status.reconnects.insert("silence", 2);
+        });
+        let metrics = Metrics::new(board);
+        metrics.transaction("/data/CaseChangeEvent", Duration::from_millis(4));
+        let text = metrics.render().expect("rendered");
+        for line in [
+            "casewire_events_received_total{topic=\"/data/CaseChangeEvent\"} 7",
+            "casewire_reconnects_total{topic=\"/data/CaseChangeEvent\",reason=\"silence\"} 2",
+            "casewire_kafka_reachable 0.0",
+            "casewire_transaction_seconds_count{topic=\"/data/CaseChangeEvent\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "`{line}` is not in:\n{text}");
+        }
+        assert!(!text.contains("data_loss_seconds{"), "no position is known yet:\n{text}");
+    }
+}

@@ -1,0 +1,295 @@
+//! What is known about the process at one moment, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::identity::TopicName;
+
+/// How long Salesforce keeps change events and high-volume platform events.
+pub const RETENTION: TimeDelta = TimeDelta::hours(72);
+
+/// How long a call must have been open without an error before a stream that has had no
+/// message counts as ready. A refused call ends within about 11 seconds, and the first
+/// message may take minutes on a quiet topic.
+const OPEN_LONG_ENOUGH: TimeDelta = TimeDelta::seconds(15);
+
+/// How long a stream may be stalled before the process should be restarted.
+const STALLED_TOO_LONG: TimeDelta = TimeDelta::minutes(5);
+
+/// What a stream is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum StreamState {
+    /// On the way up.
+    Starting {
+        /// The step it is at, in words.
+        step: String,
+    },
+    /// Carrying events.
+    Running,
+    /// Something failed that usually mends itself; it will be tried again.
+    Recovering {
+        /// What failed.
+        what: String,
+        /// When it is tried again.
+        next_attempt_at: DateTime<Utc>,
+    },
+    /// Another instance writes; this one takes over when that one falls silent.
+    Standby {
+        /// The host of the other instance.
+        by: String,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
+    /// A call to Kafka does not return.
+    Stalled {
+        /// The call.
+        call: String,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
+    /// Something failed that does not mend itself; it is tried again every few minutes all the same.
+    Stopped {
+        /// What failed.
+        what: String,
+        /// What mends it.
+        remedy: String,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
+}
+
+/// The last thing that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What.
+    pub what: String,
+    /// What mends it; empty where nothing needs to be done.
+    pub remedy: String,
+}
+
+/// One stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamStatus {
+    /// The Salesforce topic.
+    pub topic: TopicName,
+    /// What it is doing.
+    #[serde(flatten)]
+    pub state: StreamState,
+    /// Whether a checkpoint has been committed by this run.
+    pub checkpoint_committed: bool,
+    /// Since when the present call has been open; absent while there is none.
+    pub call_open_since: Option<DateTime<Utc>>,
+    /// Whether the present call has had a message.
+    pub call_had_message: bool,
+    /// The last event or keepalive.
+    pub last_message_at: Option<DateTime<Utc>>,
+    /// The commit time, at Salesforce, of the last event that was committed to Kafka.
+    pub last_event_committed_at: Option<DateTime<Utc>>,
+    /// The last transaction.
+    pub last_transaction_at: Option<DateTime<Utc>>,
+    /// The replay id that a restart would go on after, in hexadecimal.
+    pub resume_after: Option<String>,
+    /// Salesforce's time of that position.
+    pub position_time: Option<DateTime<Utc>>,
+    /// Events received, duplicates among them.
+    pub events_received: u64,
+    /// Events received again and dropped.
+    pub duplicates_dropped: u64,
+    /// Keepalives received.
+    pub keepalives_received: u64,
+    /// Records committed to Kafka, checkpoints not counted.
+    pub records_committed: u64,
+    /// Transactions committed.
+    pub transactions_committed: u64,
+    /// Ledger entries opened.
+    pub gaps_opened: u64,
+    /// Events put into the dead letters.
+    pub dead_letters: u64,
+    /// Calls opened again, by reason.
+    pub reconnects: BTreeMap<&'static str, u64>,
+    /// Times another instance fenced this one.
+    pub fenced: u64,
+    /// Events received and not yet committed.
+    pub events_in_flight: u64,
+    /// The last thing that went wrong.
+    pub last_error: Option<LastError>,
+}
+
+/// An allowance of the organisation in 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Allowance {
+    /// All of it.
+    pub maximum: u64,
+    /// What is left.
+    pub remaining: u64,
+}
+
+/// The broker as the producers see it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KafkaStatus {
+    /// Whether the last thing heard from it was good.
+    pub reachable: bool,
+    /// The last thing that was not.
+    pub last_error: Option<String>,
+}
+
+/// The process at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// casewire's version.
+    pub version: &'static str,
+    /// This run; a restart has another.
+    pub run_id: String,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// Salesforce's time at this moment, by its own answers.
+    pub salesforce_now: DateTime<Utc>,
+    /// The organisation, once signed in.
+    pub org: Option<String>,
+    /// The broker.
+    pub kafka: KafkaStatus,
+    /// Delivered events in 24 hours, from `/limits`.
+    pub delivered_events: Option<Allowance>,
+    /// REST calls in 24 hours, from `/limits`.
+    pub api_requests: Option<Allowance>,
+    /// The streams by topic.
+    pub streams: Vec<StreamStatus>,
+    /// Whether an orderly end has begun.
+    pub stopping: bool,
+}
+
+/// Why a part is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotReady {
+    /// The topic, or `kafka`.
+    pub part: String,
+    /// The reason in a sentence.
+    pub reason: String,
+}
+
+impl StreamStatus {
+    /// A stream that has not begun.
+    pub fn new(topic: TopicName) -> Self {
+        Self {
+            topic,
+            state: StreamState::Starting { step: "waiting for its turn".to_owned() },
+            checkpoint_committed: false,
+            call_open_since: None,
+            call_had_message: false,
+            last_message_at: None,
+            last_event_committed_at: None,
+            last_transaction_at: None,
+            resume_after: None,
+            position_time: None,
+            events_received: 0,
+            duplicates_dropped: 0,
+            keepalives_received: 0,
+            records_committed: 0,
+            transactions_committed: 0,
+            gaps_opened: 0,
+            dead_letters: 0,
+            reconnects: BTreeMap::new(),
+            fenced: 0,
+            events_in_flight: 0,
+            last_error: None,
+        }
+    }
+
+    /// What is left until Salesforce discards events that were not read: the retention less the age of
+    /// the committed position. Never negative; absent while no position is known.
+    pub fn until_data_loss(&self, salesforce_now: DateTime<Utc>) -> Option<Duration> {
+        let age = salesforce_now - self.position_time?;
+        Some((RETENTION - age).to_std().unwrap_or(Duration::ZERO))
+    }
+
+    /// Why it is not ready; `None` when it is.
+    fn not_ready(&self, now: DateTime<Utc>) -> Option<String> {
+        let reason = match &self.state {
+            StreamState::Starting { step } => format!("starting: {step}"),
+            StreamState::Recovering { what, .. } => format!("recovering: {what}"),
+            StreamState::Standby { by, since } => format!("standby since {since}: {by} writes this stream"),
+            StreamState::Stalled { call, since } => format!("stalled since {since}: {call} does not return"),
+            StreamState::Stopped { what, remedy, .. } => format!("stopped: {what} — {remedy}"),
+            StreamState::Running if !self.checkpoint_committed => "no checkpoint committed yet".to_owned(),
+            StreamState::Running => match self.call_open_since {
+                None => "no call is open".to_owned(),
+                Some(_) if self.call_had_message => return None,
+                Some(since) if now - since >= OPEN_LONG_ENOUGH => return None,
+                Some(since) => format!("the call is open since {since} and has had no message yet"),
+            },
+        };
+        Some(reason)
+    }
+}
+
+impl Snapshot {
+    /// Every reason not to be ready; none when ready.
+    pub fn not_ready(&self, now: DateTime<Utc>) -> Vec<NotReady> {
+        let mut reasons: Vec<NotReady> = self
+            .streams
+            .iter()
+            .filter_map(|stream| Some((stream, stream.not_ready(now)?)))
+            .map(|(stream, reason)| NotReady { part: stream.topic.to_string(), reason })
+            .collect();
+        if !self.kafka.reachable {
+            let reason = self.kafka.last_error.clone().unwrap_or_else(|| "not reached yet".to_owned());
+            reasons.push(NotReady { part: "kafka".to_owned(), reason });
+        }
+        if self.stopping {
+            reasons.push(NotReady { part: "process".to_owned(), reason: "stopping".to_owned() });
+        }
+        reasons
+    }
+
+    /// Streams that have been stalled for so long that only a restart helps.
+    pub fn dead_streams(&self, now: DateTime<Utc>) -> Vec<NotReady> {
+        let dead = self.streams.iter().filter_map(|stream| match &stream.state {
+            StreamState::Stalled { call, since } if now - since >= STALLED_TOO_LONG => {
+                Some(NotReady { part: stream.topic.to_string(), reason: format!("{call} hangs since {since}") })
+            }
+            _ => None,
+        });
+        dead.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_790_000_000 + seconds, 0).expect("in range")
+    }
+
+    fn running() -> StreamStatus {
+        let topic = "/data/CaseChangeEvent".parse().expect("a topic");
+        StreamStatus { state: StreamState::Running, checkpoint_committed: true, ..StreamStatus::new(topic) }
+    }
+
+    #[test]
+    fn a_stream_is_ready_after_a_message_or_fifteen_quiet_seconds_of_an_open_call() {
+        assert_eq!(running().not_ready(at(0)).as_deref(), Some("no call is open"));
+        let open = StreamStatus { call_open_since: Some(at(0)), ..running() };
+        assert!(open.not_ready(at(14)).is_some());
+        assert!(open.not_ready(at(15)).is_none());
+        let heard = StreamStatus { call_had_message: true, ..open.clone() };
+        assert!(heard.not_ready(at(1)).is_none());
+        let unanchored = StreamStatus { checkpoint_committed: false, ..heard };
+        assert!(unanchored.not_ready(at(60)).is_some());
+    }
+
+    #[test]
+    fn time_until_data_loss_counts_from_the_position_and_ends_at_zero() {
+        assert_eq!(running().until_data_loss(at(0)), None);
+        let hour = StreamStatus { position_time: Some(at(-3600)), ..running() };
+        assert_eq!(hour.until_data_loss(at(0)), Some(Duration::from_secs(71 * 3600)));
+        let lost = StreamStatus { position_time: Some(at(-80 * 3600)), ..running() };
+        assert_eq!(lost.until_data_loss(at(0)), Some(Duration::ZERO));
+    }
+}
