@@ -20,7 +20,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
@@ -60,6 +60,13 @@ impl EventKey {
     /// The event's own id, or the digest that stands in for it.
     pub fn event_id(&self) -> &str {
         &self.event_id
+    }
+
+    /// A short form for large sets: half a SHA-256, so that two events share it never in practice.
+    pub fn fingerprint(&self) -> u128 {
+        let digest =
+            Sha256::new().chain_update(self.replay_id.as_bytes()).chain_update([0]).chain_update(&*self.event_id);
+        digest.finalize().iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte))
     }
 }
 
@@ -104,9 +111,6 @@ pub enum Anchor {
     Earliest {
         /// When this start was decided.
         since: DateTime<Utc>,
-        /// Whether events that the stream's own output already holds have to be dropped:
-        /// so after a refused replay id, not on a first run.
-        read_back: bool,
     },
     /// From the tip; no id is complete yet. Whatever is published between two
     /// attempts is not delivered, so each attempt after the first is a gap.
@@ -146,12 +150,30 @@ pub struct Position {
     recent: VecDeque<EventKey>,
     /// Salesforce's time of this position: the commit time of the last event, or when the keepalive was received.
     time: Option<DateTime<Utc>>,
+    /// Set while a start from EARLIEST goes once more through what was taken before the replay id was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    repeats_until: Option<DateTime<Utc>>,
 }
+
+/// How much later than the refusal an event must be for the repetition to be over. Delivery is in the
+/// order of the bus, which is the order of commit times but for seconds; minutes are beyond doubt.
+const REPETITION_MARGIN: TimeDelta = TimeDelta::minutes(10);
 
 impl Position {
     /// A position at which nothing has been taken yet.
     pub fn starting(anchor: Anchor) -> Self {
-        Self { anchor, already: Vec::new(), recent: VecDeque::new(), time: None }
+        Self { anchor, already: Vec::new(), recent: VecDeque::new(), time: None, repeats_until: None }
+    }
+
+    /// The position after a refused replay id: from the oldest retained event, most of which was taken before.
+    pub fn starting_over(since: DateTime<Utc>) -> Self {
+        Self { repeats_until: Some(since), ..Self::starting(Anchor::Earliest { since }) }
+    }
+
+    /// Whether the events that come may already stand in the stream's own output, which then has to be
+    /// read back to tell. It holds over restarts, until delivery is past what was taken before the refusal.
+    pub fn repeats(&self) -> bool {
+        self.repeats_until.is_some()
     }
 
     /// Takes one event, in the order of delivery.
@@ -181,11 +203,15 @@ impl Position {
         let surplus = self.recent.len().saturating_sub(RECENT_EVENTS);
         self.recent.drain(..surplus);
         self.time = Some(at);
+        self.repeats_until = None;
     }
 
     /// Notes the commit time of the last event taken.
     pub fn set_time(&mut self, at: DateTime<Utc>) {
         self.time = Some(at);
+        if self.repeats_until.is_some_and(|until| at > until + REPETITION_MARGIN) {
+            self.repeats_until = None;
+        }
     }
 
     /// From where to go on.
@@ -243,7 +269,7 @@ mod tests {
     }
 
     fn earliest() -> Position {
-        Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH, read_back: false })
+        Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH })
     }
 
     #[test]
@@ -290,6 +316,24 @@ mod tests {
         assert!(position.may_miss_siblings());
         position.admit(&event(8, "b"));
         assert!(!position.may_miss_siblings());
+    }
+
+    #[test]
+    fn a_repetition_ends_with_a_keepalive_or_with_later_events() {
+        let refused = DateTime::UNIX_EPOCH + TimeDelta::days(1);
+        let mut position = Position::starting_over(refused);
+        assert_eq!(position.replay_from(), ReplayFrom::Earliest);
+        position.admit(&event(1, "a"));
+        position.set_time(refused - TimeDelta::hours(20));
+        let stored = serde_json::to_string(&position).expect("json");
+        let mut resumed: Position = serde_json::from_str(&stored).expect("json");
+        assert!(resumed.repeats(), "a restart in the middle must go on dropping what was written");
+        resumed.set_time(refused + TimeDelta::minutes(1));
+        assert!(resumed.repeats());
+        resumed.set_time(refused + TimeDelta::minutes(11));
+        assert!(!resumed.repeats());
+        position.keepalive(id(9), refused);
+        assert!(!position.repeats());
     }
 
     #[test]
