@@ -1,1 +1,36 @@
 //! What a change event means; no I/O.
+//!
+//! An event arrives as bare Avro bytes and the id of the schema they were written with. A
+//! [`WriterSchema`] turns them into a [`Change`] in one pass, straight into JSON text.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `schema` | the writer schema: parsed once, then an immutable decode plan |
+//! | `fingerprint` | Parsing Canonical Form and the id that Salesforce derives from it |
+//! | `plan` | the compiled form of an Avro type: what to read and how to render it |
+//! | `avro_binary` | Avro's binary encoding, read within bounds |
+//! | `decode` | the single pass over a payload: header, then body |
+//! | `compound` | which part of a change a field's value belongs to |
+//! | `header` | the ChangeEventHeader: change types, record ids |
+//! | `bitmap` | changedFields, nulledFields and diffFields |
+//! | `render` | the one rendering of values, whatever brought them |
+//! | `json` | objects that are JSON text already |
+//! | `error` | what can be wrong with a schema or an event, and what mends it |
+
+mod avro_binary;
+mod bitmap;
+mod compound;
+mod decode;
+mod error;
+mod fingerprint;
+mod header;
+mod json;
+mod plan;
+pub mod render;
+mod schema;
+
+pub use bitmap::{BitmapFault, BitmapList};
+pub use error::{DecodeError, DecodeFault, SchemaError};
+pub use header::{ChangeType, Header, OVERFLOW_RECORD_ID, RecordIdKind};
+pub use json::{JsonObject, ObjectWriter};
+pub use schema::{Change, TextDiff, WriterSchema};

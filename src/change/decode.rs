@@ -1,0 +1,452 @@
+//! The single pass over a payload: header, then every field of the body straight into the JSON text of the
+//! part of the change that it belongs to.
+
+use std::collections::HashSet;
+
+use crate::change::avro_binary::Reader;
+use crate::change::bitmap::{BitmapList, FieldBitmap};
+use crate::change::compound::{Fate, FieldLists};
+use crate::change::error::{DecodeError, DecodeFault};
+use crate::change::header::{ChangeType, Header};
+use crate::change::json::{self, JsonObject, ObjectWriter};
+use crate::change::plan::{Field, Node, Record, RecordIndex, Records, Width};
+use crate::change::render;
+use crate::change::schema::{Change, HeaderPlan, HeaderRole, TextDiff, WriterSchema};
+
+/// How deep values may be nested. Salesforce's events have three levels.
+const MAX_DEPTH: usize = 64;
+
+/// The largest text of one event. Salesforce's limit is 1 MB of Avro, which grows sixfold at most.
+const MAX_TEXT: usize = 32 * 1024 * 1024;
+
+/// Decodes one event with its schema.
+pub(crate) fn decode(schema: &WriterSchema, payload: &[u8]) -> Result<Change, DecodeError> {
+    let mut decoder = Decoder { reader: Reader::new(payload), records: schema.records(), depth: 0 };
+    let (header, lists) = match schema.header() {
+        Some(plan) => decoder.header(plan, schema.top()).map(|(header, lists)| (Some(header), lists))?,
+        None => (None, FieldLists::default()),
+    };
+    let body = Body::new(header.as_ref(), lists, payload.len());
+    let (changed, enriched, unresolved) = decoder.body(body, schema.top(), header.is_some())?;
+    match decoder.reader.left() {
+        0 => Ok(Change { header, changed, enriched, unresolved }),
+        left => Err(decoder.error(DecodeFault::TrailingBytes(left), None)),
+    }
+}
+
+/// Where a value that the lists do not name goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unnamed {
+    Changed,
+    Enriched,
+}
+
+/// The parts of the change while they are written.
+struct Body {
+    lists: FieldLists,
+    unnamed: Unnamed,
+    /// Platform events have no lists: every field counts, the empty ones too.
+    whole: bool,
+    changed: ObjectWriter,
+    enriched: ObjectWriter,
+    unresolved: Vec<TextDiff>,
+}
+
+impl Body {
+    fn new(header: Option<&Header>, lists: FieldLists, payload_length: usize) -> Self {
+        let change_type = header.map(|header| &header.change_type);
+        let whole_record = change_type.is_some_and(ChangeType::carries_whole_record);
+        // Nothing of a delete or a gap is a change of a field; their lists are empty.
+        let fieldless =
+            change_type.is_some_and(|change_type| change_type.is_gap() || *change_type == ChangeType::Delete);
+        Self {
+            lists: if fieldless { FieldLists::default() } else { lists },
+            unnamed: if whole_record { Unnamed::Changed } else { Unnamed::Enriched },
+            whole: header.is_none(),
+            changed: ObjectWriter::with_capacity(payload_length.saturating_mul(2)),
+            enriched: ObjectWriter::with_capacity(0),
+            unresolved: Vec::new(),
+        }
+    }
+
+    fn writer(&mut self, unnamed: Unnamed) -> &mut String {
+        match unnamed {
+            Unnamed::Changed => self.changed.text(),
+            Unnamed::Enriched => self.enriched.text(),
+        }
+    }
+}
+
+/// Whether a compound shows its empty components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Shown,
+    LeftOut,
+}
+
+struct Decoder<'p> {
+    reader: Reader<'p>,
+    records: &'p Records,
+    depth: usize,
+}
+
+impl<'p> Decoder<'p> {
+    fn error(&self, fault: DecodeFault, field: Option<&str>) -> DecodeError {
+        DecodeError { fault, field: field.map(str::to_owned), offset: self.reader.offset() }
+    }
+
+    fn header(&mut self, plan: &'p HeaderPlan, top: &Record) -> Result<(Header, FieldLists), DecodeError> {
+        let mut header = Header {
+            entity: String::new(),
+            record_ids: Vec::new(),
+            change_type: ChangeType::Unknown(String::new()),
+            change_origin: String::new(),
+            transaction_key: String::new(),
+            sequence_number: 0,
+            commit_timestamp: 0,
+            commit_number: 0,
+            commit_user: String::new(),
+        };
+        let mut lists = FieldLists::default();
+        for field in &plan.fields {
+            let read = self.header_field(&field.role, top, &mut header, &mut lists);
+            read.map_err(|fault| self.error(fault, Some(&field.name)))?;
+        }
+        if header.record_ids.is_empty() || header.record_ids.iter().any(String::is_empty) {
+            return Err(self.error(DecodeFault::NoRecordIds, Some("recordIds")));
+        }
+        Ok((header, lists))
+    }
+
+    fn header_field(
+        &mut self,
+        role: &'p HeaderRole,
+        top: &Record,
+        header: &mut Header,
+        lists: &mut FieldLists,
+    ) -> Result<(), DecodeFault> {
+        match role {
+            HeaderRole::Entity => header.entity = self.reader.text()?.to_owned(),
+            HeaderRole::RecordIds => header.record_ids = self.texts()?.into_iter().map(str::to_owned).collect(),
+            HeaderRole::ChangeType(types) => {
+                let index = self.reader.int()?;
+                let known = usize::try_from(index).ok().and_then(|index| types.get(index));
+                header.change_type = known.ok_or(DecodeFault::EnumSymbol(index))?.clone();
+            }
+            HeaderRole::ChangeOrigin => header.change_origin = self.reader.text()?.to_owned(),
+            HeaderRole::TransactionKey => header.transaction_key = self.reader.text()?.to_owned(),
+            HeaderRole::SequenceNumber => header.sequence_number = self.reader.long()?,
+            HeaderRole::CommitTimestamp => header.commit_timestamp = self.reader.long()?,
+            HeaderRole::CommitNumber => header.commit_number = self.reader.long()?,
+            HeaderRole::CommitUser => header.commit_user = self.reader.text()?.to_owned(),
+            HeaderRole::List(list) => {
+                let bitmap = self.list(*list, top)?;
+                match list {
+                    BitmapList::Changed => lists.changed = bitmap,
+                    BitmapList::Nulled => lists.nulled = bitmap,
+                    BitmapList::Diff => lists.diff = bitmap,
+                }
+            }
+            HeaderRole::Other(node) => {
+                self.value(node, &mut String::new())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, list: BitmapList, top: &Record) -> Result<FieldBitmap, DecodeFault> {
+        let elements = self.texts()?;
+        let components = |position: usize| {
+            let compound = top.fields.get(position).and_then(|field| field.compound);
+            compound.map(|index| self.records.get(index).fields.len())
+        };
+        FieldBitmap::parse(&elements, top.fields.len(), components).map_err(|fault| DecodeFault::Bitmap { list, fault })
+    }
+
+    fn texts(&mut self) -> Result<Vec<&'p str>, DecodeFault> {
+        let mut texts = Vec::new();
+        loop {
+            let count = self.reader.block()?;
+            if count == 0 {
+                return Ok(texts);
+            }
+            for _ in 0..count {
+                texts.push(self.reader.text()?);
+            }
+        }
+    }
+
+    fn body(
+        &mut self,
+        mut body: Body,
+        top: &'p Record,
+        header: bool,
+    ) -> Result<(JsonObject, JsonObject, Vec<TextDiff>), DecodeError> {
+        for (position, field) in top.fields.iter().enumerate().skip(usize::from(header)) {
+            let read = self.field(position, field, &mut body);
+            read.map_err(|fault| self.error(fault, Some(&field.name)))?;
+        }
+        Ok((body.changed.finish(), body.enriched.finish(), body.unresolved))
+    }
+
+    fn field(&mut self, position: usize, field: &'p Field, body: &mut Body) -> Result<(), DecodeFault> {
+        let components = field.compound.map_or(0, |index| self.records.get(index).fields.len());
+        let fate = if body.whole { Fate::Changed } else { body.lists.fate(position, components) };
+        let node = self.branch(&field.node)?;
+        match (fate, node) {
+            (Fate::Parts, Node::Record(index)) => self.parts(position, field, *index, body),
+            (Fate::Parts, Node::Null) => self.null_parts(position, field, body),
+            // The other branch of a three-way union is the whole value.
+            (Fate::Parts, _) => self.place(Fate::Changed, field, node, &field.name, body),
+            (fate, node) => self.place(fate, field, node, &field.name, body),
+        }
+    }
+
+    /// Reads a value and puts it where its fate says; `path` is its name in `unresolved`.
+    fn place(
+        &mut self,
+        fate: Fate,
+        field: &'p Field,
+        node: &'p Node,
+        path: &str,
+        body: &mut Body,
+    ) -> Result<(), DecodeFault> {
+        match fate {
+            Fate::Unnamed if matches!(node, Node::Null) => {}
+            Fate::Unnamed => {
+                let out = body.writer(body.unnamed);
+                let before = json::write_key(&field.key, out);
+                if !self.compound_or_value(node, Empty::LeftOut, out)? {
+                    out.truncate(before);
+                }
+            }
+            Fate::Changed | Fate::Parts => {
+                let out = body.changed.text();
+                json::write_key(&field.key, out);
+                self.compound_or_value(node, Empty::Shown, out)?;
+            }
+            Fate::Cleared => {
+                let out = body.changed.text();
+                let before = json::write_key(&field.key, out);
+                if self.compound_or_value(node, Empty::Shown, out)? {
+                    out.truncate(before);
+                    body.unresolved.push(TextDiff { field: path.to_owned(), diff: None });
+                }
+            }
+            Fate::Diff => {
+                let diff = self.diff(node)?;
+                body.unresolved.push(TextDiff { field: path.to_owned(), diff });
+            }
+            Fate::Doubtful => {
+                self.value(node, &mut String::new())?;
+                body.unresolved.push(TextDiff { field: path.to_owned(), diff: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn diff(&mut self, node: &Node) -> Result<Option<String>, DecodeFault> {
+        match node {
+            Node::Text => Ok(Some(self.reader.text()?.to_owned()).filter(|diff| !diff.is_empty())),
+            Node::Null => Ok(None),
+            _ => Err(DecodeFault::DiffOfNonText),
+        }
+    }
+
+    /// A compound of which some components changed: those nest under its name in `changed`; others that carry a
+    /// value nest under the same name where unnamed values go.
+    fn parts(
+        &mut self,
+        position: usize,
+        field: &'p Field,
+        index: RecordIndex,
+        body: &mut Body,
+    ) -> Result<(), DecodeFault> {
+        let record = self.records.get(index);
+        let mut inner = Body::nested_in(body);
+        for (at, component) in record.fields.iter().enumerate() {
+            let fate = body.lists.component_fate(position, at);
+            let node = self.branch(&component.node)?;
+            self.place(fate, component, node, &format!("{}.{}", field.name, component.name), &mut inner)?;
+        }
+        body.take(field, inner);
+        Ok(())
+    }
+
+    /// The same when the compound itself is null: then each changed component is.
+    fn null_parts(&mut self, position: usize, field: &'p Field, body: &mut Body) -> Result<(), DecodeFault> {
+        let Some(index) = field.compound else { return Ok(()) };
+        let mut inner = Body::nested_in(body);
+        for (at, component) in self.records.get(index).fields.iter().enumerate() {
+            let fate = body.lists.component_fate(position, at);
+            self.place(fate, component, &Node::Null, &format!("{}.{}", field.name, component.name), &mut inner)?;
+        }
+        body.take(field, inner);
+        Ok(())
+    }
+
+    /// Follows unions down to the branch that was written.
+    fn branch(&mut self, mut node: &'p Node) -> Result<&'p Node, DecodeFault> {
+        while let Node::Union(branches) = node {
+            let index = self.reader.long()?;
+            let branch = usize::try_from(index).ok().and_then(|index| branches.get(index));
+            node = branch.ok_or(DecodeFault::UnionBranch(index))?;
+        }
+        Ok(node)
+    }
+
+    /// As [`Decoder::value`], but a compound none of whose components has a value is `null`.
+    fn compound_or_value(&mut self, node: &'p Node, empty: Empty, out: &mut String) -> Result<bool, DecodeFault> {
+        let Node::Record(index) = node else {
+            return self.value(node, out);
+        };
+        let before = out.len();
+        let any = self.record(*index, empty, out)?;
+        if !any {
+            out.truncate(before);
+            out.push_str("null");
+        }
+        Ok(any)
+    }
+
+    /// Writes one value as JSON; returns whether it is something else than `null`.
+    fn value(&mut self, node: &'p Node, out: &mut String) -> Result<bool, DecodeFault> {
+        self.reader.count_value()?;
+        if out.len() > MAX_TEXT {
+            return Err(DecodeFault::TooLarge);
+        }
+        match node {
+            Node::Null => {
+                out.push_str("null");
+                return Ok(false);
+            }
+            Node::Text => return Ok(render::write_text(self.reader.text()?, out)),
+            Node::MultiSelect => return Ok(render::write_multi_select(self.reader.text()?, out)),
+            Node::Boolean => render::write_boolean(self.reader.boolean()?, out),
+            Node::Integer { width: Width::Int, form } => form.write(self.reader.int()?, out)?,
+            Node::Integer { width: Width::Long, form } => form.write(self.reader.long()?, out)?,
+            Node::Float => render::write_float(self.reader.float()?, out),
+            Node::Double => render::write_double(self.reader.double()?, out),
+            Node::Bytes => render::write_bytes(self.reader.bytes()?, out),
+            Node::Fixed(size) => render::write_bytes(self.reader.take(*size)?, out),
+            Node::Decimal { size, scale } => {
+                let unscaled = match size {
+                    Some(size) => self.reader.take(*size)?,
+                    None => self.reader.bytes()?,
+                };
+                render::write_decimal(unscaled, *scale, out)?;
+            }
+            Node::Enum(symbols) => {
+                let index = self.reader.int()?;
+                let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
+                render::write_quoted(symbol.ok_or(DecodeFault::EnumSymbol(index))?, out);
+            }
+            Node::Union(_) => {
+                let branch = self.branch(node)?;
+                return self.value(branch, out);
+            }
+            Node::Array(items) => self.deeper(|decoder| decoder.array(items, out))?,
+            Node::Map(values) => self.deeper(|decoder| decoder.map(values, out))?,
+            Node::Record(index) => {
+                self.record(*index, Empty::Shown, out)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeFault>) -> Result<T, DecodeFault> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(DecodeFault::TooDeep);
+        }
+        let read = read(self)?;
+        self.depth -= 1;
+        Ok(read)
+    }
+
+    /// Writes a record; returns whether any of its fields has a value.
+    fn record(&mut self, index: RecordIndex, empty: Empty, out: &mut String) -> Result<bool, DecodeFault> {
+        let record = self.records.get(index);
+        self.deeper(|decoder| {
+            let mut any = false;
+            out.push('{');
+            for field in &record.fields {
+                let before = json::write_key(&field.key, out);
+                if decoder.value(&field.node, out)? {
+                    any = true;
+                } else if empty == Empty::LeftOut {
+                    out.truncate(before);
+                }
+            }
+            out.push('}');
+            Ok(any)
+        })
+    }
+
+    fn array(&mut self, items: &'p Node, out: &mut String) -> Result<(), DecodeFault> {
+        let mut separator = '[';
+        loop {
+            let count = self.reader.block()?;
+            if count == 0 {
+                break;
+            }
+            for _ in 0..count {
+                out.push(separator);
+                separator = ',';
+                self.value(items, out)?;
+            }
+        }
+        out.push_str(if separator == '[' { "[]" } else { "]" });
+        Ok(())
+    }
+
+    fn map(&mut self, values: &'p Node, out: &mut String) -> Result<(), DecodeFault> {
+        let mut keys = HashSet::new();
+        let mut separator = '{';
+        loop {
+            let count = self.reader.block()?;
+            if count == 0 {
+                break;
+            }
+            for _ in 0..count {
+                let key = self.reader.text()?;
+                if !keys.insert(key) {
+                    return Err(DecodeFault::DuplicateKey);
+                }
+                out.push(separator);
+                separator = ',';
+                render::write_quoted(key, out);
+                out.push(':');
+                self.value(values, out)?;
+            }
+        }
+        out.push_str(if separator == '{' { "{}" } else { "}" });
+        Ok(())
+    }
+}
+
+impl Body {
+    /// The parts of a compound while they are written.
+    fn nested_in(outer: &Self) -> Self {
+        Self {
+            lists: FieldLists::default(),
+            unnamed: outer.unnamed,
+            whole: false,
+            changed: ObjectWriter::with_capacity(0),
+            enriched: ObjectWriter::with_capacity(0),
+            unresolved: Vec::new(),
+        }
+    }
+
+    /// Nests the parts of a compound under its name.
+    fn take(&mut self, field: &Field, inner: Self) {
+        for (outer, inner) in [(&mut self.changed, inner.changed), (&mut self.enriched, inner.enriched)] {
+            let inner = inner.finish();
+            if !inner.is_empty() {
+                json::write_key(&field.key, outer.text());
+                outer.text().push_str(inner.as_str());
+            }
+        }
+        self.unresolved.extend(inner.unresolved);
+    }
+}
