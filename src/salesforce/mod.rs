@@ -1,1 +1,44 @@
 //! Everything that speaks to Salesforce.
+//!
+//! | file | duty |
+//! |---|---|
+//! | [`backoff`] | how long to wait before the next attempt |
+//! | [`tls`] | which certificate authorities are trusted |
+//! | [`proxy`] | connections through an HTTP proxy of the environment |
+//! | [`clock`] | Salesforce's time, as its own answers tell it |
+//! | [`grant`] | what casewire signs in with: JWT bearer or client credentials |
+//! | [`oauth`] | one token request, and what its answer means |
+//! | [`session`] | the one owner of the access token |
+//! | [`session_error`] | why there is no token, and which Setup page mends it |
+//! | [`rest`] | GET over REST with the session's token; the org's limits |
+//! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
+//! | [`verdict`] | what a gRPC error means for the caller |
+//! | [`credit`] | how many events to ask for |
+//! | [`buffer`] | the room between the subscription and the committed end |
+//! | [`subscription`] | keeps a topic subscribed: the loop over calls, and why it ends |
+//! | [`call`] | one Subscribe call, from its first FetchRequest to its end |
+//! | [`intake`] | what a subscription hands downstream |
+
+pub mod backoff;
+pub mod buffer;
+mod call;
+mod clock;
+pub mod credit;
+pub mod grant;
+pub mod intake;
+mod oauth;
+mod proxy;
+pub mod pubsub;
+pub mod rest;
+pub mod session;
+pub mod session_error;
+pub mod subscription;
+mod tls;
+pub mod verdict;
+
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod secrecy_tests;
+#[cfg(test)]
+mod subscription_tests;

@@ -1,0 +1,188 @@
+//! How many events to ask for, and when.
+//!
+//! A Subscribe call has a credit: events asked for and not yet delivered. Salesforce
+//! caps it at 100. Too little and the server idles for a round trip; too
+//! many FetchRequests and it answers RESOURCE_EXHAUSTED; none for 60 s at a credit of
+//! zero and it ends the call.
+//!
+//! `pending_num_requested` of a response is the truth, but as of when the response was
+//! written: a FetchRequest on its way is not in it. Adding what it lacks a second time would
+//! exceed the cap. So at most one FetchRequest is ever unconfirmed, and until a
+//! response shows that it arrived it counts as outstanding.
+
+/// The most events that may be outstanding on one Subscribe call.
+pub const MOST_OUTSTANDING: u32 = 100;
+
+/// The credit of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credit {
+    target: u32,
+    outstanding: u32,
+    unconfirmed: u32,
+}
+
+impl Credit {
+    /// The credit of a call whose first FetchRequest asks for `first` events.
+    pub fn opened_with(target: u32, first: u32) -> Self {
+        Self { target: target.clamp(1, MOST_OUTSTANDING), outstanding: first, unconfirmed: 0 }
+    }
+
+    /// Takes a response: how many events it brought, and what it says is left.
+    ///
+    /// Returns the number of events that came without having been asked for, which a
+    /// correct server never sends.
+    pub fn received(&mut self, events: u32, pending: i32) -> u32 {
+        let unasked = events.saturating_sub(self.outstanding);
+        let expected = self.outstanding.saturating_sub(events);
+        let pending = u32::try_from(pending).unwrap_or(0);
+        // Without the unconfirmed request the server cannot know of more than this.
+        let arrived = self.unconfirmed == 0 || pending > expected.saturating_sub(self.unconfirmed);
+        if arrived {
+            self.unconfirmed = 0;
+            self.outstanding = pending;
+        } else {
+            self.outstanding = pending.saturating_add(self.unconfirmed);
+        }
+        unasked
+    }
+
+    /// How many events to ask for now, given the room downstream; zero for none.
+    ///
+    /// Asks when half of the target is used up, so that the other half covers the round
+    /// trip, and only for a quarter of the target or more, so that a downstream which
+    /// frees its room event by event does not cause a FetchRequest each.
+    pub fn due(&self, room: u32) -> u32 {
+        if self.unconfirmed > 0 || self.outstanding > self.target / 2 {
+            return 0;
+        }
+        let wanted = self.target.min(room).saturating_sub(self.outstanding);
+        if self.outstanding > 0 && wanted < self.target.div_ceil(4) { 0 } else { wanted }
+    }
+
+    /// Notes that a FetchRequest for `events` was sent.
+    pub fn asked(&mut self, events: u32) {
+        self.unconfirmed = events;
+        self.outstanding = self.outstanding.saturating_add(events);
+    }
+
+    /// The room downstream that [`Credit::due`] waits for, if room is all it waits for.
+    pub fn waits_for_room(&self) -> Option<u32> {
+        let short = self.unconfirmed == 0 && self.outstanding <= self.target / 2;
+        let least = if self.outstanding == 0 { 1 } else { self.target.div_ceil(4) };
+        short.then(|| self.outstanding.saturating_add(least))
+    }
+
+    /// The events asked for and not delivered, as far as known.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding
+    }
+}
+
+/// How many events the first FetchRequest asks for; at least one, because
+/// Salesforce refuses a request for none.
+pub fn first_request(target: u32, room: u32) -> u32 {
+    target.clamp(1, MOST_OUTSTANDING).min(room.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_top_up_is_due_when_half_of_the_target_is_used_up() {
+        for (outstanding, room, due) in [
+            (100, 1000, 0),
+            (51, 1000, 0),
+            (50, 1000, 50),
+            (1, 1000, 99),
+            (0, 1000, 100),
+            (50, 60, 0),
+            (50, 75, 25),
+            (20, 20, 0),
+            (0, 0, 0),
+            (0, 3, 3),
+        ] {
+            assert_eq!(Credit::opened_with(100, outstanding).due(room), due, "{outstanding} outstanding, room {room}");
+        }
+        assert_eq!(Credit::opened_with(1, 0).due(5), 1);
+        assert_eq!(Credit::opened_with(500, 0).due(1000), 100, "the target itself is capped");
+        assert_eq!((first_request(100, 30), first_request(100, 0), first_request(0, 9)), (30, 1, 1));
+    }
+
+    #[test]
+    fn a_request_on_its_way_is_not_asked_for_again() {
+        let mut credit = Credit::opened_with(100, 100);
+        credit.received(50, 50);
+        assert_eq!(credit.due(1000), 50);
+        credit.asked(50);
+        credit.received(10, 40);
+        assert_eq!((credit.outstanding(), credit.due(1000)), (90, 0), "written before our request arrived");
+        credit.received(40, 0);
+        assert_eq!((credit.outstanding(), credit.due(1000)), (50, 0));
+        credit.received(5, 45);
+        assert_eq!(credit.due(1000), 55, "confirmed");
+    }
+
+    #[test]
+    fn a_server_that_sends_or_claims_nonsense_is_followed_without_overflow() {
+        let mut credit = Credit::opened_with(100, 10);
+        assert_eq!(credit.received(25, -3), 15, "fifteen events nobody asked for");
+        assert_eq!(credit.outstanding(), 0);
+        credit.asked(100);
+        assert_eq!(credit.received(0, i32::MAX), 0);
+        assert_eq!(credit.due(u32::MAX), 0);
+    }
+
+    #[test]
+    fn what_waits_for_room_gets_its_request_when_the_room_is_there() {
+        let mut credit = Credit::opened_with(100, 0);
+        assert_eq!(credit.waits_for_room(), Some(1));
+        credit.asked(1);
+        assert_eq!(credit.waits_for_room(), None);
+        let credit = Credit::opened_with(100, 40);
+        assert_eq!(credit.waits_for_room(), Some(65));
+        assert_eq!((credit.due(64), credit.due(65)), (0, 25));
+    }
+
+    proptest! {
+        /// A server with delay in both directions: requests arrive late, responses are read late.
+        #[test]
+        fn the_server_never_sees_more_than_the_cap_and_is_never_starved_for_good(
+            target in 1_u32..=100,
+            steps in prop::collection::vec((0_u8..4, 1_u32..60), 1..300),
+        ) {
+            let mut credit = Credit::opened_with(target, first_request(target, 1000));
+            let mut server = credit.outstanding();
+            let mut requests = std::collections::VecDeque::new();
+            let mut responses = std::collections::VecDeque::new();
+            let settle = [(1, 0), (0, 1), (2, 0), (2, 0), (3, 0)].repeat(4);
+            for (step, amount) in steps.into_iter().chain(settle) {
+                match step {
+                    0 => {
+                        let events = amount.min(server);
+                        server -= events;
+                        responses.push_back((events, i32::try_from(server).expect("small")));
+                    }
+                    1 => if let Some(asked) = requests.pop_front() {
+                        server += asked;
+                        prop_assert!(server <= MOST_OUTSTANDING);
+                    },
+                    2 => if let Some((events, pending)) = responses.pop_front() {
+                        prop_assert_eq!(credit.received(events, pending), 0);
+                    },
+                    _ => {
+                        let due = credit.due(1000);
+                        if due > 0 {
+                            credit.asked(due);
+                            requests.push_back(due);
+                            prop_assert!(requests.len() <= 1);
+                        }
+                    }
+                }
+                prop_assert!(credit.outstanding() <= MOST_OUTSTANDING);
+            }
+            prop_assert!(server + requests.iter().sum::<u32>() > 0, "credit is there or on its way");
+        }
+    }
+}
