@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
 
 use crate::failure::Failure;
@@ -25,8 +25,8 @@ pub(crate) enum CallEnd {
     ReceiverGone,
     /// The server ended it with OK.
     Finished,
-    /// No message for the silence limit although events were asked for.
-    Silent,
+    /// No message for this long although events were asked for.
+    Silent(Duration),
     /// No room downstream; closed on purpose.
     Full,
     /// The server or the transport ended it with an error.
@@ -50,14 +50,14 @@ pub(crate) struct Call {
     /// Kept for the life of the call: dropping it half-closes the call, which ends the subscription.
     requests: mpsc::Sender<FetchRequest>,
     incoming: Incoming,
-    pub(crate) opened: Instant,
+    token: Arc<Token>,
 }
 
 impl Call {
     /// Opens the call; the first FetchRequest is in the request stream before anything is awaited.
     pub(crate) fn open(
         pubsub: &PubSub,
-        token: &Token,
+        token: Arc<Token>,
         topic: &TopicName,
         from: &ReplayFrom,
         first: u32,
@@ -65,8 +65,13 @@ impl Call {
         let (requests, receiver) = mpsc::channel(4);
         // The channel is new and empty: there is room for one.
         let _ = requests.try_send(first_fetch(topic, from, first));
-        let opening = pubsub.subscribe(token, receiver)?;
-        Ok(Self { requests, incoming: Incoming::Opening(Box::pin(opening)), opened: Instant::now() })
+        let opening = pubsub.subscribe(&token, receiver)?;
+        Ok(Self { requests, incoming: Incoming::Opening(Box::pin(opening)), token })
+    }
+
+    /// The token that the call carries.
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
     }
 
     /// The next message; `None` when the server has ended the call with OK. May be dropped and called again.

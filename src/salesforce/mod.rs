@@ -15,7 +15,9 @@
 //! | [`verdict`] | what a gRPC error means for the caller |
 //! | [`credit`] | how many events to ask for |
 //! | [`buffer`] | the room between the subscription and the committed end |
-//! | [`subscription`] | keeps a topic subscribed: the loop over calls, and why it ends |
+//! | [`subscription`] | keeps a topic subscribed: the loop over calls |
+//! | [`recovery`] | what follows the end of a call |
+//! | [`subscription_state`] | how a subscription is doing, for whoever watches |
 //! | [`call`] | one Subscribe call, from its first FetchRequest to its end |
 //! | [`intake`] | what a subscription hands downstream |
 
@@ -29,10 +31,12 @@ pub mod intake;
 mod oauth;
 mod proxy;
 pub mod pubsub;
+mod recovery;
 pub mod rest;
 pub mod session;
 pub mod session_error;
 pub mod subscription;
+mod subscription_state;
 mod tls;
 pub mod verdict;
 
