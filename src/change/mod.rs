@@ -28,6 +28,8 @@ mod json;
 mod plan;
 pub mod render;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 pub use bitmap::{BitmapFault, BitmapList};
 pub use error::{DecodeError, DecodeFault, SchemaError};

@@ -353,6 +353,19 @@ mod tests {
         assert_eq!(rendered(|out| write_integer(9_007_199_254_740_993, out)), "9007199254740993");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn the_digits_of_every_number_read_back_as_that_number(bits: u64) {
+            let (double, float) = (f64::from_bits(bits), f32::from_bits(u32::try_from(bits >> 32).expect("32 bits")));
+            if double.is_finite() {
+                proptest::prop_assert_eq!(rendered(|out| write_double(double, out)).parse::<f64>(), Ok(double));
+            }
+            if float.is_finite() {
+                proptest::prop_assert_eq!(rendered(|out| write_float(float, out)).parse::<f32>(), Ok(float));
+            }
+        }
+    }
+
     #[test]
     fn texts_survive_and_the_empty_one_is_null() {
         for text in ["plain", "Zürich 東京 \u{1F600}", "\"\\\u{8}\u{c}\n\r\t\0\u{1f}\u{7f}", "\\", "a\"", "\u{2028}"]

@@ -1,0 +1,5 @@
+//! Tests of the whole room: schema in, payload in, change out. `apache-avro` writes the payloads.
+
+mod against_reference;
+mod sample;
+mod semantics;
