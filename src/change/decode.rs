@@ -1,34 +1,26 @@
 //! The single pass over a payload: header, then every field of the body straight into the JSON text of the
 //! part of the change that it belongs to.
 
-use std::collections::HashSet;
-
-use crate::change::avro_binary::Reader;
 use crate::change::bitmap::{BitmapList, FieldBitmap};
-use crate::change::compound::{Fate, FieldLists};
 use crate::change::error::{DecodeError, DecodeFault};
+use crate::change::field_lists::{Fate, FieldLists};
 use crate::change::header::{ChangeType, Header};
 use crate::change::json::{self, JsonObject, ObjectWriter};
-use crate::change::plan::{Field, Node, Record, RecordIndex, Records, Width};
-use crate::change::render;
+use crate::change::plan::{Field, Node, Record, RecordIndex, Records};
 use crate::change::schema::{Change, HeaderPlan, HeaderRole, TextDiff, WriterSchema};
-
-/// How deep values may be nested. Salesforce's events have three levels.
-const MAX_DEPTH: usize = 64;
-
-/// The largest text of one event. Salesforce's limit is 1 MB of Avro, which grows sixfold at most.
-const MAX_TEXT: usize = 32 * 1024 * 1024;
+use crate::change::value::{Empty, ValueReader};
 
 /// Decodes one event with its schema.
 pub(crate) fn decode(schema: &WriterSchema, payload: &[u8]) -> Result<Change, DecodeError> {
-    let mut decoder = Decoder { reader: Reader::new(payload), records: schema.records(), depth: 0 };
+    let records = schema.records();
+    let mut decoder = Decoder { values: ValueReader::new(payload, records), records };
     let (header, lists) = match schema.header() {
         Some(plan) => decoder.header(plan, schema.top()).map(|(header, lists)| (Some(header), lists))?,
         None => (None, FieldLists::default()),
     };
     let body = Body::new(header.as_ref(), lists, payload.len());
     let (changed, enriched, unresolved) = decoder.body(body, schema.top(), header.is_some())?;
-    match decoder.reader.left() {
+    match decoder.values.encoded.left() {
         0 => Ok(Change { header, changed, enriched, unresolved }),
         left => Err(decoder.error(DecodeFault::TrailingBytes(left), None)),
     }
@@ -77,22 +69,14 @@ impl Body {
     }
 }
 
-/// Whether a compound shows its empty components.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Empty {
-    Shown,
-    LeftOut,
-}
-
 struct Decoder<'p> {
-    reader: Reader<'p>,
+    values: ValueReader<'p>,
     records: &'p Records,
-    depth: usize,
 }
 
 impl<'p> Decoder<'p> {
     fn error(&self, fault: DecodeFault, field: Option<&str>) -> DecodeError {
-        DecodeError { fault, field: field.map(str::to_owned), offset: self.reader.offset() }
+        DecodeError { fault, field: field.map(str::to_owned), offset: self.values.encoded.offset() }
     }
 
     fn header(&mut self, plan: &'p HeaderPlan, top: &Record) -> Result<(Header, FieldLists), DecodeError> {
@@ -126,19 +110,19 @@ impl<'p> Decoder<'p> {
         lists: &mut FieldLists,
     ) -> Result<(), DecodeFault> {
         match role {
-            HeaderRole::Entity => header.entity = self.reader.text()?.to_owned(),
+            HeaderRole::Entity => header.entity = self.values.encoded.text()?.to_owned(),
             HeaderRole::RecordIds => header.record_ids = self.texts()?.into_iter().map(str::to_owned).collect(),
             HeaderRole::ChangeType(types) => {
-                let index = self.reader.int()?;
+                let index = self.values.encoded.int()?;
                 let known = usize::try_from(index).ok().and_then(|index| types.get(index));
                 header.change_type = known.ok_or(DecodeFault::EnumSymbol(index))?.clone();
             }
-            HeaderRole::ChangeOrigin => header.change_origin = self.reader.text()?.to_owned(),
-            HeaderRole::TransactionKey => header.transaction_key = self.reader.text()?.to_owned(),
-            HeaderRole::SequenceNumber => header.sequence_number = self.reader.long()?,
-            HeaderRole::CommitTimestamp => header.commit_timestamp = self.reader.long()?,
-            HeaderRole::CommitNumber => header.commit_number = self.reader.long()?,
-            HeaderRole::CommitUser => header.commit_user = self.reader.text()?.to_owned(),
+            HeaderRole::ChangeOrigin => header.change_origin = self.values.encoded.text()?.to_owned(),
+            HeaderRole::TransactionKey => header.transaction_key = self.values.encoded.text()?.to_owned(),
+            HeaderRole::SequenceNumber => header.sequence_number = self.values.encoded.long()?,
+            HeaderRole::CommitTimestamp => header.commit_timestamp = self.values.encoded.long()?,
+            HeaderRole::CommitNumber => header.commit_number = self.values.encoded.long()?,
+            HeaderRole::CommitUser => header.commit_user = self.values.encoded.text()?.to_owned(),
             HeaderRole::List(list) => {
                 let bitmap = self.list(*list, top)?;
                 match list {
@@ -148,7 +132,7 @@ impl<'p> Decoder<'p> {
                 }
             }
             HeaderRole::Other(node) => {
-                self.value(node, &mut String::new())?;
+                self.values.value(node, &mut String::new())?;
             }
         }
         Ok(())
@@ -166,12 +150,12 @@ impl<'p> Decoder<'p> {
     fn texts(&mut self) -> Result<Vec<&'p str>, DecodeFault> {
         let mut texts = Vec::new();
         loop {
-            let count = self.reader.block()?;
+            let count = self.values.encoded.block()?;
             if count == 0 {
                 return Ok(texts);
             }
             for _ in 0..count {
-                texts.push(self.reader.text()?);
+                texts.push(self.values.encoded.text()?);
             }
         }
     }
@@ -192,7 +176,7 @@ impl<'p> Decoder<'p> {
     fn field(&mut self, position: usize, field: &'p Field, body: &mut Body) -> Result<(), DecodeFault> {
         let components = field.compound.map_or(0, |index| self.records.get(index).fields.len());
         let fate = if body.whole { Fate::Changed } else { body.lists.fate(position, components) };
-        let node = self.branch(&field.node)?;
+        let node = self.values.branch(&field.node)?;
         match (fate, node) {
             (Fate::Parts, Node::Record(index)) => self.parts(position, field, *index, body),
             (Fate::Parts, Node::Null) => self.null_parts(position, field, body),
@@ -216,19 +200,19 @@ impl<'p> Decoder<'p> {
             Fate::Unnamed => {
                 let out = body.writer(body.unnamed);
                 let before = json::write_key(&field.key, out);
-                if !self.compound_or_value(node, Empty::LeftOut, out)? {
+                if !self.values.compound_or_value(node, Empty::LeftOut, out)? {
                     out.truncate(before);
                 }
             }
             Fate::Changed | Fate::Parts => {
                 let out = body.changed.text();
                 json::write_key(&field.key, out);
-                self.compound_or_value(node, Empty::Shown, out)?;
+                self.values.compound_or_value(node, Empty::Shown, out)?;
             }
             Fate::Cleared => {
                 let out = body.changed.text();
                 let before = json::write_key(&field.key, out);
-                if self.compound_or_value(node, Empty::Shown, out)? {
+                if self.values.compound_or_value(node, Empty::Shown, out)? {
                     out.truncate(before);
                     body.unresolved.push(TextDiff { field: path.to_owned(), diff: None });
                 }
@@ -238,7 +222,7 @@ impl<'p> Decoder<'p> {
                 body.unresolved.push(TextDiff { field: path.to_owned(), diff });
             }
             Fate::Doubtful => {
-                self.value(node, &mut String::new())?;
+                self.values.value(node, &mut String::new())?;
                 body.unresolved.push(TextDiff { field: path.to_owned(), diff: None });
             }
         }
@@ -247,7 +231,7 @@ impl<'p> Decoder<'p> {
 
     fn diff(&mut self, node: &Node) -> Result<Option<String>, DecodeFault> {
         match node {
-            Node::Text => Ok(Some(self.reader.text()?.to_owned()).filter(|diff| !diff.is_empty())),
+            Node::Text => Ok(Some(self.values.encoded.text()?.to_owned()).filter(|diff| !diff.is_empty())),
             Node::Null => Ok(None),
             _ => Err(DecodeFault::DiffOfNonText),
         }
@@ -266,7 +250,7 @@ impl<'p> Decoder<'p> {
         let mut inner = Body::nested_in(body);
         for (at, component) in record.fields.iter().enumerate() {
             let fate = body.lists.component_fate(position, at);
-            let node = self.branch(&component.node)?;
+            let node = self.values.branch(&component.node)?;
             self.place(fate, component, node, &format!("{}.{}", field.name, component.name), &mut inner)?;
         }
         body.take(field, inner);
@@ -282,145 +266,6 @@ impl<'p> Decoder<'p> {
             self.place(fate, component, &Node::Null, &format!("{}.{}", field.name, component.name), &mut inner)?;
         }
         body.take(field, inner);
-        Ok(())
-    }
-
-    /// Follows unions down to the branch that was written.
-    fn branch(&mut self, mut node: &'p Node) -> Result<&'p Node, DecodeFault> {
-        while let Node::Union(branches) = node {
-            let index = self.reader.long()?;
-            let branch = usize::try_from(index).ok().and_then(|index| branches.get(index));
-            node = branch.ok_or(DecodeFault::UnionBranch(index))?;
-        }
-        Ok(node)
-    }
-
-    /// As [`Decoder::value`], but a compound none of whose components has a value is `null`.
-    fn compound_or_value(&mut self, node: &'p Node, empty: Empty, out: &mut String) -> Result<bool, DecodeFault> {
-        let Node::Record(index) = node else {
-            return self.value(node, out);
-        };
-        let before = out.len();
-        let any = self.record(*index, empty, out)?;
-        if !any {
-            out.truncate(before);
-            out.push_str("null");
-        }
-        Ok(any)
-    }
-
-    /// Writes one value as JSON; returns whether it is something else than `null`.
-    fn value(&mut self, node: &'p Node, out: &mut String) -> Result<bool, DecodeFault> {
-        self.reader.count_value()?;
-        if out.len() > MAX_TEXT {
-            return Err(DecodeFault::TooLarge);
-        }
-        match node {
-            Node::Null => {
-                out.push_str("null");
-                return Ok(false);
-            }
-            Node::Text => return Ok(render::write_text(self.reader.text()?, out)),
-            Node::MultiSelect => return Ok(render::write_multi_select(self.reader.text()?, out)),
-            Node::Boolean => render::write_boolean(self.reader.boolean()?, out),
-            Node::Integer { width: Width::Int, form } => form.write(self.reader.int()?, out)?,
-            Node::Integer { width: Width::Long, form } => form.write(self.reader.long()?, out)?,
-            Node::Float => render::write_float(self.reader.float()?, out),
-            Node::Double => render::write_double(self.reader.double()?, out),
-            Node::Bytes => render::write_bytes(self.reader.bytes()?, out),
-            Node::Fixed(size) => render::write_bytes(self.reader.take(*size)?, out),
-            Node::Decimal { size, scale } => {
-                let unscaled = match size {
-                    Some(size) => self.reader.take(*size)?,
-                    None => self.reader.bytes()?,
-                };
-                render::write_decimal(unscaled, *scale, out)?;
-            }
-            Node::Enum(symbols) => {
-                let index = self.reader.int()?;
-                let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-                render::write_quoted(symbol.ok_or(DecodeFault::EnumSymbol(index))?, out);
-            }
-            Node::Union(_) => {
-                let branch = self.branch(node)?;
-                return self.value(branch, out);
-            }
-            Node::Array(items) => self.deeper(|decoder| decoder.array(items, out))?,
-            Node::Map(values) => self.deeper(|decoder| decoder.map(values, out))?,
-            Node::Record(index) => {
-                self.record(*index, Empty::Shown, out)?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeFault>) -> Result<T, DecodeFault> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(DecodeFault::TooDeep);
-        }
-        let read = read(self)?;
-        self.depth -= 1;
-        Ok(read)
-    }
-
-    /// Writes a record; returns whether any of its fields has a value.
-    fn record(&mut self, index: RecordIndex, empty: Empty, out: &mut String) -> Result<bool, DecodeFault> {
-        let record = self.records.get(index);
-        self.deeper(|decoder| {
-            let mut any = false;
-            out.push('{');
-            for field in &record.fields {
-                let before = json::write_key(&field.key, out);
-                if decoder.value(&field.node, out)? {
-                    any = true;
-                } else if empty == Empty::LeftOut {
-                    out.truncate(before);
-                }
-            }
-            out.push('}');
-            Ok(any)
-        })
-    }
-
-    fn array(&mut self, items: &'p Node, out: &mut String) -> Result<(), DecodeFault> {
-        let mut separator = '[';
-        loop {
-            let count = self.reader.block()?;
-            if count == 0 {
-                break;
-            }
-            for _ in 0..count {
-                out.push(separator);
-                separator = ',';
-                self.value(items, out)?;
-            }
-        }
-        out.push_str(if separator == '[' { "[]" } else { "]" });
-        Ok(())
-    }
-
-    fn map(&mut self, values: &'p Node, out: &mut String) -> Result<(), DecodeFault> {
-        let mut keys = HashSet::new();
-        let mut separator = '{';
-        loop {
-            let count = self.reader.block()?;
-            if count == 0 {
-                break;
-            }
-            for _ in 0..count {
-                let key = self.reader.text()?;
-                if !keys.insert(key) {
-                    return Err(DecodeFault::DuplicateKey);
-                }
-                out.push(separator);
-                separator = ',';
-                render::write_quoted(key, out);
-                out.push(':');
-                self.value(values, out)?;
-            }
-        }
-        out.push_str(if separator == '{' { "{}" } else { "}" });
         Ok(())
     }
 }

@@ -10,7 +10,8 @@
 //! | `plan` | the compiled form of an Avro type: what to read and how to render it |
 //! | `avro_binary` | Avro's binary encoding, read within bounds |
 //! | `decode` | the single pass over a payload: header, then body |
-//! | `compound` | which part of a change a field's value belongs to |
+//! | `value` | one value: from its Avro bytes to its JSON text |
+//! | `field_lists` | which part of a change a field's value belongs to |
 //! | `header` | the ChangeEventHeader: change types, record ids |
 //! | `bitmap` | changedFields, nulledFields and diffFields |
 //! | `render` | the one rendering of values, whatever brought them |
@@ -19,9 +20,9 @@
 
 mod avro_binary;
 mod bitmap;
-mod compound;
 mod decode;
 mod error;
+mod field_lists;
 mod fingerprint;
 mod header;
 mod json;
@@ -30,6 +31,7 @@ pub mod render;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub use bitmap::{BitmapFault, BitmapList};
 pub use error::{DecodeError, DecodeFault, SchemaError};
