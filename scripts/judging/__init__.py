@@ -1,0 +1,12 @@
+"""The judge: compares what a Salesforce organisation sent with what a Kafka consumer reads.
+
+It shares no code with casewire. What it knows is the ledger of the simulator, the contract of
+`docs/records.md`, and what a public Kafka client returns under `read_committed`.
+
+    ledger.py     the events that were sent, and the records that have to come of each
+    topics.py     all records of a topic prefix, up to the true end of every partition
+    verdict.py    the comparison: pure, every difference is a fault of a named kind
+    checkpoints.py  the stream's own topic: dense sequence, position at the end
+    fold.py       the consumer's fold of docs/records.md against the model that the ledger gives
+    selftest.py   shows that each kind of fault is found
+"""

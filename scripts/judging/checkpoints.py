@@ -1,0 +1,78 @@
+"""A stream's own topic: the sequence without a hole, the position that only goes forward, and the end."""
+
+from . import ledger
+
+
+def examine(report, topic, events, records):
+    """Looks at all checkpoints of one stream; `events` are those of the stream, in the order of the bus."""
+    number_of = {event.identity: event.n for event in events}
+    values = []
+    for record in records:
+        report.seen["checkpoints"] += 1
+        try:
+            value = ledger.parse(record.value or b"")
+        except ValueError as error:
+            report.fault("checkpoint", f"{record.place}: {error}")
+            continue
+        if isinstance(value, dict) and isinstance(value.get("seq"), int) and isinstance(value.get("position"), dict):
+            values.append((record, value))
+        else:
+            report.fault("checkpoint", f"{record.place}: no seq or no position")
+    if not values:
+        report.fault("checkpoint", f"{topic} holds no checkpoint")
+        return
+    if len({(record.key, record.partition) for record, _ in values}) > 1:
+        report.fault("checkpoint", f"{topic} has more than one key or partition")
+    _sequence(report, values)
+    _positions(report, values, number_of)
+    _end(report, topic, events, values[-1])
+    report.writers[topic] = _writers(report, values)
+
+
+def _sequence(report, values):
+    """Every committed checkpoint is one more than the last: a hole is a commit that was lost, a repeat a foreign writer."""
+    record, first = values[0]
+    if first["seq"] not in (0, 1):
+        report.fault("checkpoint sequence", f"{record.place}: begins with {first['seq']}; were the topic's segments compacted?")
+    for (_, before), (record, after) in zip(values, values[1:]):
+        if after["seq"] != before["seq"] + 1:
+            report.fault("checkpoint sequence", f"{record.place}: {after['seq']} follows {before['seq']}")
+
+
+def _taken(position):
+    """The events that a position says are taken: the newest ones, by key."""
+    keys = [*position.get("recent", []), *position.get("already", [])]
+    return [tuple(key.split("/", 1)) for key in keys if isinstance(key, str)]
+
+
+def _positions(report, values, number_of):
+    newest_before = 0
+    for record, value in values:
+        taken = _taken(value["position"])
+        for key in taken:
+            if key not in number_of:
+                report.fault("checkpoint position", f"{record.place}: {'/'.join(key)} was never sent to this stream")
+        newest = max((number_of[key] for key in taken if key in number_of), default=0)
+        if newest < newest_before:
+            report.fault("checkpoint position", f"{record.place}: went back from event {newest_before} to {newest}")
+        newest_before = max(newest, newest_before)
+
+
+def _end(report, topic, events, last):
+    """A position remembers the last 100 events, so the last one of all stands in it, whatever keepalive came since."""
+    record, value = last
+    if events and events[-1].identity not in _taken(value["position"]):
+        report.fault("checkpoint position", f"{record.place}: the last checkpoint of {topic} has not taken {events[-1].name}")
+
+
+def _writers(report, values):
+    """The runs that wrote, in the order of their take-overs."""
+    runs = []
+    for record, value in values:
+        writer = value.get("writer")
+        run = writer.get("run_id") if isinstance(writer, dict) else None
+        if not isinstance(run, str) or not run:
+            report.fault("checkpoint", f"{record.place}: no writer.run_id")
+        elif not runs or runs[-1] != run:
+            runs.append(run)
+    return runs

@@ -1,0 +1,285 @@
+"""The judge judged: a small run that is right, and the same run with one thing wrong at a time."""
+
+import copy
+import json
+import re
+import unittest
+
+from . import fold, ledger, verdict
+from .topics import Record
+
+ORG, PREFIX = "00D8d00000AbCdEEAV", "salesforce"
+CASES, ORDERS = "/data/CaseChangeEvent", "/event/Order__e"
+FIRST, SECOND = "5008d000000047SAAQ", "5008d000000047TAAQ"
+
+
+def sent(n, change_type, ids, **more):
+    line = {
+        "n": n,
+        "topics": [CASES, "/data/ChangeEvents"],
+        "replay_id": f"{n:016x}0000",
+        "event_id": f"e{n}",
+        "schema_id": "fu0f4hMtqehVVUQ7_l39Zg",
+        "entity": "Case",
+        "change_type": change_type,
+        "record_ids": ids,
+        "commit_timestamp": 1771300995000 + n * 1000,
+        "commit_number": str(12279648331868 + n),
+        "transaction_key": f"0000a269-e524-4e36-97f3-{n:012x}",
+        "sequence_number": 1,
+        "user": "0058d000004XyZaAAK",
+        "origin": "com/salesforce/api/soap/66.0;client=x",
+        "changed": {},
+        "unresolved": [],
+        "enriched": {},
+        "poison": False,
+    }
+    return line | more
+
+
+LEDGER = [
+    sent(1, "CREATE", [FIRST], changed={"Status": "New", "ContactId": "0038d0000001AAAAA2", "Description": "long"}),
+    sent(2, "UPDATE", [FIRST], changed={"Status": "Working", "ContactId": None}, unresolved=["Description"]),
+    sent(3, "UPDATE", [FIRST, SECOND], changed={"Priority": "High"}, enriched={"Origin": "Web"}),
+    sent(4, "GAP_UPDATE", [SECOND]),
+    sent(5, "GAP_OVERFLOW", ["000000000000000AAA"]),
+    sent(6, "UPDATE", [SECOND], changed={"Score__c": 9007199254740993}),
+    sent(7, "DELETE", [FIRST]),
+    sent(8, "UPDATE", [SECOND], poison=True),
+    sent(9, None, [], topics=[ORDERS], entity="Order__e", changed={"Number__c": "4711"}),
+    sent(10, "UPDATE", ["0018d000000047SAAQ"], topics=["/data/AccountChangeEvent"], entity="Account"),
+    sent(11, "UNDELETE", [FIRST], changed={"Status": "Closed"}),
+    sent(12, "SNAPSHOT", [FIRST]),
+    sent(13, "UPDATE", ["500*"]),
+]
+
+
+class Topics:
+    """What a right casewire would have written for LEDGER; built here without the judge's own expectations."""
+
+    def __init__(self):
+        self.records = []
+        seq, taken = {}, {}
+        for line in LEDGER:
+            stream = line["topics"][0]
+            if stream == "/data/AccountChangeEvent":
+                continue
+            self._event(line, stream)
+            seq[stream] = seq.get(stream, 0) + 1
+            taken.setdefault(stream, []).append(f"{line['replay_id']}/{line['event_id']}")
+            position = {"anchor": {"after": line["replay_id"]}, "recent": taken[stream][:-1], "already": taken[stream][-1:]}
+            value = {"v": 1, "seq": seq[stream], "position": position, "writer": {"run_id": "r1"}}
+            name = {CASES: "data.CaseChangeEvent", ORDERS: "event.Order__e"}[stream]
+            self.put(f"{PREFIX}.checkpoints.{ORG}.{name}", "position", value, {})
+
+    def put(self, topic, key, value, headers, partition=0):
+        raw = None if value is None else json.dumps(value).encode()
+        self.records.append(Record(topic, partition, len(self.records), key, raw, dict(headers)))
+
+    def _event(self, line, stream):
+        ids, kind = line["record_ids"], line["change_type"]
+        op = {"CREATE": "create", "UPDATE": "update", "DELETE": "delete", "UNDELETE": "undelete", "GAP_UPDATE": "gap"}.get(kind)
+        if line["poison"]:
+            headers = {"replay_id": line["replay_id"], "event_id": line["event_id"], "error": "cut short"}
+            self.put(f"{PREFIX}.dead-letters", "letter", {"raw": 1}, headers)
+            return
+        if kind in ("GAP_UPDATE", "GAP_OVERFLOW", "SNAPSHOT") or ids == ["500*"]:
+            entry = {"state": "open", "cause": "event", "org": ORG, "topic": stream, "entity": "Case", "ids": ids}
+            entry |= {"replay_id": line["replay_id"], "event_id": line["event_id"]}
+            self.put(f"{PREFIX}.gaps", f"gap{line['n']}", entry, {})
+        if stream == ORDERS:
+            op, ids = "event", [line["event_id"]]
+        if op is None or ids == ["500*"]:
+            return
+        for index, identifier in enumerate(ids):
+            self._record(line, stream, op, identifier, index, len(ids))
+
+    def _record(self, line, stream, op, identifier, index, of):
+        committed_at = f"2026-02-17T04:03:{15 + line['n']:02d}.000Z"
+        source = {"org": ORG, "topic": stream, "index": index, "of": of, "committed_at": committed_at}
+        source |= {name: line[name] for name in ("replay_id", "event_id", "schema_id")}
+        if op != "event":
+            source |= {name: line[name] for name in ("change_type", "commit_number", "user", "origin")}
+            source |= {"transaction": line["transaction_key"], "sequence": line["sequence_number"]}
+        value = {"op": op, "entity": line["entity"], "id": identifier, "changed": line["changed"], "record": None, "source": source}
+        value |= {name: line[name] for name in ("unresolved", "enriched") if line[name]}
+        headers = {"casewire": "1", "content-type": "application/json", "entity": line["entity"], "op": op, "org": ORG}
+        headers |= {"event_id": line["event_id"], "replay_id": line["replay_id"], "committed_at": committed_at}
+        self.put(f"{PREFIX}.{line['entity']}", identifier, value, headers)
+
+    def at(self, topic, nth=0):
+        return [at for at, record in enumerate(self.records) if record.topic == f"{PREFIX}.{topic}"][nth]
+
+    def change(self, at, **attributes):
+        record = self.records[at]
+        kept = {name: getattr(record, name) for name in record.__dataclass_fields__}
+        self.records[at] = Record(**(kept | attributes))
+
+    def rewrite(self, at, change):
+        value = json.loads(self.records[at].value)
+        change(value)
+        self.change(at, value=json.dumps(value).encode())
+
+    def append_copy(self, at, **attributes):
+        self.records.append(self.records[at])
+        self.change(-1, offset=len(self.records), **attributes)
+
+
+def judged(topics, tombstones=False, lines=LEDGER):
+    events = ledger.read([json.dumps(line) for line in lines], [CASES, ORDERS])
+    records = sorted(topics.records, key=lambda record: (record.topic, record.partition, record.offset))
+    report = verdict.judge(events, records, PREFIX, ORG, [CASES, ORDERS], tombstones)
+    fold.examine(report, events, records, PREFIX)
+    return report
+
+
+CHECKPOINTS = f"checkpoints.{ORG}.data.CaseChangeEvent"
+
+
+class EachFaultIsFound(unittest.TestCase):
+    def red(self, kind, break_it, **options):
+        topics = Topics()
+        break_it(topics)
+        faults = judged(topics, **options).faults
+        self.assertIn(kind, faults)
+        return faults
+
+    def test_a_right_run_is_clean(self):
+        report = judged(Topics())
+        self.assertEqual(report.faults, {})
+        self.assertEqual((report.seen["events"], report.seen["records"], report.seen["gap entries"]), (12, 9, 4))
+
+    def test_records(self):
+        case = Topics().at("Case")
+        self.red("missing record", lambda topics: topics.records.pop(case))
+        self.red("missing record", lambda topics: topics.records.pop(topics.at("Case", 3)))
+        self.red("missing record", lambda topics: topics.records.pop(topics.at("Order__e")))
+        self.red("doubled record", lambda topics: topics.append_copy(case))
+        self.red("stray record", lambda topics: topics.append_copy(case, topic=f"{PREFIX}.Account"))
+        self.red("stray record", lambda topics: topics.rewrite(case, lambda value: value["source"].update(event_id="e99")))
+        self.red("stray record", lambda topics: topics.change(case, value=None))
+        self.red("not JSON", lambda topics: topics.change(case, value=b"{"))
+        self.red("wrong value", lambda topics: topics.change(case, key="5008d000000047S"))
+
+    def test_values(self):
+        def wrong(nth, change):
+            self.red("wrong value", lambda topics: topics.rewrite(topics.at("Case", nth), change))
+
+        wrong(0, lambda value: value["changed"].update(Status="Closed"))
+        wrong(0, lambda value: value["changed"].update(Extra=None))
+        wrong(1, lambda value: value["changed"].pop("ContactId"))
+        wrong(1, lambda value: value.pop("unresolved"))
+        wrong(1, lambda value: value["changed"].update(Description="--- \n+++ diff"))
+        wrong(2, lambda value: value["enriched"].update(Origin="Phone"))
+        wrong(2, lambda value: value.update(id=SECOND))
+        wrong(5, lambda value: value["changed"].update(Score__c=9007199254740992))
+        wrong(5, lambda value: value["changed"].update(Score__c="9007199254740993"))
+        wrong(6, lambda value: value.update(op="update"))
+        wrong(6, lambda value: value.update(record={"Id": SECOND}, record_as_of="2026-02-17T04:03:15.000Z", record_from="rest"))
+        wrong(6, lambda value: value.update(record_from="rest"))
+
+    def test_every_field_of_the_source_and_every_header_counts(self):
+        topics = Topics()
+        at = topics.at("Case")
+        for name in json.loads(topics.records[at].value)["source"]:
+            kind = "stray record" if name in ("replay_id", "event_id", "index") else "wrong value"
+            self.red(kind, lambda topics: topics.rewrite(at, lambda value: value["source"].update({name: "other"})))
+        for name in topics.records[at].headers:
+            headers = {key: value for key, value in topics.records[at].headers.items() if key != name}
+            self.red("wrong value", lambda topics: topics.change(at, headers=headers))
+        self.red("wrong value", lambda topics: topics.change(at, repeated_headers=("op",)))
+
+    def test_order(self):
+        def swap(topics):
+            first, second = topics.at("Case", 0), topics.at("Case", 1)
+            offsets = topics.records[first].offset, topics.records[second].offset
+            topics.change(first, offset=offsets[1])
+            topics.change(second, offset=offsets[0])
+
+        self.red("wrong order", swap)
+        self.red("split key", lambda topics: topics.change(topics.at("Case", 1), partition=1))
+
+    def test_tombstones(self):
+        self.red("missing tombstone", lambda topics: None, tombstones=True)
+        right = Topics()
+        right.put(f"{PREFIX}.Case", FIRST, None, {})
+        self.assertEqual(judged(right, tombstones=True).faults, {})
+        self.red("stray record", lambda topics: topics.put(f"{PREFIX}.Case", SECOND, None, {}), tombstones=True)
+
+    def test_gaps_and_letters(self):
+        for nth in range(4):
+            self.red("missing gap entry", lambda topics: topics.records.pop(topics.at("gaps", nth)))
+        self.red("doubled gap entry", lambda topics: topics.append_copy(topics.at("gaps")))
+        self.red("stray gap", lambda topics: topics.rewrite(topics.at("gaps"), lambda value: value.update(event_id="e1")))
+        self.red("wrong value", lambda topics: topics.rewrite(topics.at("gaps"), lambda value: value.update(entity="Account")))
+        self.red("missing letter", lambda topics: topics.records.pop(topics.at("dead-letters")))
+        self.red("doubled letter", lambda topics: topics.append_copy(topics.at("dead-letters")))
+        self.red("stray letter", lambda topics: topics.change(topics.at("dead-letters"), headers={"event_id": "e1"}))
+
+    def test_checkpoints(self):
+        def each(kind, change, nth=-1):
+            self.red(kind, lambda topics: topics.rewrite(topics.at(CHECKPOINTS, nth), change))
+
+        self.red("checkpoint sequence", lambda topics: topics.records.pop(topics.at(CHECKPOINTS, 3)))
+        self.red("checkpoint sequence", lambda topics: topics.records.pop(topics.at(CHECKPOINTS, 0)) and topics.records.pop(topics.at(CHECKPOINTS, 0)))
+        self.red("checkpoint sequence", lambda topics: topics.append_copy(topics.at(CHECKPOINTS, -1)))
+        self.red("checkpoint position", lambda topics: topics.records.pop(topics.at(CHECKPOINTS, -1)))
+        each("checkpoint position", lambda value: value["position"].update(already=["00/none"]))
+        each("checkpoint position", lambda value: value["position"].update(already=[], recent=value["position"]["recent"][:3]))
+        each("checkpoint", lambda value: value.pop("writer"))
+        each("checkpoint", lambda value: value.pop("position"))
+        self.red("checkpoint", lambda topics: topics.records.pop(topics.at(f"checkpoints.{ORG}.event.Order__e")))
+        foreign = f"{PREFIX}.checkpoints.{ORG}.data.AccountChangeEvent"
+        self.red("stray record", lambda topics: topics.append_copy(topics.at(CHECKPOINTS), topic=foreign))
+
+    def test_a_ledger_that_contradicts_itself_is_refused(self):
+        for lines in ([LEDGER[0], LEDGER[0]], [LEDGER[1], LEDGER[0]], [{"n": 1}]):
+            with self.assertRaises(ledger.LedgerError):
+                judged(Topics(), lines=lines)
+        both = copy.deepcopy(LEDGER[0]) | {"topics": [CASES, ORDERS]}
+        with self.assertRaises(ledger.LedgerError):
+            judged(Topics(), lines=[both])
+
+
+class TheFoldOfThePage(unittest.TestCase):
+    def test_a_stale_field_is_found(self):
+        topics = Topics()
+        topics.rewrite(topics.at("Case", 1), lambda value: value.pop("unresolved"))
+        self.assertIn("fold", judged(topics).faults)
+        topics = Topics()
+        topics.records.pop(topics.at("Case", 4))  # the gap of SECOND
+        self.assertIn("fold", judged(topics).faults)
+
+    def test_every_example_of_the_page_is_json_and_folds(self):
+        page = fold.from_the_page()
+        blocks = re.findall(r"^```json\n(.*?)^```", fold.PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        changes = [block for block in map(json.loads, blocks) if "op" in block]
+        operations = {change["op"] for change in changes}
+        self.assertEqual(operations, {"create", "update", "delete", "undelete", "read", "refresh", "gap", "event"})
+        for change in changes:
+            state = page["fold"](page["State"](), change)
+            self.assertEqual(state.exists, {"delete": False, "gap": None, "event": None}.get(change["op"], True), change["op"])
+
+    def test_a_full_record_beats_what_is_older_and_equal_seconds_apply(self):
+        page = fold.from_the_page()
+        State, run = page["State"], page["fold"]
+
+        def change(op, second, changed=None, record=None, as_of=None, **more):
+            source = {"committed_at": f"2026-11-22T10:15:{second:02d}.000Z"}
+            read = {"record": record, "record_as_of": as_of and f"2026-11-22T10:15:{as_of:02d}.500Z"}
+            return {"op": op, "changed": changed or {}, "source": source} | (read if record else {"record": None}) | more
+
+        state = run(State(), change("update", 3, {"Status": "Working"}))
+        self.assertEqual((state.value("Status"), state.value("Subject") is page["UNKNOWN"]), ("Working", True))
+        state = run(state, change("refresh", 9, record={"Status": "Closed", "Address": {"City": "Bonn", "Zip": "53111"}}, as_of=9))
+        self.assertEqual((state.value("Subject"), state.value("Address.City")), (None, "Bonn"))
+        state = run(state, change("update", 8, {"Status": "Working"}))
+        self.assertEqual(state.value("Status"), "Closed", "the record was read after this change")
+        state = run(state, change("update", 9, {"Status": "New", "Address": {"City": "Köln"}}, unresolved=["Description"]))
+        self.assertEqual((state.value("Status"), state.value("Address.City"), state.value("Address.Zip")), ("New", "Köln", "53111"))
+        self.assertIs(state.value("Description"), page["UNKNOWN"])
+        state = run(state, change("update", 10, {"Address": None, "Description": "short"}))
+        self.assertEqual((state.value("Address.Zip"), state.value("Description")), (None, "short"))
+        state = run(state, change("gap", 11))
+        self.assertIs(state.value("Status"), page["UNKNOWN"])
+        self.assertIs(run(state, change("delete", 12)).exists, False)
