@@ -1,0 +1,248 @@
+//! Holds the table of rooms: which part of the crate may know which other.
+//!
+//! The sources are read as text. What counts is every `crate::…` path outside comments and tests,
+//! whether in a `use`, in a group or in the middle of an expression.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room and the rooms it may use, as DESIGN §2 has them. The simulator shares nothing with the client
+/// but the wire contract, so that a mistake of the one is not a mistake of the other.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("identity", &[]),
+    ("failure", &[]),
+    ("proto", &[]),
+    ("position", &["identity"]),
+    ("config", &["identity", "failure"]),
+    ("change", &["identity"]),
+    ("status", &["config", "identity", "position", "failure"]),
+    ("salesforce", &["config", "change", "identity", "position", "failure", "proto"]),
+    ("kafka", &["config", "identity", "position", "failure"]),
+    ("pipeline", &["config", "change", "salesforce", "kafka", "status", "identity", "position", "failure"]),
+    ("admin", &["config", "status", "identity", "position", "failure"]),
+    ("simulator", &["proto"]),
+];
+/// The rooms that put the others together. `lib` only names them.
+const TOP: &[&str] = &["cli", "main", "lib"];
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "type", "types", "helper", "helpers", "misc"];
+/// The most lines that a file may have, its tests not counted.
+const MOST_LINES: usize = 500;
+
+/// Everything in the tree below `src` that the table does not allow, one sentence each.
+fn violations(src: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in rust_files(src) {
+        let name = path.strip_prefix(src).expect("listed below src").to_owned();
+        let shown = name.display();
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let code = without_tests(&text);
+        let room = room_of(&name);
+        for part in name.iter().map(|part| part.to_string_lossy()) {
+            if EMPTY_NAMES.contains(&part.trim_end_matches(".rs")) {
+                found.push(format!("{shown}: `{part}` says nothing about what is inside"));
+            }
+        }
+        let lines = code.lines().count();
+        if lines > MOST_LINES {
+            found.push(format!("{shown}: {lines} lines without its tests; at most {MOST_LINES}"));
+        }
+        if TOP.contains(&room.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = ROOMS.iter().find(|(known, _)| *known == room) else {
+            found.push(format!("{shown}: the room `{room}` is not in the table"));
+            continue;
+        };
+        let used = rooms_used(&without_comments(code));
+        found.extend(
+            used.iter()
+                .filter(|used| **used != room && !allowed.contains(&used.as_str()))
+                .map(|used| format!("{shown}: `{room}` may not use `{used}`")),
+        );
+    }
+    found
+}
+
+/// Which rooms each room uses, for a look at cycles.
+fn uses(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in rust_files(src) {
+        let room = room_of(path.strip_prefix(src).expect("listed below src"));
+        let text = fs::read_to_string(&path).expect("a source file is UTF-8");
+        graph.entry(room).or_default().extend(rooms_used(&without_comments(without_tests(&text))));
+    }
+    for (room, used) in &mut graph {
+        used.remove(room);
+    }
+    graph
+}
+
+/// A room from which a path leads back to it, if there is one.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
+    graph
+        .keys()
+        .find(|start| {
+            let mut seen = BTreeSet::new();
+            let mut open: Vec<&String> = graph[*start].iter().collect();
+            while let Some(room) = open.pop() {
+                if room == *start {
+                    return true;
+                }
+                if seen.insert(room) {
+                    open.extend(graph.get(room).into_iter().flatten());
+                }
+            }
+            false
+        })
+        .cloned()
+}
+
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    for path in entries.map(|entry| entry.expect("a readable entry").path()) {
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// `kafka/producer.rs` and `kafka.rs` are both in the room `kafka`.
+fn room_of(name: &Path) -> String {
+    let first = name.iter().next().map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The text up to the unit tests, which by the house's custom end a file.
+fn without_tests(text: &str) -> &str {
+    text.find("\n#[cfg(test)]\nmod ").map_or(text, |at| &text[..at + 1])
+}
+
+/// The text without line comments; documentation may name whatever it likes.
+fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The first segment behind every `crate::`, and behind a `super::` that names a room.
+fn rooms_used(code: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => used.extend(first_segments(group)),
+            None => used.extend(identifier(rest)),
+        }
+    }
+    for (at, found) in code.match_indices("super::") {
+        let reached = identifier(&code[at + found.len()..]);
+        used.extend(reached.filter(|name| ROOMS.iter().any(|(room, _)| room == name)));
+    }
+    used
+}
+
+/// The names at the top level of a use group, whose opening brace has been read.
+fn first_segments(group: &str) -> Vec<String> {
+    let mut depth = 0_usize;
+    let mut names = Vec::new();
+    let mut begins = true;
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            _ if begins && !character.is_whitespace() => {
+                names.extend(identifier(&group[at..]));
+                begins = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The name at the beginning of the text. A capital one is an item of the crate's root, not a room.
+fn identifier(text: &str) -> Option<String> {
+    let name: String = text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
+    name.starts_with(|first: char| first.is_lowercase()).then_some(name)
+}
+
+#[test]
+fn every_room_uses_only_the_rooms_it_may() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found = violations(&src);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert_eq!(cycle(&uses(&src)), None, "rooms use each other in a circle");
+    let rooms: BTreeSet<String> = uses(&src).into_keys().collect();
+    let missing: Vec<_> = ROOMS.iter().filter(|(room, _)| !rooms.contains(*room)).collect();
+    assert!(missing.is_empty(), "the table has rooms that do not exist: {missing:?}");
+}
+
+#[test]
+fn the_table_itself_has_no_circle() {
+    let table =
+        ROOMS.iter().map(|(room, may)| ((*room).to_owned(), may.iter().map(|used| (*used).to_owned()).collect()));
+    assert_eq!(cycle(&table.collect()), None);
+}
+
+/// A tree of the given files, in a directory that goes when the guard does.
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("below the directory")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+    directory
+}
+
+#[test]
+fn what_the_table_forbids_is_found_wherever_it_stands() {
+    let long = "fn line() {}\n".repeat(MOST_LINES + 1);
+    let cases: &[(&str, &str, &str)] = &[
+        ("simulator/mod.rs", "use crate::change::Header;\n", "`simulator` may not use `change`"),
+        ("simulator/mod.rs", "use crate::{proto, failure::Failure};\n", "`simulator` may not use `failure`"),
+        ("kafka/producer.rs", "fn a() {\n    crate::salesforce::open();\n}\n", "`kafka` may not use `salesforce`"),
+        ("kafka/mod.rs", "use crate::{\n    identity::{A, B},\n    change,\n};\n", "`kafka` may not use `change`"),
+        ("change/mod.rs", "use super::salesforce::Session;\n", "`change` may not use `salesforce`"),
+        ("status.rs", "use crate::cli::run;\n", "`status` may not use `cli`"),
+        ("attic/mod.rs", "", "the room `attic` is not in the table"),
+        ("kafka/helpers.rs", "", "`helpers.rs` says nothing"),
+        ("common/mod.rs", "", "`common` says nothing"),
+        ("kafka/mod.rs", &long, "501 lines"),
+    ];
+    for (name, text, expected) in cases {
+        let found = violations(tree(&[(name, text)]).path());
+        assert!(found.iter().any(|found| found.contains(expected)), "{name}: {text}: {found:?}");
+    }
+}
+
+#[test]
+fn what_the_table_allows_is_left_alone() {
+    let long_tests = format!("\n#[cfg(test)]\nmod tests {{\n{}}}\n", "use crate::change;\n".repeat(MOST_LINES));
+    let allowed = tree(&[
+        (
+            "kafka/mod.rs",
+            "//! Like [`crate::salesforce`].\nuse crate::kafka::inner;\nuse crate::{config::Kafka, identity};\n",
+        ),
+        ("simulator/mod.rs", &long_tests),
+        ("cli/run.rs", "use crate::{pipeline, simulator};\n"),
+        ("main.rs", "use casewire::cli;\n"),
+    ]);
+    assert_eq!(violations(allowed.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_circle_is_found_across_several_rooms() {
+    let circle =
+        tree(&[("a.rs", "use crate::b;\n"), ("b.rs", "use crate::c::x;\n"), ("c/mod.rs", "use crate::{a};\n")]);
+    assert!(cycle(&uses(circle.path())).is_some());
+    let line = tree(&[("a.rs", "use crate::b;\n"), ("b.rs", "use crate::c::x;\n"), ("c/mod.rs", "use crate::c::y;\n")]);
+    assert_eq!(cycle(&uses(line.path())), None);
+}
