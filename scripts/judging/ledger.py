@@ -69,6 +69,17 @@ class Event:
         """Whether the gap ledger has to have an entry for it."""
         return not self.is_poison and self.op in (None, "gap")
 
+    @property
+    def gap_cause(self):
+        """The cause that its entry names."""
+        if self.op == "gap":
+            return "gap_event"
+        if any(identifier.endswith("*") for identifier in self.line["record_ids"]):
+            return "wildcard"
+        if OVERFLOW_ID in self.line["record_ids"] or self.line["change_type"] == "GAP_OVERFLOW":
+            return "overflow"
+        return "snapshot" if self.line["change_type"] == "SNAPSHOT" else "unknown_change_type"
+
 
 @dataclass(frozen=True)
 class Expected:

@@ -80,12 +80,16 @@ class Topics:
         ids, kind = line["record_ids"], line["change_type"]
         op = {"CREATE": "create", "UPDATE": "update", "DELETE": "delete", "UNDELETE": "undelete", "GAP_UPDATE": "gap"}.get(kind)
         if line["poison"]:
-            headers = {"replay_id": line["replay_id"], "event_id": line["event_id"], "error": "cut short"}
+            headers = {name: line[name] for name in ("replay_id", "event_id", "schema_id")}
+            headers |= {"casewire": "1", "org": ORG, "topic": stream, "reason": "cut short"}
             self.put(f"{PREFIX}.dead-letters", "letter", {"raw": 1}, headers)
             return
-        if kind in ("GAP_UPDATE", "GAP_OVERFLOW", "SNAPSHOT") or ids == ["500*"]:
-            entry = {"state": "open", "cause": "event", "org": ORG, "topic": stream, "entity": "Case", "ids": ids}
-            entry |= {"replay_id": line["replay_id"], "event_id": line["event_id"]}
+        cause = {"GAP_UPDATE": "gap_event", "GAP_OVERFLOW": "overflow", "SNAPSHOT": "snapshot"}.get(kind)
+        cause = "wildcard" if ids == ["500*"] else cause
+        if cause:
+            entry = {"id": f"gap{line['n']}", "state": "open", "cause": cause, "org": ORG, "topic": stream, "entity": "Case"}
+            entry |= {"records": ids if cause == "gap_event" else []}
+            entry |= {"source": {"replay_id": line["replay_id"], "event_id": line["event_id"]}}
             self.put(f"{PREFIX}.gaps", f"gap{line['n']}", entry, {})
         if stream == ORDERS:
             op, ids = "event", [line["event_id"]]
@@ -210,10 +214,12 @@ class EachFaultIsFound(unittest.TestCase):
         for nth in range(4):
             self.red("missing gap entry", lambda topics: topics.records.pop(topics.at("gaps", nth)))
         self.red("doubled gap entry", lambda topics: topics.append_copy(topics.at("gaps")))
-        self.red("stray gap", lambda topics: topics.rewrite(topics.at("gaps"), lambda value: value.update(event_id="e1")))
-        self.red("wrong value", lambda topics: topics.rewrite(topics.at("gaps"), lambda value: value.update(entity="Account")))
+        self.red("stray gap", lambda topics: topics.rewrite(topics.at("gaps"), lambda value: value["source"].update(event_id="e1")))
+        for name in ("id", "cause", "org", "topic", "entity", "records"):
+            self.red("wrong value", lambda topics: topics.rewrite(topics.at("gaps"), lambda value: value.update({name: "other"})))
         self.red("missing letter", lambda topics: topics.records.pop(topics.at("dead-letters")))
         self.red("doubled letter", lambda topics: topics.append_copy(topics.at("dead-letters")))
+        self.red("wrong value", lambda topics: topics.change(topics.at("dead-letters"), value=None))
         self.red("stray letter", lambda topics: topics.change(topics.at("dead-letters"), headers={"event_id": "e1"}))
 
     def test_checkpoints(self):

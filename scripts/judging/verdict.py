@@ -63,7 +63,7 @@ def judge(events, records, prefix, org, streams, tombstones=False):
             data.append(record)
     _entity_topics(report, events, data, prefix, org, tombstones)
     _gaps(report, events, by_identity, gaps, org)
-    _letters(report, events, by_identity, letters)
+    _letters(report, events, by_identity, letters, org)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
         checkpoints.examine(report, topic, own, positions[topic])
@@ -218,19 +218,21 @@ def _gaps(report, events, by_identity, records, org):
             continue
         if value.get("state") != "open":
             continue
-        identity = (value.get("replay_id"), value.get("event_id"))
+        identity = _identity(value)[:2]
         event = by_identity.get(identity)
         if event is None or not event.needs_gap:
             report.fault("stray gap", f"{record.place}, key {record.key}: {value.get('cause')} from {identity[0]}/{identity[1]}")
             continue
         opened[identity].append(record)
-        owed = {"org": org, "topic": event.stream, "entity": event.line["entity"], "ids": event.line["record_ids"]}
+        line = event.line
+        owed = {"id": record.key, "cause": event.gap_cause, "org": org, "topic": event.stream}
+        owed |= {"entity": line["entity"], "records": line["record_ids"] if event.op == "gap" else []}
         for name, of_event in owed.items():
             _same(report, f"{record.place}, {event.name}", f"gap {name}", value.get(name, Absent), of_event)
     _once(report, "gap entry", (event for event in events if event.needs_gap), opened)
 
 
-def _letters(report, events, by_identity, records):
+def _letters(report, events, by_identity, records, org):
     """Each event whose payload cannot be decoded is exactly one dead letter."""
     found = defaultdict(list)
     for record in records:
@@ -238,10 +240,15 @@ def _letters(report, events, by_identity, records):
         identity = (record.headers.get("replay_id"), record.headers.get("event_id"))
         event = by_identity.get(identity)
         if event is None or not event.is_poison:
-            text = f"{record.place}, key {record.key}: {identity[0]}/{identity[1]}, {record.headers.get('error', 'no error header')}"
+            text = f"{record.place}, key {record.key}: {identity[0]}/{identity[1]}, {record.headers.get('reason', 'no reason')}"
             report.fault("stray letter", text)
-        else:
-            found[identity].append(record)
+            continue
+        found[identity].append(record)
+        owed = {"casewire": "1", "org": org, "topic": event.stream, "schema_id": event.line["schema_id"]}
+        for name, of_event in owed.items():
+            _same(report, f"{record.place}, {event.name}", f"header {name}", record.headers.get(name, Absent), of_event)
+        if not record.value or not record.headers.get("reason"):
+            report.fault("wrong value", f"{record.place}, {event.name}: a letter without its payload or its reason")
     _once(report, "letter", (event for event in events if event.is_poison), found)
 
 
