@@ -154,7 +154,6 @@ def expectations(event, prefix, org):
 
 def _expected(event, index, key, of, prefix, org):
     line = event.line
-    committed_at = instant(line["commit_timestamp"])
     source = {
         "org": org,
         "topic": event.stream,
@@ -163,10 +162,20 @@ def _expected(event, index, key, of, prefix, org):
         "schema_id": line["schema_id"],
         "index": index,
         "of": of,
-        "committed_at": committed_at,
+    }
+    headers = {
+        "casewire": "1",
+        "content-type": "application/json",
+        "entity": line["entity"],
+        "op": event.op,
+        "org": org,
+        "event_id": line["event_id"],
+        "replay_id": line["replay_id"],
     }
     if not event.is_platform_event:
+        headers["committed_at"] = instant(line["commit_timestamp"])
         source |= {
+            "committed_at": headers["committed_at"],
             "change_type": line["change_type"],
             "transaction": line["transaction_key"],
             "sequence": line["sequence_number"],
@@ -185,14 +194,4 @@ def _expected(event, index, key, of, prefix, org):
     for name in ("unresolved", "enriched"):
         if line[name]:
             value[name] = line[name]
-    headers = {
-        "casewire": "1",
-        "content-type": "application/json",
-        "entity": line["entity"],
-        "op": event.op,
-        "org": org,
-        "event_id": line["event_id"],
-        "replay_id": line["replay_id"],
-        "committed_at": committed_at,
-    }
     return Expected(event, index, f"{prefix}.{line['entity']}", key, value, headers)

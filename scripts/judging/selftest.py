@@ -88,7 +88,7 @@ class Topics:
         cause = "wildcard" if ids == ["500*"] else cause
         if cause:
             entry = {"id": f"gap{line['n']}", "state": "open", "cause": cause, "org": ORG, "topic": stream, "entity": "Case"}
-            entry |= {"records": ids if cause == "gap_event" else []}
+            entry |= {"records": ids}
             entry |= {"source": {"replay_id": line["replay_id"], "event_id": line["event_id"]}}
             self.put(f"{PREFIX}.gaps", f"gap{line['n']}", entry, {})
         if stream == ORDERS:
@@ -99,8 +99,8 @@ class Topics:
             self._record(line, stream, op, identifier, index, len(ids))
 
     def _record(self, line, stream, op, identifier, index, of):
-        committed_at = f"2026-02-17T04:03:{15 + line['n']:02d}.000Z"
-        source = {"org": ORG, "topic": stream, "index": index, "of": of, "committed_at": committed_at}
+        committed = {} if op == "event" else {"committed_at": f"2026-02-17T04:03:{15 + line['n']:02d}.000Z"}
+        source = {"org": ORG, "topic": stream, "index": index, "of": of} | committed
         source |= {name: line[name] for name in ("replay_id", "event_id", "schema_id")}
         if op != "event":
             source |= {name: line[name] for name in ("change_type", "commit_number", "user", "origin")}
@@ -108,7 +108,7 @@ class Topics:
         value = {"op": op, "entity": line["entity"], "id": identifier, "changed": line["changed"], "record": None, "source": source}
         value |= {name: line[name] for name in ("unresolved", "enriched") if line[name]}
         headers = {"casewire": "1", "content-type": "application/json", "entity": line["entity"], "op": op, "org": ORG}
-        headers |= {"event_id": line["event_id"], "replay_id": line["replay_id"], "committed_at": committed_at}
+        headers |= {"event_id": line["event_id"], "replay_id": line["replay_id"]} | committed
         self.put(f"{PREFIX}.{line['entity']}", identifier, value, headers)
 
     def at(self, topic, nth=0):

@@ -226,7 +226,7 @@ def _gaps(report, events, by_identity, records, org):
         opened[identity].append(record)
         line = event.line
         owed = {"id": record.key, "cause": event.gap_cause, "org": org, "topic": event.stream}
-        owed |= {"entity": line["entity"], "records": line["record_ids"] if event.op == "gap" else []}
+        owed |= {"entity": line["entity"], "records": line["record_ids"]}
         for name, of_event in owed.items():
             _same(report, f"{record.place}, {event.name}", f"gap {name}", value.get(name, Absent), of_event)
     _once(report, "gap entry", (event for event in events if event.needs_gap), opened)
