@@ -9,4 +9,5 @@ It shares no code with casewire. What it knows is the ledger of the simulator, t
     checkpoints.py  the stream's own topic: dense sequence, position at the end
     fold.py       the consumer's fold of docs/records.md against the model that the ledger gives
     selftest.py   shows that each kind of fault is found
+    readertest.py shows on a real broker that the reading half sees what is committed, all of it and no more
 """
