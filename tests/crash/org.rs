@@ -1,0 +1,128 @@
+//! The Salesforce side: `casewire simulate` as a process of its own, ordered about over its control port.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{ORG, STREAMS};
+
+/// An org that has not done what it was told by then hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at the counters.
+const LOOK: Duration = Duration::from_millis(3);
+
+/// The simulator, ended when dropped.
+pub struct Org {
+    ports: [u16; 3],
+    ledger: PathBuf,
+    client: reqwest::Client,
+    _process: Child,
+}
+
+impl Org {
+    pub async fn start(directory: &Path, seed: u64, ports: [u16; 3]) -> Self {
+        let ledger = directory.join("ledger.jsonl");
+        let [http, pubsub, control] = ports;
+        let config = format!(
+            "seed = {}\norg_id = \"{ORG}\"\nledger = \"{}\"\n\
+             [listen]\nhttp = \"127.0.0.1:{http}\"\npubsub = \"127.0.0.1:{pubsub}\"\ncontrol = \"127.0.0.1:{control}\"\n\
+             [pubsub]\ndelivery_allocation = 100000000\nbad_token_delay = \"10ms\"\n\
+             [traffic]\nrate = 0.0\nbacklog = 0\nentities = [\"Case\", \"MessagingSession\", \"Case_Escalation__e\"]\nmost_merged = 60\n",
+            seed & 0xffff_ffff,
+            ledger.display(),
+        );
+        let path = directory.join("simulator.toml");
+        std::fs::write(&path, config).expect("a configuration file");
+        let log = File::create(directory.join("simulator.log")).expect("a log file");
+        let errors = log.try_clone().expect("a second handle");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_casewire"));
+        command
+            .args(["simulate", "--config"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .kill_on_drop(true);
+        let process = command.spawn().expect("the simulator starts");
+        let org = Self { ports, ledger, client: reqwest::Client::new(), _process: process };
+        org.is_up().await;
+        org
+    }
+
+    pub fn login_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    pub fn pubsub_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[1])
+    }
+
+    pub fn ledger(&self) -> &Path {
+        &self.ledger
+    }
+
+    fn control(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[2])
+    }
+
+    async fn is_up(&self) {
+        let answered = async {
+            while self.client.get(self.control("/stats")).send().await.is_err() {
+                sleep(LOOK).await;
+            }
+        };
+        timeout(PATIENCE, answered).await.expect("the simulator opens its control port");
+    }
+
+    async fn post(&self, path: &str, body: Value) {
+        let answer = self.client.post(self.control(path)).json(&body).send().await.expect("the simulator answers");
+        let status = answer.status();
+        assert!(status.is_success(), "{path} {body}: {status} {}", answer.text().await.unwrap_or_default());
+    }
+
+    /// Publishes so many events. They are in the ledger when this returns.
+    pub async fn generate(&self, count: u64) {
+        self.post("/generate", json!({ "count": count })).await;
+    }
+
+    pub async fn fault(&self, fault: Value) {
+        self.post("/faults", fault).await;
+    }
+
+    /// Events delivered so far, to whomever, each as often as it was.
+    pub async fn events_sent(&self) -> u64 {
+        let answer = self.client.get(self.control("/stats")).send().await.expect("the simulator answers");
+        let stats: Value = answer.json().await.expect("the counters are JSON");
+        stats["events_sent"].as_u64().expect("a counter")
+    }
+
+    /// Waits until so many events have been delivered.
+    pub async fn has_sent(&self, events: u64) {
+        let began = Instant::now();
+        while self.events_sent().await < events {
+            assert!(began.elapsed() < PATIENCE, "the simulator does not come to deliver {events} events");
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The last event that was published on each stream, as `replay id/event id`.
+    pub fn last_events(&self) -> BTreeMap<&'static str, String> {
+        let mut last = BTreeMap::new();
+        for line in BufReader::new(File::open(&self.ledger).expect("a ledger")).lines() {
+            let line: Value = serde_json::from_str(&line.expect("readable")).expect("a ledger line is JSON");
+            let text = |name: &str| line[name].as_str().expect("a text").to_owned();
+            let carried = line["topics"].as_array().expect("topics");
+            for stream in STREAMS.iter().filter(|stream| carried.iter().any(|topic| topic == **stream)) {
+                last.insert(*stream, format!("{}/{}", text("replay_id"), text("event_id")));
+            }
+        }
+        last
+    }
+}
