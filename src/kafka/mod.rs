@@ -1,1 +1,40 @@
 //! Everything that speaks to Kafka.
+//!
+//! | file | duty |
+//! |---|---|
+//! | [`settings`] | brokers, prefix, properties; which properties are refused; the clients' configuration |
+//! | [`stream`] | what names a stream in Kafka, and what names this run of casewire |
+//! | [`checkpoint`] | the record that says where a stream stands |
+//! | [`checkpoint_topic`] | reading it back, with or without fencing its writer |
+//! | [`writer`] | the transactional writer: fence, read, commit |
+//! | `transaction` | the thread below it that makes the blocking calls |
+//! | [`connection`] | what a client's callbacks say about the connection |
+//! | [`topics`] | creating and checking topics |
+//! | [`scan`] | reading committed records back |
+//! | [`cluster`] | questions to the cluster: is it there, which topics has it |
+//! | [`error`] | what can fail, and the one table of what to do then |
+//! | `failpoint` | the places at which the crash test ends the process |
+
+pub mod checkpoint;
+pub mod checkpoint_topic;
+pub mod cluster;
+pub mod connection;
+pub mod error;
+mod failpoint;
+pub mod scan;
+pub mod settings;
+pub mod stream;
+pub mod topics;
+mod transaction;
+pub mod writer;
+
+pub use checkpoint::{Checkpoint, StoredCheckpoint, Writer};
+pub use checkpoint_topic::{FencedBy, checkpoints_of_topic, read_checkpoint, who_fenced};
+pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
+pub use connection::Connection;
+pub use error::{KafkaError, Verdict};
+pub use scan::{ScanFrom, ScannedRecord, scan};
+pub use settings::{GUARDED_PROPERTIES, KafkaSettings, TopicDefaults, check_properties};
+pub use stream::{RunIdentity, StreamIdentity};
+pub use topics::{Finding, Severity, TopicReport, TopicRole, ensure_topic};
+pub use writer::{Committed, OutputRecord, TransactionalWriter};

@@ -1,0 +1,206 @@
+//! What a client's callbacks say about the connection.
+//!
+//! librdkafka reports a refused password or certificate through a callback only; the call that
+//! waits for a broker just times out. What the callbacks said is kept here, so that the error of the
+//! call can tell the cause.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
+use rdkafka::statistics::Statistics;
+
+/// Whether the brokers can be reached, as far as a client knows by itself.
+#[derive(Debug, Default)]
+pub struct Connection {
+    all_brokers_down: AtomicBool,
+    refused: Mutex<Option<String>>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Connection {
+    /// False once every broker's connection has failed, until one is up again.
+    pub fn is_reachable(&self) -> bool {
+        !self.all_brokers_down.load(Ordering::Relaxed)
+    }
+
+    /// The last error that the client reported, in librdkafka's words.
+    pub fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+
+    /// The words in which the brokers' side refused a password, mechanism or certificate.
+    pub fn refused(&self) -> Option<String> {
+        lock(&self.refused).clone()
+    }
+
+    /// A call was answered.
+    pub(crate) fn answered(&self) {
+        self.all_brokers_down.store(false, Ordering::Relaxed);
+        *lock(&self.refused) = None;
+    }
+
+    fn report(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        match code {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.all_brokers_down.store(true, Ordering::Relaxed),
+            Some(code) if is_refusal(code, reason) => *lock(&self.refused) = Some(reason.to_owned()),
+            _ => {}
+        }
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || lock(&self.last_error).is_none() {
+            *lock(&self.last_error) = Some(reason.to_owned());
+        }
+    }
+}
+
+/// Whether a client error says that trying again cannot help. A TLS handshake can also break off
+/// because the network did, so only words about certificates count.
+fn is_refusal(code: RDKafkaErrorCode, reason: &str) -> bool {
+    match code {
+        RDKafkaErrorCode::Authentication
+        | RDKafkaErrorCode::SaslAuthenticationFailed
+        | RDKafkaErrorCode::UnsupportedSASLMechanism => true,
+        RDKafkaErrorCode::SSL => reason.contains("certificate"),
+        _ => false,
+    }
+}
+
+/// Deliveries of the transaction that is being written.
+#[derive(Debug, Default)]
+pub(crate) struct Deliveries {
+    state: Mutex<DeliveryState>,
+    settled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct DeliveryState {
+    outstanding: usize,
+    failed: Vec<(usize, RDKafkaErrorCode)>,
+}
+
+/// How the wait for a transaction's deliveries ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// Every record was acknowledged.
+    All,
+    /// These records were refused: their place in the transaction and why.
+    Failed(Vec<(usize, RDKafkaErrorCode)>),
+    /// This many were still unanswered at the deadline.
+    Late(usize),
+}
+
+impl Deliveries {
+    /// Forgets the last transaction.
+    pub fn begin(&self) {
+        *lock(&self.state) = DeliveryState::default();
+    }
+
+    /// A record is about to be handed over.
+    pub fn sending(&self) {
+        lock(&self.state).outstanding += 1;
+    }
+
+    /// It was not taken.
+    pub fn not_sent(&self) {
+        self.settle(None);
+    }
+
+    fn settle(&self, failure: Option<(usize, RDKafkaErrorCode)>) {
+        let mut state = lock(&self.state);
+        state.outstanding = state.outstanding.saturating_sub(1);
+        state.failed.extend(failure);
+        if state.outstanding == 0 || !state.failed.is_empty() {
+            self.settled.notify_all();
+        }
+    }
+
+    /// Waits until every record is answered, or one is refused and the others had a moment to follow.
+    ///
+    /// A refused batch fails record by record; which of them is to blame shows only when all are known.
+    pub fn wait(&self, deadline: Instant) -> Delivered {
+        const FOLLOWERS: Duration = Duration::from_millis(200);
+        let mut until = deadline;
+        let mut state = lock(&self.state);
+        while state.outstanding > 0 {
+            if !state.failed.is_empty() {
+                until = until.min(Instant::now() + FOLLOWERS);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !state.failed.is_empty() {
+            Delivered::Failed(state.failed.clone())
+        } else if state.outstanding > 0 {
+            Delivered::Late(state.outstanding)
+        } else {
+            Delivered::All
+        }
+    }
+}
+
+/// The context of every client that this room makes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectionContext {
+    pub connection: Arc<Connection>,
+    pub deliveries: Arc<Deliveries>,
+}
+
+impl ClientContext for ConnectionContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            // Producer properties given to a consumer and the other way round: one table serves both.
+            _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        self.connection.report(error.rdkafka_error_code(), reason);
+        tracing::warn!(target: "librdkafka", error = %error, reason, "client error");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        if up {
+            self.connection.all_brokers_down.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl ConsumerContext for ConnectionContext {}
+
+impl ProducerContext for ConnectionContext {
+    /// The record's place in its transaction.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        match result {
+            Ok(_) => self.deliveries.settle(None),
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                self.deliveries.settle(Some((index, code)));
+            }
+        }
+    }
+}
+
+/// A poisoned lock only says that a thread panicked; what these guard is valid after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

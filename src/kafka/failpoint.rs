@@ -1,0 +1,57 @@
+//! Named places in a transaction at which the crash test ends the process.
+//!
+//! `CASEWIRE_FAILPOINT=after_records:3` aborts the process when it comes to `after_records` for the
+//! third time. Without the cargo feature `failpoints` a place compiles to nothing.
+
+/// The places, in the order in which a transaction passes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failpoint {
+    /// The transaction is open and empty.
+    AfterBegin,
+    /// All records are handed over, the checkpoint is not.
+    AfterRecords,
+    /// The checkpoint is handed over, the transaction is open.
+    AfterCheckpoint,
+    /// The transaction is committed and nobody knows it yet.
+    AfterCommit,
+}
+
+/// Ends the process if this is the place and the time.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub(crate) fn pass(_place: Failpoint) {}
+
+/// Ends the process if this is the place and the time.
+#[cfg(feature = "failpoints")]
+pub(crate) fn pass(place: Failpoint) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static ARMED: OnceLock<Option<(Failpoint, u64)>> = OnceLock::new();
+    static HITS: AtomicU64 = AtomicU64::new(0);
+
+    let armed = ARMED.get_or_init(|| std::env::var("CASEWIRE_FAILPOINT").ok().map(|text| parse(&text)));
+    if let Some((armed, at)) = armed
+        && *armed == place
+        && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *at
+    {
+        // abort, not exit: nothing may be flushed, as after SIGKILL.
+        std::process::abort();
+    }
+}
+
+/// Reads `name:hit`. A failpoint that would never be reached makes a test pass that proves nothing,
+/// so a wrong one ends the process too.
+#[cfg(feature = "failpoints")]
+fn parse(text: &str) -> (Failpoint, u64) {
+    let (name, hit) = text.split_once(':').unwrap_or((text, "1"));
+    let place = match name {
+        "after_begin" => Failpoint::AfterBegin,
+        "after_records" => Failpoint::AfterRecords,
+        "after_checkpoint" => Failpoint::AfterCheckpoint,
+        "after_commit" => Failpoint::AfterCommit,
+        _ => panic!("CASEWIRE_FAILPOINT names no place: {text}"),
+    };
+    let hit = hit.parse().unwrap_or_else(|_| panic!("CASEWIRE_FAILPOINT has no number after the colon: {text}"));
+    (place, hit)
+}

@@ -1,0 +1,230 @@
+//! What has to be known to reach a cluster, and the configuration of the clients made from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+
+use crate::kafka::connection::ConnectionContext;
+use crate::kafka::error::KafkaError;
+
+/// The most bytes that a batch of records may have on the wire unless `batch.size` says otherwise.
+/// Half of what a topic takes by default, since a topic's `max.message.bytes` counts batches.
+pub const DEFAULT_BATCH_BYTES: usize = 500_000;
+
+/// The largest single record, uncompressed, that is handed to a broker unless `message.max.bytes` says otherwise.
+/// It lies above the brokers' default of 1 MiB because they count compressed bytes.
+pub const DEFAULT_RECORD_BYTES: usize = 4 * 1024 * 1024;
+
+/// How Kafka is reached and what is written there.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// `host:port` pairs separated by commas.
+    pub brokers: String,
+    /// What every topic name begins with; `salesforce` gives `salesforce.Case`.
+    pub topic_prefix: String,
+    /// Further librdkafka properties, such as `security.protocol`.
+    pub properties: BTreeMap<String, String>,
+    /// After how long the brokers abort a transaction that its producer left open.
+    pub transaction_timeout: Duration,
+    /// The longest that one call may take: opening, a commit, a question to the cluster.
+    pub call_timeout: Duration,
+    /// How missing topics are made.
+    pub topics: TopicDefaults,
+}
+
+/// How missing topics are made and whether present ones are checked.
+#[derive(Debug, Clone)]
+pub struct TopicDefaults {
+    /// Create topics that do not exist.
+    pub create: bool,
+    /// Check the settings of topics that exist.
+    pub check: bool,
+    /// Partitions of a new topic; a checkpoint topic always has one.
+    pub partitions: i32,
+    /// Copies of each partition; -1 leaves it to the cluster's default.
+    pub replication: i32,
+}
+
+/// The properties that a configuration may not set, with the reason for each.
+///
+/// Everything here would break exactly-once delivery, the place of a key among the partitions,
+/// or the way in which casewire itself drives the client.
+pub const GUARDED_PROPERTIES: &[(&str, &str)] = &[
+    ("acks", "a record counts as written only when all in-sync replicas have it"),
+    ("auto.offset.reset", "a read that cannot go on must fail, not start elsewhere"),
+    ("bootstrap.servers", "set kafka.brokers instead"),
+    ("delivery.timeout.ms", "it follows the transaction's timeout"),
+    ("enable.auto.commit", "positions are committed with the records, not to a consumer group"),
+    ("enable.auto.offset.store", "positions are committed with the records, not to a consumer group"),
+    ("enable.gapless.guarantee", "it turns failures that recovery handles into the end of the client"),
+    ("enable.idempotence", "transactions need it"),
+    ("enable.partition.eof", "reading to the end of a topic relies on it"),
+    ("group.id", "casewire is no member of a consumer group"),
+    ("group.instance.id", "casewire is no member of a consumer group"),
+    ("isolation.level", "a checkpoint of an aborted transaction must never be read"),
+    ("max.in.flight", "the order of records depends on it"),
+    ("max.in.flight.requests.per.connection", "the order of records depends on it"),
+    ("message.send.max.retries", "a record is retried until its transaction ends"),
+    ("message.timeout.ms", "it follows the transaction's timeout"),
+    ("metadata.broker.list", "set kafka.brokers instead"),
+    ("partitioner", "keys have to land where Java's clients put them"),
+    ("request.required.acks", "a record counts as written only when all in-sync replicas have it"),
+    ("retries", "a record is retried until its transaction ends"),
+    ("test.mock.num.brokers", "a simulated broker keeps nothing"),
+    ("transaction.timeout.ms", "set kafka.transaction_timeout instead"),
+    ("transactional.id", "it is what fences a second instance, and follows from what is written"),
+];
+
+/// The faults of a property table, each naming its property. Empty when all may be set.
+///
+/// Whether a property exists at all and takes the value is librdkafka's to say, so a client's
+/// configuration is built and thrown away.
+pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<String> {
+    properties.iter().filter_map(|(name, value)| property_fault(name, value)).collect()
+}
+
+fn property_fault(name: &str, value: &str) -> Option<String> {
+    if let Some((_, why)) = GUARDED_PROPERTIES.iter().find(|(guarded, _)| *guarded == name) {
+        return Some(format!("`{name}` may not be set: {why}"));
+    }
+    let mut config = ClientConfig::new();
+    config.set(name, value);
+    match config.create_native_config() {
+        Ok(_) => None,
+        Err(error) => Some(configuration_fault(&error)),
+    }
+}
+
+/// librdkafka's words for a property it does not take. The value is left out: it may be a password.
+pub(crate) fn configuration_fault(error: &rdkafka::error::KafkaError) -> String {
+    match error {
+        rdkafka::error::KafkaError::ClientConfig(_, text, name, _) => format!("`{name}`: {text}"),
+        other => other.to_string(),
+    }
+}
+
+impl KafkaSettings {
+    /// The largest single record, uncompressed, in bytes.
+    pub fn record_limit(&self) -> usize {
+        self.number("message.max.bytes").unwrap_or(DEFAULT_RECORD_BYTES)
+    }
+
+    /// The largest batch of records in bytes.
+    pub fn batch_limit(&self) -> usize {
+        self.number("batch.size").unwrap_or(DEFAULT_BATCH_BYTES)
+    }
+
+    fn number(&self, property: &str) -> Option<usize> {
+        self.properties.get(property).and_then(|value| value.parse().ok())
+    }
+
+    /// What all clients share. The given properties come last where they are allowed to win.
+    fn client(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "casewire");
+        config.set("socket.keepalive.enable", "true");
+        config.set("reconnect.backoff.max.ms", "2000");
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config.set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+
+    /// A producer whose transactions carry `transactional_id`.
+    pub(crate) fn producer(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.client(&[
+            ("compression.type", "lz4"),
+            // A transaction is sent as a whole: waiting for more records would only delay its commit.
+            ("linger.ms", "0"),
+            ("message.max.bytes", &DEFAULT_RECORD_BYTES.to_string()),
+            ("batch.size", &DEFAULT_BATCH_BYTES.to_string()),
+            // More than two of the largest transactions, so that a full queue is the exception.
+            ("queue.buffering.max.messages", "100000"),
+            ("queue.buffering.max.kbytes", "65536"),
+            // Tells whether any broker is connected while nothing is being written.
+            ("statistics.interval.ms", "5000"),
+        ]);
+        config.set("transactional.id", transactional_id);
+        config.set("transaction.timeout.ms", self.transaction_timeout.as_millis().to_string());
+        config.set("enable.idempotence", "true");
+        config.set("acks", "all");
+        config.set("partitioner", "murmur2_random");
+        config
+    }
+
+    /// A consumer that assigns its partitions itself.
+    pub(crate) fn consumer(&self, isolation: Isolation) -> ClientConfig {
+        let mut config = self.client(&[
+            // The broker's half second would be spent at the end of every read.
+            ("fetch.wait.max.ms", "10"),
+            ("check.crcs", "true"),
+        ]);
+        // librdkafka assigns partitions only with a group name; nothing is ever committed to it.
+        config.set("group.id", "casewire-reader");
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("enable.partition.eof", "true");
+        config.set("auto.offset.reset", "error");
+        config.set("allow.auto.create.topics", "false");
+        config.set(
+            "isolation.level",
+            match isolation {
+                Isolation::ReadCommitted => "read_committed",
+                Isolation::ReadUncommitted => "read_uncommitted",
+            },
+        );
+        config
+    }
+}
+
+/// Which records a consumer sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Records of committed transactions, up to the first open one.
+    ReadCommitted,
+    /// All. Its high watermark is the true end of the partition.
+    ReadUncommitted,
+}
+
+/// Creates a client; a property that librdkafka refuses is named.
+pub(crate) fn create<T: FromClientConfigAndContext<ConnectionContext>>(
+    config: &ClientConfig,
+    context: ConnectionContext,
+) -> Result<T, KafkaError> {
+    config.create_with_context(context).map_err(|error| KafkaError::Configuration { what: configuration_fault(&error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(name: &str, value: &str) -> Vec<String> {
+        check_properties(&BTreeMap::from([(name.to_owned(), value.to_owned())]))
+    }
+
+    #[test]
+    fn properties_are_free_unless_they_break_the_guarantee() {
+        for (name, value) in [("compression.type", "zstd"), ("security.protocol", "sasl_ssl"), ("linger.ms", "5")] {
+            assert_eq!(faults(name, value), Vec::<String>::new());
+        }
+        for (name, _) in GUARDED_PROPERTIES {
+            let found = faults(name, "1");
+            assert!(found.len() == 1 && found[0].contains(name), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_property_or_value_is_named_without_the_value() {
+        let unknown = faults("compresion.type", "secret");
+        assert!(unknown[0].contains("compresion.type") && !unknown[0].contains("secret"), "{unknown:?}");
+        let value = faults("compression.type", "rar");
+        assert!(value[0].contains("compression.type"), "{value:?}");
+    }
+}

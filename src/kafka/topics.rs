@@ -1,0 +1,414 @@
+//! Creating topics that are missing, and checking those that are there.
+//!
+//! A topic that exists belongs to its operator and is never changed. What would lose data there is a finding.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use tokio::time::Instant;
+
+use crate::kafka::connection::ConnectionContext;
+use crate::kafka::error::{Class, KafkaError, class_of, explain};
+use crate::kafka::scan::{Reader, blocking};
+use crate::kafka::settings::{Isolation, KafkaSettings, TopicDefaults, create};
+use crate::kafka::stream::check_topic_name;
+
+/// What a topic is for, which decides how it is made and what is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TopicRole {
+    /// Change records of one entity, or platform events: sparse, so each record counts.
+    Entity,
+    /// Messages of conversations: several records a key, each counts.
+    Conversation,
+    /// Events that could not be decoded, one a key.
+    DeadLetters,
+    /// The ledger of gaps, the last state of each by key.
+    Gaps,
+    /// The checkpoint of one stream.
+    Checkpoints,
+}
+
+/// How a topic of a role is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Partitions.
+    pub partitions: i32,
+    /// Copies of each; -1 is the cluster's default.
+    pub replication: i32,
+    /// Topic configuration.
+    pub config: Vec<(&'static str, &'static str)>,
+}
+
+impl TopicRole {
+    /// How a topic of this role is made.
+    pub fn spec(self, defaults: &TopicDefaults) -> TopicSpec {
+        let (partitions, config) = match self {
+            // Kept for ever unless the operator says otherwise, and never compacted: an update holds changed fields only.
+            Self::Entity | Self::Conversation => {
+                (defaults.partitions, vec![("cleanup.policy", "delete"), ("retention.ms", "-1")])
+            }
+            // A dead letter holds an event whole, and Salesforce's may have 1 MB before the headers.
+            Self::DeadLetters => {
+                (defaults.partitions, vec![("cleanup.policy", "compact"), ("max.message.bytes", "4194304")])
+            }
+            Self::Gaps => (defaults.partitions, vec![("cleanup.policy", "compact")]),
+            // Only the last record matters. Small segments, since the one being written is never compacted.
+            Self::Checkpoints => (
+                1,
+                vec![
+                    ("cleanup.policy", "compact"),
+                    ("segment.bytes", "4194304"),
+                    ("segment.ms", "3600000"),
+                    ("min.cleanable.dirty.ratio", "0.1"),
+                ],
+            ),
+        };
+        TopicSpec { partitions, replication: defaults.replication, config }
+    }
+
+    fn keeps_every_record(self) -> bool {
+        matches!(self, Self::Entity | Self::Conversation)
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Data may be lost some day, or the operator may not have meant it.
+    Warning,
+    /// Not to be written to.
+    Refusal,
+}
+
+/// Something about a topic that its operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is the matter, in a sentence with the topic's name.
+    pub what: String,
+    /// What mends it.
+    pub remedy: String,
+}
+
+/// A topic that is there, as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicReport {
+    /// Whether it was made just now.
+    pub created: bool,
+    /// Partitions.
+    pub partitions: usize,
+    /// The largest batch of records in bytes that the topic takes, if it could be asked for.
+    pub max_message_bytes: Option<usize>,
+    /// What its operator should know.
+    pub findings: Vec<Finding>,
+}
+
+/// Makes the topic if it is missing and may be made; checks it if it is there and is to be checked.
+///
+/// An absent topic that may not be made is a [`KafkaError::Topic`]. Takes at most
+/// [`KafkaSettings::call_timeout`] for each of looking, making and checking.
+pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole) -> Result<TopicReport, KafkaError> {
+    check_topic_name(name)?;
+    let created = match layout(settings, name).await? {
+        Some(_) => false,
+        None if settings.topics.create => {
+            create_topic(settings, name, &role.spec(&settings.topics)).await?;
+            true
+        }
+        None => {
+            return Err(KafkaError::Topic {
+                topic: name.to_owned(),
+                what: "it does not exist, and kafka.topics.create is off".to_owned(),
+                remedy: format!("Create it with: {}", create_command(name, &role.spec(&settings.topics))),
+            });
+        }
+    };
+    let layout = appeared(settings, name).await?;
+    let mut report = TopicReport { created, partitions: layout.partitions, ..TopicReport::default() };
+    let config = match describe(settings, name).await {
+        Ok(config) => config,
+        Err(KafkaError::Unauthorized { reason, .. }) => {
+            report.findings.push(Finding {
+                severity: Severity::Warning,
+                what: format!("The settings of topic `{name}` may not be read: {reason}"),
+                remedy: "Grant DescribeConfigs on the topic, so that settings that lose data are noticed.".to_owned(),
+            });
+            HashMap::new()
+        }
+        Err(error) => return Err(error),
+    };
+    report.max_message_bytes = config.get("max.message.bytes").and_then(|value| value.parse().ok());
+    // One partition is what the checkpoint's order rests on, so that is looked at even when nothing else is.
+    if settings.topics.check || role == TopicRole::Checkpoints {
+        report.findings.extend(findings(name, role, &layout, &config, settings.batch_limit()));
+    }
+    Ok(report)
+}
+
+/// The largest batch that a topic takes.
+pub(crate) async fn message_limit(settings: &KafkaSettings, topic: &str) -> Result<Option<usize>, KafkaError> {
+    Ok(describe(settings, topic).await?.get("max.message.bytes").and_then(|value| value.parse().ok()))
+}
+
+/// How a topic lies in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub partitions: usize,
+    pub replication: usize,
+    pub brokers: usize,
+    /// Every partition has a leader.
+    pub led: bool,
+}
+
+async fn layout(settings: &KafkaSettings, name: &str) -> Result<Option<Layout>, KafkaError> {
+    let (settings, name) = (settings.clone(), name.to_owned());
+    blocking(move || Reader::new(&settings)?.layout(&name)).await
+}
+
+/// Waits until a new topic is known and led: it takes brokers a moment to tell each other.
+async fn appeared(settings: &KafkaSettings, name: &str) -> Result<Layout, KafkaError> {
+    const BETWEEN: Duration = Duration::from_millis(100);
+    let deadline = Instant::now() + settings.call_timeout;
+    loop {
+        match layout(settings, name).await? {
+            Some(layout) if layout.led => return Ok(layout),
+            found if Instant::now() >= deadline => {
+                let what =
+                    if found.is_some() { "a partition has no leader" } else { "it was made but does not appear" };
+                return Err(KafkaError::Unavailable {
+                    call: "waiting for a topic",
+                    reason: format!("`{name}`: {what}"),
+                });
+            }
+            _ => tokio::time::sleep(BETWEEN).await,
+        }
+    }
+}
+
+fn admin(settings: &KafkaSettings) -> Result<(AdminClient<ConnectionContext>, ConnectionContext), KafkaError> {
+    let context = ConnectionContext::default();
+    Ok((create(&settings.consumer(Isolation::ReadUncommitted), context.clone())?, context))
+}
+
+async fn create_topic(settings: &KafkaSettings, name: &str, spec: &TopicSpec) -> Result<(), KafkaError> {
+    const CALL: &str = "creating a topic";
+    let (admin, context) = admin(settings)?;
+    let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(spec.replication));
+    topic.config.extend(spec.config.iter().copied());
+    let options =
+        AdminOptions::new().request_timeout(Some(settings.call_timeout)).operation_timeout(Some(settings.call_timeout));
+    let results =
+        admin.create_topics([&topic], &options).await.map_err(|error| explain(CALL, &error, &context.connection))?;
+    match results.into_iter().next() {
+        // Another stream of ours, or another instance, was quicker.
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+            tracing::info!(topic = name, partitions = spec.partitions, "created topic");
+            Ok(())
+        }
+        Some(Err((_, code))) => Err(match class_of(code, Default::default()) {
+            Class::Unauthorized => KafkaError::Unauthorized { call: CALL, reason: format!("{code}, topic `{name}`") },
+            Class::Again => KafkaError::Unavailable { call: CALL, reason: code.to_string() },
+            _ => KafkaError::Topic {
+                topic: name.to_owned(),
+                what: format!(
+                    "it could not be created with {} partitions and replication {}: {code}",
+                    spec.partitions, spec.replication
+                ),
+                remedy: format!("Set kafka.topics, or create it with: {}", create_command(name, spec)),
+            },
+        }),
+    }
+}
+
+fn create_command(name: &str, spec: &TopicSpec) -> String {
+    let config: String = spec.config.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
+    let replication =
+        if spec.replication > 0 { format!(" --replication-factor {}", spec.replication) } else { String::new() };
+    format!(
+        "kafka-topics.sh --bootstrap-server BROKERS --create --topic {name} --partitions {}{replication}{config}",
+        spec.partitions
+    )
+}
+
+async fn describe(settings: &KafkaSettings, name: &str) -> Result<HashMap<String, String>, KafkaError> {
+    const CALL: &str = "reading a topic's settings";
+    let (admin, context) = admin(settings)?;
+    let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
+    let results = admin
+        .describe_configs([&ResourceSpecifier::Topic(name)], &options)
+        .await
+        .map_err(|error| explain(CALL, &error, &context.connection))?;
+    match results.into_iter().next() {
+        Some(Ok(resource)) => {
+            Ok(resource.entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
+        }
+        Some(Err(code)) => Err(explain(CALL, &ClientError::Global(code), &context.connection)),
+        None => Ok(HashMap::new()),
+    }
+}
+
+/// What is the matter with a topic. Pure, so that the table below holds it.
+fn findings(
+    name: &str,
+    role: TopicRole,
+    layout: &Layout,
+    config: &HashMap<String, String>,
+    batch_limit: usize,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut find = |severity, what: String, remedy: &str| {
+        found.push(Finding { severity, what: format!("Topic `{name}` {what}"), remedy: remedy.to_owned() });
+    };
+    let get = |key: &str| config.get(key).map_or("", String::as_str);
+    let policy = get("cleanup.policy");
+    let (compacts, deletes) = (policy.contains("compact"), policy.contains("delete"));
+    let finite = |key: &str| get(key).parse::<i64>().is_ok_and(|value| value >= 0);
+
+    if role.keeps_every_record() && compacts {
+        find(
+            Severity::Refusal,
+            format!(
+                "is compacted (cleanup.policy={policy}): an update holds the changed fields only, so the fields of older records of the same key are lost"
+            ),
+            "Set cleanup.policy=delete on it, or give casewire another topic prefix.",
+        );
+    }
+    if role == TopicRole::Checkpoints {
+        if layout.partitions != 1 {
+            find(
+                Severity::Refusal,
+                format!("has {} partitions: the order of checkpoints needs exactly one", layout.partitions),
+                "Delete it while casewire is stopped and let casewire make it, or make it with one partition.",
+            );
+        }
+        if deletes || !compacts && !policy.is_empty() {
+            find(
+                Severity::Refusal,
+                format!(
+                    "has cleanup.policy={policy}: a stream that is quiet for the retention time would lose its place"
+                ),
+                "Set cleanup.policy=compact on it.",
+            );
+        }
+    } else if deletes && (finite("retention.ms") || finite("retention.bytes")) {
+        find(
+            Severity::Warning,
+            format!(
+                "deletes records (retention.ms={}, retention.bytes={}): whoever reads it later than that misses them",
+                get("retention.ms"),
+                get("retention.bytes")
+            ),
+            "Set retention.ms=-1 and retention.bytes=-1 on it, or accept that it is no full history.",
+        );
+    }
+    if layout.replication == 1 && layout.brokers > 1 {
+        find(
+            Severity::Warning,
+            format!("has one copy on a cluster of {} brokers: it is lost with its broker", layout.brokers),
+            "Raise its replication factor to 3 with kafka-reassign-partitions.sh, and set kafka.topics.replication.",
+        );
+    }
+    if layout.replication > 1 && get("min.insync.replicas") == "1" {
+        find(
+            Severity::Warning,
+            "has min.insync.replicas=1: a record that only one broker has counts as written".to_owned(),
+            "Set min.insync.replicas=2 on it.",
+        );
+    }
+    if get("min.insync.replicas").parse::<usize>().is_ok_and(|needed| needed > layout.replication) {
+        find(
+            Severity::Refusal,
+            format!(
+                "needs {} in-sync replicas and has {}: nothing can be written to it",
+                get("min.insync.replicas"),
+                layout.replication
+            ),
+            "Lower its min.insync.replicas, or raise its replication factor.",
+        );
+    }
+    if let Ok(limit) = get("max.message.bytes").parse::<usize>()
+        && limit < batch_limit
+    {
+        find(
+            Severity::Refusal,
+            format!("takes batches of {limit} bytes, casewire sends up to {batch_limit}"),
+            "Raise its max.message.bytes, or set `batch.size` in [kafka.properties] below it.",
+        );
+    }
+    found
+}
+
+impl Reader {
+    /// How the topic lies in the cluster, `None` if it does not exist.
+    fn layout(&self, topic: &str) -> Result<Option<Layout>, KafkaError> {
+        let Some(metadata) = self.metadata(topic)? else { return Ok(None) };
+        let brokers = metadata.brokers().len();
+        Ok(metadata.topics().iter().find(|found| found.name() == topic).map(|found| Layout {
+            partitions: found.partitions().len(),
+            replication: found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0),
+            brokers,
+            led: !found.partitions().is_empty() && found.partitions().iter().all(|partition| partition.leader() >= 0),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Layout = Layout { partitions: 1, replication: 1, brokers: 1, led: true };
+
+    #[test]
+    fn settings_that_lose_data_are_found() {
+        let three = Layout { replication: 3, brokers: 3, ..ONE };
+        let copies = |replication| Layout { replication, ..three };
+        use Severity::{Refusal, Warning};
+        use TopicRole::{Checkpoints, DeadLetters, Entity};
+        let table: &[(TopicRole, Layout, &[(&str, &str)], &[Severity], &str)] = &[
+            (Entity, ONE, &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")], &[], ""),
+            (Entity, ONE, &[("cleanup.policy", "delete"), ("retention.ms", "604800000")], &[Warning], "604800000"),
+            (
+                Entity,
+                ONE,
+                &[("cleanup.policy", "delete"), ("retention.bytes", "1000")],
+                &[Warning],
+                "retention.bytes=1000",
+            ),
+            (Entity, ONE, &[("cleanup.policy", "compact")], &[Refusal], "compacted"),
+            (DeadLetters, ONE, &[("cleanup.policy", "compact"), ("retention.ms", "604800000")], &[], ""),
+            (Entity, copies(1), &[], &[Warning], "one copy"),
+            (Entity, three, &[("min.insync.replicas", "1")], &[Warning], "min.insync.replicas"),
+            (Entity, three, &[("min.insync.replicas", "2")], &[], ""),
+            (Entity, copies(2), &[("min.insync.replicas", "3")], &[Refusal], "nothing can be written"),
+            (Entity, ONE, &[("max.message.bytes", "1000")], &[Refusal], "1000"),
+            (Checkpoints, ONE, &[("cleanup.policy", "compact"), ("retention.ms", "1")], &[], ""),
+            (Checkpoints, ONE, &[("cleanup.policy", "delete")], &[Refusal], "lose its place"),
+            (Checkpoints, ONE, &[("cleanup.policy", "compact,delete")], &[Refusal], "lose its place"),
+            (Checkpoints, Layout { partitions: 3, ..ONE }, &[("cleanup.policy", "compact")], &[Refusal], "exactly one"),
+        ];
+        for (role, layout, config, severities, words) in table {
+            let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let found = findings("t", *role, layout, &config, 500_000);
+            assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), *severities, "{found:?}");
+            assert!(
+                found.iter().all(|finding| finding.what.contains(words) && !finding.remedy.is_empty()),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_topic_made_by_its_own_rule_has_no_findings() {
+        let defaults = TopicDefaults { create: true, check: true, partitions: 6, replication: -1 };
+        use TopicRole::{Checkpoints, Conversation, DeadLetters, Entity, Gaps};
+        for role in [Entity, Conversation, DeadLetters, Gaps, Checkpoints] {
+            let spec = role.spec(&defaults);
+            let config = spec.config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let layout = Layout { partitions: usize::try_from(spec.partitions).expect("positive"), ..ONE };
+            assert_eq!(findings("t", role, &layout, &config, 500_000), [], "{role:?}");
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The producer's own thread.
+//!
+//! Every call of a transactional producer blocks, so none is made on a runtime worker. The thread ends
+//! when its handle is dropped.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use tokio::sync::oneshot;
+
+use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
+use crate::kafka::error::{Class, KafkaError, class_of, class_of_client, explain};
+use crate::kafka::failpoint::{self, Failpoint};
+use crate::kafka::settings::{KafkaSettings, create};
+use crate::kafka::topics;
+use crate::kafka::writer::OutputRecord;
+
+/// The most that one blocking call is asked to take at a time. Ambiguous time-outs are answered by the
+/// same call again, so this only sets how often a refused password is looked for.
+const SLICE: Duration = Duration::from_secs(2);
+
+/// The records of one transaction; the checkpoint is the last.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub records: Vec<OutputRecord>,
+}
+
+/// What the thread can be asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// `init_transactions`.
+    Fence { reply: oneshot::Sender<Result<(), KafkaError>> },
+    /// A transaction from begin to commit; the reply is how long it took.
+    Commit { transaction: Transaction, reply: oneshot::Sender<Result<Duration, KafkaError>> },
+    /// Drop the producer.
+    Close { reply: oneshot::Sender<Result<(), KafkaError>> },
+}
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub(crate) struct ProducerThread {
+    commands: mpsc::Sender<Command>,
+    connection: Arc<Connection>,
+    call: Arc<Mutex<&'static str>>,
+}
+
+impl ProducerThread {
+    /// Makes the producer and starts its thread. Nothing is asked of a broker yet.
+    pub fn spawn(settings: &Arc<KafkaSettings>, transactional_id: String) -> Result<Self, KafkaError> {
+        let context = ConnectionContext::default();
+        let producer: ThreadedProducer<ConnectionContext> =
+            create(&settings.producer(&transactional_id), context.clone())?;
+        let (commands, inbox) = mpsc::channel();
+        let call = Arc::new(Mutex::new("waiting for work"));
+        let runtime = tokio::runtime::Handle::current();
+        let worker = Worker {
+            producer,
+            context: context.clone(),
+            settings: Arc::clone(settings),
+            call: Arc::clone(&call),
+            runtime,
+        };
+        thread::Builder::new().name("kafka-transactions".to_owned()).spawn(move || worker.serve(&inbox)).map_err(
+            |error| KafkaError::Rebuild { call: "starting the producer's thread", reason: error.to_string() },
+        )?;
+        Ok(Self { commands, connection: context.connection, call })
+    }
+
+    pub fn send(&self, command: Command) -> Result<(), KafkaError> {
+        self.commands.send(command).map_err(|_| self.gone())
+    }
+
+    /// The error of a thread that is not there any more.
+    pub fn gone(&self) -> KafkaError {
+        KafkaError::Rebuild { call: self.current_call(), reason: "the producer's thread has ended".to_owned() }
+    }
+
+    /// What the thread is doing.
+    pub fn current_call(&self) -> &'static str {
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
+    }
+}
+
+/// What lives on the thread.
+struct Worker {
+    producer: ThreadedProducer<ConnectionContext>,
+    context: ConnectionContext,
+    settings: Arc<KafkaSettings>,
+    call: Arc<Mutex<&'static str>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Worker {
+    fn serve(self, inbox: &mpsc::Receiver<Command>) {
+        while let Ok(command) = inbox.recv() {
+            // A caller that has gone needs no answer: what happened is in the checkpoint topic.
+            match command {
+                Command::Fence { reply } => drop(reply.send(self.fence())),
+                Command::Commit { transaction, reply } => {
+                    let result = self.commit(&transaction);
+                    drop(reply.send(result));
+                }
+                Command::Close { reply } => {
+                    self.enter("closing the producer");
+                    drop(self.producer);
+                    drop(reply.send(Ok(())));
+                    return;
+                }
+            }
+            self.enter("waiting for work");
+        }
+    }
+
+    fn enter(&self, call: &'static str) {
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.call_timeout
+    }
+
+    fn fence(&self) -> Result<(), KafkaError> {
+        const CALL: &str = "fencing older producers (init_transactions)";
+        self.enter(CALL);
+        self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout))
+    }
+
+    /// Makes the same call until it gives a definite answer or the deadline passes.
+    ///
+    /// A transaction call that timed out goes on inside librdkafka. Only the same call may follow; any other gets `Conflict`.
+    fn repeat(
+        &self,
+        call: &'static str,
+        deadline: Instant,
+        mut attempt: impl FnMut(Duration) -> Result<(), ClientError>,
+    ) -> Result<(), KafkaError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let started = Instant::now();
+            let error = match attempt(left.min(SLICE)) {
+                Ok(()) => {
+                    self.context.connection.answered();
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let hopeless = self.context.connection.refused().is_some();
+            if class_of_client(&error) != Class::Again || hopeless || Instant::now() >= deadline {
+                return Err(explain(call, &error, &self.context.connection));
+            }
+            tracing::debug!(call, error = %error, "kafka call not answered yet, made again");
+            // Some errors come back at once; the pause keeps them from spinning.
+            if started.elapsed() < SLICE / 20 {
+                thread::sleep(SLICE / 20);
+            }
+        }
+    }
+
+    fn commit(&self, transaction: &Transaction) -> Result<Duration, KafkaError> {
+        const COMMIT: &str = "committing the transaction";
+        let started = Instant::now();
+        let deadline = self.deadline();
+        self.enter("beginning a transaction");
+        self.context.deliveries.begin();
+        self.producer
+            .begin_transaction()
+            .map_err(|error| explain("beginning a transaction", &error, &self.context.connection))?;
+        failpoint::pass(Failpoint::AfterBegin);
+        let written = self.send_all(transaction, deadline).and_then(|()| self.await_deliveries(transaction, deadline));
+        if let Err(error) = written {
+            self.abort(&error);
+            return Err(error);
+        }
+        self.enter(COMMIT);
+        self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))?;
+        failpoint::pass(Failpoint::AfterCommit);
+        Ok(started.elapsed())
+    }
+
+    fn send_all(&self, transaction: &Transaction, deadline: Instant) -> Result<(), KafkaError> {
+        self.enter("sending records");
+        let last = transaction.records.len().saturating_sub(1);
+        for (index, record) in transaction.records.iter().enumerate() {
+            if index == last {
+                failpoint::pass(Failpoint::AfterRecords);
+            }
+            self.send(index, record, deadline)?;
+        }
+        failpoint::pass(Failpoint::AfterCheckpoint);
+        Ok(())
+    }
+
+    /// Hands one record over. A full queue is waited for with the same record in hand: going on with the
+    /// next one would change the order.
+    fn send(&self, index: usize, record: &OutputRecord, deadline: Instant) -> Result<(), KafkaError> {
+        loop {
+            self.context.deliveries.sending();
+            let Err((error, _)) = self.producer.send(client_record(index, record)) else { return Ok(()) };
+            self.context.deliveries.not_sent();
+            let full = matches!(error, ClientError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            if full && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            return Err(match class_of_client(&error) {
+                Class::TooLarge => too_large(index, record, self.settings.record_limit()),
+                _ => self.fatal().unwrap_or_else(|| self.refused_record(record, code)),
+            });
+        }
+    }
+
+    /// Waits until no record is in flight, so that the commit's own flush finds nothing to wait for: it
+    /// would take 100 ms even for a record that is answered in one.
+    fn await_deliveries(&self, transaction: &Transaction, deadline: Instant) -> Result<(), KafkaError> {
+        const CALL: &str = "waiting for the records to be acknowledged";
+        self.enter(CALL);
+        match self.context.deliveries.wait(deadline) {
+            Delivered::All => {}
+            Delivered::Late(outstanding) => {
+                let error = ClientError::Flush(RDKafkaErrorCode::OperationTimedOut);
+                tracing::warn!(outstanding, "records not acknowledged in time");
+                return Err(explain(CALL, &error, &self.context.connection));
+            }
+            Delivered::Failed(failed) => return Err(self.explain_failed(transaction, &failed)),
+        }
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    }
+
+    /// What the refused deliveries mean. Where one record of a batch is too large the whole batch is refused,
+    /// so the largest of them is the one to blame.
+    fn explain_failed(&self, transaction: &Transaction, failed: &[(usize, RDKafkaErrorCode)]) -> KafkaError {
+        if let Some(fatal) = self.fatal() {
+            return fatal;
+        }
+        let largest_refused = failed
+            .iter()
+            .filter(|(_, code)| class_of(*code, Default::default()) == Class::TooLarge)
+            .filter_map(|(index, _)| transaction.records.get(*index).map(|record| (*index, record)))
+            .max_by_key(|(_, record)| record.size());
+        if let Some((index, record)) = largest_refused {
+            return self.refused_for_size(index, record);
+        }
+        // A record that was purged because another one failed says nothing about the cause.
+        let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
+        let cause = failed.iter().find(|(_, code)| !purged.contains(code)).or(failed.first());
+        match cause.and_then(|(index, code)| transaction.records.get(*index).map(|record| (record, *code))) {
+            Some((record, code)) => self.refused_record(record, code),
+            None => KafkaError::Rebuild { call: "sending records", reason: "a delivery failed".to_owned() },
+        }
+    }
+
+    fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
+        let limit = self.runtime.block_on(topics::message_limit(&self.settings, &record.topic)).ok().flatten();
+        match limit {
+            // The topic takes the record but not the batch around it: another record would be next.
+            Some(limit) if record.size() <= limit => KafkaError::Topic {
+                topic: record.topic.to_string(),
+                what: format!(
+                    "it takes batches of {limit} bytes, casewire sends up to {}",
+                    self.settings.batch_limit()
+                ),
+                remedy: format!(
+                    "Raise the topic's max.message.bytes, or set `batch.size` in [kafka.properties] to less than {limit}."
+                ),
+            },
+            limit => too_large(index, record, limit.unwrap_or_else(|| record.size().saturating_sub(1))),
+        }
+    }
+
+    fn refused_record(&self, record: &OutputRecord, code: RDKafkaErrorCode) -> KafkaError {
+        const CALL: &str = "sending records";
+        let error = ClientError::MessageProduction(code);
+        match class_of(code, Default::default()) {
+            Class::MissingTopic => KafkaError::Topic {
+                topic: record.topic.to_string(),
+                what: "it does not exist any more".to_owned(),
+                remedy: "Create it again, or let casewire do so by starting it with kafka.topics.create = true."
+                    .to_owned(),
+            },
+            Class::Unauthorized => {
+                KafkaError::Unauthorized { call: CALL, reason: format!("{error}, topic `{}`", record.topic) }
+            }
+            // A record whose time ran out has been waiting for a broker all along.
+            _ if code == RDKafkaErrorCode::MessageTimedOut => {
+                explain(CALL, &ClientError::Flush(RDKafkaErrorCode::OperationTimedOut), &self.context.connection)
+            }
+            _ => explain(CALL, &error, &self.context.connection),
+        }
+    }
+
+    /// The error that ended the producer, if one did; after it every call only repeats it.
+    fn fatal(&self) -> Option<KafkaError> {
+        const CALL: &str = "sending records";
+        let (code, reason) = self.producer.client().fatal_error()?;
+        let flags = crate::kafka::error::Flags { fatal: true, ..Default::default() };
+        Some(match class_of(code, flags) {
+            Class::Fenced => KafkaError::Fenced,
+            Class::Unauthorized => KafkaError::Unauthorized { call: CALL, reason },
+            _ => KafkaError::Rebuild { call: CALL, reason },
+        })
+    }
+
+    /// Ends the transaction so that readers need not wait for its time-out. The writer is given up after
+    /// any failure, so this is a courtesy: if it fails, the next writer's fence does the same.
+    fn abort(&self, cause: &KafkaError) {
+        if matches!(cause, KafkaError::Fenced | KafkaError::Unavailable { .. }) {
+            return;
+        }
+        self.enter("aborting the transaction");
+        if let Err(error) = self.producer.abort_transaction(SLICE) {
+            tracing::debug!(error = %error, "transaction left to the next writer's fence");
+        }
+    }
+}
+
+fn too_large(index: usize, record: &OutputRecord, limit: usize) -> KafkaError {
+    KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit }
+}
+
+fn client_record(index: usize, record: &OutputRecord) -> BaseRecord<'_, [u8], [u8], usize> {
+    let headers =
+        record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value.as_ref()) })
+        });
+    let made = BaseRecord::with_opaque_to(&record.topic, index).key(record.key.as_ref());
+    let made = if record.headers.is_empty() { made } else { made.headers(headers) };
+    match &record.value {
+        Some(value) => made.payload(value.as_ref()),
+        None => made,
+    }
+}

@@ -1,0 +1,226 @@
+//! The transactional writer of one stream: the only thing that writes to its topics.
+//!
+//! Why nothing is lost or written twice:
+//! 1. `init_transactions` ends the predecessor's open transaction and fences it, so nobody older can commit.
+//! 2. The checkpoint is read up to the end of the partition *as asked after the fence*, so the newest committed one is read.
+//! 3. If another instance takes over after that, what was read is stale, but cannot be acted on: our next transaction fails.
+//! 4. The checkpoint is part of the transaction of the records it speaks for: both become visible or neither.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::kafka::checkpoint::{Checkpoint, StoredCheckpoint, Writer};
+use crate::kafka::checkpoint_topic;
+use crate::kafka::connection::Connection;
+use crate::kafka::error::KafkaError;
+use crate::kafka::settings::KafkaSettings;
+use crate::kafka::stream::{RunIdentity, StreamIdentity};
+use crate::kafka::topics::{Severity, TopicRole, ensure_topic};
+use crate::kafka::transaction::{Command, ProducerThread, Transaction};
+
+/// How much longer than its own deadline the producer's thread may take before it counts as stalled.
+const WATCHDOG_GRACE: Duration = Duration::from_secs(5);
+
+/// One record to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRecord {
+    /// The Kafka topic.
+    pub topic: Arc<str>,
+    /// The key; equal keys keep their order.
+    pub key: Bytes,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers in order.
+    pub headers: Vec<(&'static str, Bytes)>,
+}
+
+impl OutputRecord {
+    /// Key, value and headers in bytes with what a record batch adds at most.
+    pub fn size(&self) -> usize {
+        // Offset, timestamp, lengths and attributes of a record, and the head of the batch around it.
+        const OVERHEAD: usize = 36 + 61;
+        const HEADER_OVERHEAD: usize = 10;
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD).sum();
+        OVERHEAD + self.key.len() + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// Proof that a transaction is committed. Only this room can make one.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    seq: u64,
+    records: usize,
+    duration: Duration,
+    checkpoint: Checkpoint,
+}
+
+impl Committed {
+    /// The number of the checkpoint.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// How many records the transaction held beside the checkpoint.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// From begin to committed.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+
+    /// The checkpoint as it was written.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+}
+
+/// The writer of one stream. Dropping it leaves an open transaction to the next writer's fence.
+#[derive(Debug)]
+pub struct TransactionalWriter {
+    thread: ProducerThread,
+    settings: Arc<KafkaSettings>,
+    writer: Writer,
+    /// The checkpoint topic's name and the checkpoint's key.
+    checkpoint_topic: Arc<str>,
+    checkpoint_key: Bytes,
+    seq: u64,
+    usable: bool,
+}
+
+impl TransactionalWriter {
+    /// Fences every older writer of the stream, then reads where it stood. `None`: there is no checkpoint.
+    ///
+    /// Takes at most four times [`KafkaSettings::call_timeout`]: the fence, the checkpoint topic's check or
+    /// creation, and the read each have it, and a transaction that the predecessor left ends within it.
+    pub async fn open(
+        settings: &KafkaSettings,
+        identity: &StreamIdentity,
+        run: &RunIdentity,
+    ) -> Result<(Self, Option<StoredCheckpoint>), KafkaError> {
+        identity.check()?;
+        let settings = Arc::new(settings.clone());
+        let thread = ProducerThread::spawn(&settings, identity.transactional_id())?;
+        let fenced = Instant::now();
+        call(&thread, settings.call_timeout, |reply| Command::Fence { reply }).await?;
+        tracing::info!(transactional_id = %identity.transactional_id(), took = ?fenced.elapsed(), "fenced older producers");
+
+        let topic = identity.checkpoint_topic();
+        let report = ensure_topic(&settings, &topic, TopicRole::Checkpoints).await?;
+        for finding in report.findings {
+            match finding.severity {
+                Severity::Refusal => {
+                    return Err(KafkaError::Topic { topic, what: finding.what, remedy: finding.remedy });
+                }
+                Severity::Warning => tracing::warn!(topic = %topic, finding = %finding.what, "checkpoint topic"),
+            }
+        }
+        let read = checkpoint_topic::read_existing(&settings, identity).await?;
+        let writer = Self {
+            thread,
+            settings,
+            writer: Writer::from(run),
+            checkpoint_topic: topic.into(),
+            checkpoint_key: identity.checkpoint_key().into(),
+            seq: read.highest_seq,
+            usable: true,
+        };
+        Ok((writer, read.latest))
+    }
+
+    /// Writes the records, then the checkpoint, and commits both.
+    ///
+    /// Sets the checkpoint's number, writer and time. No transaction is begun before every record's size is
+    /// known to fit, so [`KafkaError::TooLarge`] usually leaves the writer usable; after any other error it is
+    /// not. Returns within [`KafkaSettings::call_timeout`] and five seconds.
+    pub async fn commit(
+        &mut self,
+        records: Vec<OutputRecord>,
+        mut checkpoint: Checkpoint,
+    ) -> Result<Committed, KafkaError> {
+        checkpoint.seq = self.seq.saturating_add(1);
+        checkpoint.writer = self.writer.clone();
+        checkpoint.committed_at = chrono::Utc::now();
+        let value = Bytes::from(checkpoint.to_json()?);
+        let count = records.len();
+        let duration = self.write(records, Some(value)).await?;
+        self.seq = checkpoint.seq;
+        Ok(Committed { seq: checkpoint.seq, records: count, duration, checkpoint })
+    }
+
+    /// Writes the records and takes the checkpoint away, in one transaction. The next start is a first run.
+    pub async fn erase(&mut self, records: Vec<OutputRecord>) -> Result<(), KafkaError> {
+        self.write(records, None).await.map(|_| ())
+    }
+
+    async fn write(
+        &mut self,
+        mut records: Vec<OutputRecord>,
+        checkpoint: Option<Bytes>,
+    ) -> Result<Duration, KafkaError> {
+        if !self.usable {
+            let reason = "an earlier call failed or was given up; its outcome is in the checkpoint topic".to_owned();
+            return Err(KafkaError::Rebuild { call: "committing", reason });
+        }
+        records.push(OutputRecord {
+            topic: Arc::clone(&self.checkpoint_topic),
+            key: self.checkpoint_key.clone(),
+            value: checkpoint,
+            headers: Vec::new(),
+        });
+        let limit = self.settings.record_limit();
+        if let Some((index, record)) = records.iter().enumerate().find(|(_, record)| record.size() > limit) {
+            return Err(KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit });
+        }
+        // Not usable until the outcome is known: this future may be dropped while the thread commits.
+        self.usable = false;
+        let duration = call(&self.thread, self.settings.call_timeout, |reply| Command::Commit {
+            transaction: Transaction { records },
+            reply,
+        })
+        .await?;
+        self.usable = true;
+        Ok(duration)
+    }
+
+    /// Whether [`commit`](Self::commit) can succeed. Once false, it stays so: open a new writer.
+    pub fn is_usable(&self) -> bool {
+        self.usable
+    }
+
+    /// The number of the last checkpoint that was read or committed; 0 before the first.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What the producer knows about its connection.
+    pub fn connection(&self) -> Arc<Connection> {
+        self.thread.connection()
+    }
+
+    /// Ends the producer and waits for its thread, for at most [`KafkaSettings::call_timeout`] and five seconds.
+    pub async fn close(self) -> Result<(), KafkaError> {
+        call(&self.thread, self.settings.call_timeout, |reply| Command::Close { reply }).await
+    }
+}
+
+/// Hands a command to the producer's thread and waits for the answer, longer than the thread may take but not for ever.
+async fn call<T>(
+    thread: &ProducerThread,
+    timeout: Duration,
+    command: impl FnOnce(oneshot::Sender<Result<T, KafkaError>>) -> Command,
+) -> Result<T, KafkaError> {
+    let started = Instant::now();
+    let (reply, answer) = oneshot::channel();
+    thread.send(command(reply))?;
+    match tokio::time::timeout(timeout.saturating_add(WATCHDOG_GRACE), answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(thread.gone()),
+        Err(_) => Err(KafkaError::Stalled { call: thread.current_call(), after: started.elapsed() }),
+    }
+}
