@@ -1,1 +1,72 @@
-//! A Salesforce org in a box.
+//! A Salesforce org in a box: what other people's clients take for Salesforce.
+//!
+//! As strict as what is known of the real services, because a lenient simulator hides the
+//! faults of its clients. It uses the wire contract (`crate::proto`) and nothing else of
+//! this crate: encoder and ledger are its own, so that no mistake of the client is also its.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `settings` | the configuration and its defaults |
+//! | `keys` | the sign-in key pair, the CA and the TLS side |
+//! | `org` | the state that all services share |
+//! | `sessions` | access tokens |
+//! | `oauth`, `rest` | what is answered on the login and instance hosts |
+//! | `connections` | the sockets of the Pub/Sub port and what can happen to them |
+//! | `pubsub` | the calls of the Pub/Sub API and who may make them |
+//! | `subscription` | one Subscribe call |
+//! | `refusal` | gRPC errors with their trailers |
+//! | `bus` | the retained log and its replay ids |
+//! | `publisher` | the one thread where events come into being |
+//! | `generator` | draws transactions from the seed |
+//! | `model`, `value`, `content` | the records, their values, and what stands in them |
+//! | `change_event`, `text_diff`, `avro` | a change event and its encoding |
+//! | `objects`, `schema`, `record_id` | objects and fields, event schemas, record ids |
+//! | `ledger` | the file that says what was published |
+//! | `faults`, `random_faults` | what can go wrong, on order and by chance |
+//! | `control`, `control_port` | the handle in this process, and the same over HTTP |
+//! | `stats` | the counters |
+//! | `traffic` | publishing at a rate, and retention |
+//! | `dice` | chance that a seed repeats |
+
+mod avro;
+mod bus;
+mod change_event;
+mod connections;
+mod content;
+mod control;
+mod control_port;
+mod dice;
+mod faults;
+mod generator;
+mod http_server;
+mod keys;
+mod ledger;
+mod model;
+mod oauth;
+mod objects;
+mod org;
+mod publisher;
+mod pubsub;
+mod random_faults;
+mod record_id;
+mod refusal;
+mod rest;
+mod running;
+mod schema;
+mod sessions;
+mod settings;
+mod stats;
+mod subscription;
+mod text_diff;
+mod traffic;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use control::{Control, ControlError, EventOrder};
+pub use faults::Fault;
+pub use ledger::LedgerLine;
+pub use running::{Simulator, SimulatorError};
+pub use settings::{Channel, Listen, Mix, PubSub, RandomFaults, SignIn, SimulatorConfig, Traffic};
+pub use stats::Snapshot;

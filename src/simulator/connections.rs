@@ -1,0 +1,236 @@
+//! The connections of the Pub/Sub port, one task each, so that each can be closed,
+//! told to go away, or made to stand still.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tower_service::Service;
+
+use crate::proto::pub_sub_server::PubSubServer;
+use crate::simulator::org::Org;
+use crate::simulator::pubsub::{PubSubService, StreamCut};
+
+/// What can be done to every connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionOrder {
+    /// Close at once.
+    Drop,
+    /// GOAWAY; the calls that are open go on.
+    GoAway,
+    /// Nothing passes any more, in either direction.
+    BlackHole,
+}
+
+/// Calls that one connection may have open.
+const MOST_STREAMS: u32 = 1_000;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Accepts connections until told to stop.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    org: Arc<Org>,
+    service: PubSubService,
+    orders: broadcast::Sender<ConnectionOrder>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                let (org, service, tls) = (Arc::clone(&org), service.clone(), tls.clone());
+                let (orders, shutdown) = (orders.subscribe(), shutdown.clone());
+                tokio::spawn(async move {
+                    org.stats.count(|stats| stats.connections += 1);
+                    connection(socket, peer, tls, service, orders, shutdown).await;
+                    org.stats.count(|stats| stats.connections = stats.connections.saturating_sub(1));
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                // Out of file descriptors, most likely: trying at once would spin.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    service: PubSubService,
+    mut orders: broadcast::Receiver<ConnectionOrder>,
+    shutdown: CancellationToken,
+) {
+    // Small frames must not wait for the acknowledgement of earlier ones.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(error = %error, "a connection was gone before it was served");
+        return;
+    }
+    let stopped = Arc::new(AtomicBool::new(false));
+    let wire: Box<dyn Wire> = match tls {
+        None => Box::new(socket),
+        Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return tracing::debug!(error = %error, %peer, "a TLS handshake failed"),
+            Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),
+        },
+    };
+    let io = TokioIo::new(Stoppable { wire, stopped: Arc::clone(&stopped) });
+    let calls = service_fn(move |request| call(service.clone(), request));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(MOST_STREAMS);
+    let connection = builder.serve_connection(io, calls);
+    tokio::pin!(connection);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(error = %error, %peer, "a connection ended");
+                }
+                return;
+            }
+            order = orders.recv() => match order {
+                Ok(ConnectionOrder::GoAway) => connection.as_mut().graceful_shutdown(),
+                Ok(ConnectionOrder::BlackHole) => stopped.store(true, Ordering::Relaxed),
+                Ok(ConnectionOrder::Drop) | Err(broadcast::error::RecvError::Closed) => return,
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+            },
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// One call. Its stream can be reset from outside, before or after the response has begun.
+async fn call(
+    service: PubSubService,
+    mut request: http::Request<Incoming>,
+) -> Result<http::Response<CuttableBody>, Cut> {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !content_type.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        let mut refused = http::Response::new(CuttableBody::new(tonic::body::Body::empty(), CancellationToken::new()));
+        *refused.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Ok(refused);
+    }
+    let cut = CancellationToken::new();
+    request.extensions_mut().insert(StreamCut(cut.clone()));
+    // Requests are small except for Publish, whose documented limit is 4 MB.
+    let mut server = PubSubServer::new(service).max_decoding_message_size(4 * 1024 * 1024);
+    let response = tokio::select! {
+        response = server.call(request) => response.unwrap_or_else(|never: Infallible| match never {}),
+        () = cut.cancelled() => return Err(Cut),
+    };
+    Ok(response.map(|body| CuttableBody::new(body, cut)))
+}
+
+/// Why a stream was reset; the transport turns any error into `INTERNAL_ERROR`.
+#[derive(Debug, thiserror::Error)]
+#[error("The stream was cut on purpose")]
+struct Cut;
+
+/// A response body that fails when its call is cut.
+struct CuttableBody {
+    inner: tonic::body::Body,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl CuttableBody {
+    fn new(inner: tonic::body::Body, cut: CancellationToken) -> Self {
+        Self { inner, cut: Box::pin(cut.cancelled_owned()) }
+    }
+}
+
+impl Body for CuttableBody {
+    type Data = bytes::Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(Box::new(Cut))));
+        }
+        Pin::new(&mut self.inner).poll_frame(context).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A socket, with or without TLS.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// A socket through which nothing passes once it is stopped, and which nobody is told about.
+struct Stoppable {
+    wire: Box<dyn Wire>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Stoppable {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+impl AsyncRead for Stoppable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_stopped() { Poll::Pending } else { Pin::new(&mut self.wire).poll_read(context, buffer) }
+    }
+}
+
+impl AsyncWrite for Stoppable {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_stopped() { Poll::Pending } else { Pin::new(&mut self.wire).poll_write(context, bytes) }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_stopped() { Poll::Pending } else { Pin::new(&mut self.wire).poll_flush(context) }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_stopped() { Poll::Pending } else { Pin::new(&mut self.wire).poll_shutdown(context) }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_stopped() { Poll::Pending } else { Pin::new(&mut self.wire).poll_write_vectored(context, slices) }
+    }
+}

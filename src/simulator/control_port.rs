@@ -1,0 +1,69 @@
+//! The control port: HTTP and JSON.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /stats` | | the counters ([`Snapshot`]) |
+//! | `POST /publish` | an [`EventOrder`] | the ledger lines of the event |
+//! | `POST /generate` | `{"count": 1000}` | `{"published": 1000, "last_replay_id": "…"}` |
+//! | `POST /faults` | a [`Fault`], `{"kind": "cut-streams"}` | 204 |
+//! | `GET /faults` | | the survivable faults, as examples of the form |
+//!
+//! What cannot be done is answered with 422 and `{"error": "…"}`.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::simulator::control::{Control, ControlError, EventOrder};
+use crate::simulator::faults::Fault;
+use crate::simulator::ledger::LedgerLine;
+use crate::simulator::stats::Snapshot;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Generate {
+    count: u64,
+}
+
+impl IntoResponse for ControlError {
+    fn into_response(self) -> Response {
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": self.to_string() }))).into_response()
+    }
+}
+
+/// The routes of the control port.
+pub(crate) fn router(control: Control) -> Router {
+    Router::new()
+        .route("/stats", get(stats))
+        .route("/publish", post(publish))
+        .route("/generate", post(generate))
+        .route("/faults", get(|| async { Json(Fault::survivable()) }).post(inflict))
+        .with_state(control)
+}
+
+async fn stats(State(control): State<Control>) -> Json<Snapshot> {
+    Json(control.stats())
+}
+
+async fn publish(
+    State(control): State<Control>,
+    Json(order): Json<EventOrder>,
+) -> Result<Json<Vec<LedgerLine>>, ControlError> {
+    control.publish(order).await.map(Json)
+}
+
+async fn generate(State(control): State<Control>, Json(wanted): Json<Generate>) -> Result<Json<Value>, ControlError> {
+    let published = control.generate_backlog(wanted.count, Duration::ZERO).await?;
+    Ok(Json(json!({ "published": published, "last_replay_id": control.stats().last_published })))
+}
+
+async fn inflict(State(control): State<Control>, Json(fault): Json<Fault>) -> Result<StatusCode, ControlError> {
+    control.inflict(fault).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,249 @@
+//! The table of faults, and what of them is still to happen.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// Something that goes wrong on purpose. Over the control port: `POST /faults` with
+/// `{"kind": "cut-streams"}`, and the fields of the kind beside it.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fault {
+    /// Every Subscribe call is reset (`RST_STREAM`, `INTERNAL_ERROR`).
+    CutStreams,
+    /// Every Subscribe call ends with OK.
+    EndStreams,
+    /// Every Subscribe call ends with this error.
+    FailStreams {
+        /// The gRPC status as a number.
+        status: i32,
+        /// With or without the common prefix.
+        error_code: String,
+        /// The message, to which the id of the call is added.
+        message: String,
+    },
+    /// Every Pub/Sub connection is closed at once, as by a reset of the network.
+    DropConnections,
+    /// Every Pub/Sub connection is sent GOAWAY; open calls go on.
+    GoAway,
+    /// Every Pub/Sub connection stays open and nothing passes any more, pings included.
+    BlackHole,
+    /// Open and new calls stay open without events or keepalives; pings are answered.
+    Silence,
+    /// Ends [`Fault::Silence`].
+    Speak,
+    /// No more traffic is generated.
+    PauseTraffic,
+    /// Ends [`Fault::PauseTraffic`].
+    ResumeTraffic,
+    /// Every access token becomes invalid. Open calls go on.
+    RevokeTokens,
+    /// The next token requests are refused.
+    RefuseSignIn {
+        /// `invalid_grant`, …
+        error: String,
+        /// The text beside it.
+        description: String,
+        /// The HTTP status; 400 for OAuth errors.
+        status: u16,
+        /// How many requests.
+        times: u32,
+    },
+    /// The next GetSchema calls fail.
+    FailGetSchema {
+        /// The gRPC status as a number.
+        status: i32,
+        /// With or without the common prefix.
+        error_code: String,
+        /// How many calls.
+        times: u32,
+    },
+    /// The next Subscribe call begins so many events before where it asked to.
+    Redeliver {
+        /// How many events.
+        events: u64,
+    },
+    /// Everything published so far leaves retention; every position given out is invalid.
+    ExpireRetention,
+    /// The org moves: all positions are invalid, the counter restarts lower, the instance has a new URL.
+    ResetBus,
+    /// An object gets a new text field: later events have a new schema.
+    AddField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field, `…__c`.
+        field: String,
+    },
+    /// The change type enumeration of an object gets a new symbol.
+    AddChangeType {
+        /// The API name of the object.
+        entity: String,
+        /// The symbol.
+        symbol: String,
+    },
+    /// The payloads of the next events cannot be decoded.
+    Poison {
+        /// How many events.
+        events: u64,
+    },
+    /// The next HTTP calls, OAuth and REST, are answered with this status and an HTML page.
+    FailHttp {
+        /// 500, 503, …
+        status: u16,
+        /// How many calls.
+        times: u32,
+    },
+    /// Only so many events more are delivered before the allocation of the day is used up.
+    Allocation {
+        /// How many.
+        left: i64,
+    },
+    /// The user loses the permission on an entity.
+    Deny {
+        /// The API name of the object.
+        entity: String,
+    },
+    /// The user gets it back.
+    Allow {
+        /// The API name of the object.
+        entity: String,
+    },
+    /// The org's clock jumps.
+    ShiftClock {
+        /// Forward; negative = back.
+        seconds: i64,
+    },
+}
+
+impl Fault {
+    /// The name of the kind, as in the control protocol.
+    pub fn kind(&self) -> String {
+        let json = serde_json::to_value(self).ok();
+        json.and_then(|json| Some(json.get("kind")?.as_str()?.to_owned())).unwrap_or_default()
+    }
+
+    /// The kinds that a client must survive without a gap: the table of random faults.
+    pub fn survivable() -> Vec<Self> {
+        let unavailable = "The service is unavailable. Try again later.".to_owned();
+        let refuse = |error: &str, description: &str, status| Self::RefuseSignIn {
+            error: error.to_owned(),
+            description: description.to_owned(),
+            status,
+            times: 1,
+        };
+        vec![
+            Self::CutStreams,
+            Self::EndStreams,
+            Self::FailStreams { status: 13, error_code: "service.unavailable".to_owned(), message: unavailable },
+            Self::DropConnections,
+            Self::GoAway,
+            Self::RevokeTokens,
+            refuse("server_error", "try again", 500),
+            Self::FailGetSchema { status: 14, error_code: "schema.api.unavailable".to_owned(), times: 2 },
+            Self::Redeliver { events: 20 },
+            Self::FailHttp { status: 503, times: 2 },
+        ]
+    }
+}
+
+/// A token request to be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedSignIn {
+    pub(crate) error: String,
+    pub(crate) description: String,
+    pub(crate) status: u16,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    sign_ins: VecDeque<(RefusedSignIn, u32)>,
+    schemas: VecDeque<((i32, String), u32)>,
+    http: VecDeque<(u16, u32)>,
+    redeliver: u64,
+    denied: HashSet<String>,
+}
+
+/// The faults that wait for their occasion.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pending: Mutex<Pending>,
+}
+
+/// Takes one of so many from the front.
+fn take<T: Clone>(queue: &mut VecDeque<(T, u32)>) -> Option<T> {
+    let (fault, left) = queue.front_mut()?;
+    let fault = fault.clone();
+    *left = left.saturating_sub(1);
+    if *left == 0 {
+        queue.pop_front();
+    }
+    Some(fault)
+}
+
+impl Script {
+    pub(crate) fn new(denied: &[String]) -> Self {
+        Self { pending: Mutex::new(Pending { denied: denied.iter().cloned().collect(), ..Pending::default() }) }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Queues and sets are never left half changed.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn refuse_sign_in(&self, refused: RefusedSignIn, times: u32) {
+        if times > 0 {
+            self.pending().sign_ins.push_back((refused, times));
+        }
+    }
+
+    pub(crate) fn refused_sign_in(&self) -> Option<RefusedSignIn> {
+        take(&mut self.pending().sign_ins)
+    }
+
+    pub(crate) fn fail_schemas(&self, status: i32, error_code: String, times: u32) {
+        if times > 0 {
+            self.pending().schemas.push_back(((status, error_code), times));
+        }
+    }
+
+    pub(crate) fn failed_schema(&self) -> Option<(i32, String)> {
+        take(&mut self.pending().schemas)
+    }
+
+    pub(crate) fn fail_http(&self, status: u16, times: u32) {
+        if times > 0 {
+            self.pending().http.push_back((status, times));
+        }
+    }
+
+    pub(crate) fn failed_http(&self) -> Option<u16> {
+        take(&mut self.pending().http)
+    }
+
+    pub(crate) fn redeliver(&self, events: u64) {
+        self.pending().redeliver = events;
+    }
+
+    /// How many events the next call begins early; asked once.
+    pub(crate) fn redelivered(&self) -> u64 {
+        std::mem::take(&mut self.pending().redeliver)
+    }
+
+    pub(crate) fn deny(&self, entity: &str, denied: bool) {
+        let mut pending = self.pending();
+        if denied {
+            pending.denied.insert(entity.to_owned());
+        } else {
+            pending.denied.remove(entity);
+        }
+    }
+
+    pub(crate) fn is_denied(&self, entity: &str) -> bool {
+        self.pending().denied.contains(entity)
+    }
+
+    pub(crate) fn denies_any(&self) -> bool {
+        !self.pending().denied.is_empty()
+    }
+}

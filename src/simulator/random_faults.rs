@@ -1,0 +1,34 @@
+//! Faults by chance: drawn from the seed, at a rate, from a table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::simulator::control::Control;
+use crate::simulator::dice::Dice;
+use crate::simulator::faults::Fault;
+use crate::simulator::org::Org;
+
+/// Inflicts faults until told to stop. The time between two is anything up to twice the mean.
+pub(crate) async fn inflict(org: Arc<Org>, control: Control, shutdown: CancellationToken) {
+    let settings = &org.settings.random_faults;
+    if settings.per_minute <= 0.0 {
+        return;
+    }
+    let table = if settings.table.is_empty() { Fault::survivable() } else { settings.table.clone() };
+    let mut dice = Dice::stream(org.settings.seed, "faults");
+    let mean = 60_000.0 / settings.per_minute;
+    loop {
+        let pause =
+            Duration::from_secs_f64((mean * 2.0 * dice.below(10_000) as f64 / 10_000.0).clamp(1.0, 3.6e6) / 1000.0);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let fault = dice.pick(&table).clone();
+        if let Err(error) = control.inflict(fault).await {
+            tracing::warn!(error = %error, "a random fault could not be inflicted");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! A running simulator: its ports, its keys, and its end.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::simulator::control::Control;
+use crate::simulator::keys::{self, SignInKeys};
+use crate::simulator::ledger::Ledger;
+use crate::simulator::org::Org;
+use crate::simulator::publisher::Publisher;
+use crate::simulator::pubsub::PubSubService;
+use crate::simulator::settings::SimulatorConfig;
+use crate::simulator::{connections, control_port, http_server, objects, random_faults, record_id, rest, traffic};
+
+/// Why a simulator could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// A setting that cannot be.
+    #[error("The simulator's `{key}` cannot be {value}: {allowed}")]
+    Setting {
+        /// The key's path.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A port is taken or the address is not this machine's.
+    #[error("The simulator cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("The file {path} cannot be used: {error}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The configured certificate cannot be used.
+    #[error("The certificate that assertions are checked against cannot be used. {0}")]
+    Certificate(String),
+    /// A key or certificate could not be made.
+    #[error("A key or certificate could not be made: {0}")]
+    Generate(#[from] rcgen::Error),
+    /// The TLS side could not be set up.
+    #[error("TLS could not be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The publisher could not be started, or the backlog not be published.
+    #[error("The publisher could not begin: {0}")]
+    Publisher(String),
+}
+
+impl SimulatorError {
+    pub(crate) fn file(path: &Path, error: std::io::Error) -> Self {
+        Self::File { path: path.to_owned(), error }
+    }
+}
+
+/// An org in a box, serving. Dropping it stops it; [`Simulator::shutdown`] also waits for that.
+#[derive(Debug)]
+pub struct Simulator {
+    org: Arc<Org>,
+    control: Control,
+    keys: SignInKeys,
+    ca_pem: Option<String>,
+    pubsub: SocketAddr,
+    control_address: SocketAddr,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Simulator {
+    /// Binds the ports, publishes the backlog, and serves.
+    pub async fn start(settings: SimulatorConfig) -> Result<Self, SimulatorError> {
+        check(&settings)?;
+        let made = {
+            let settings = settings.clone();
+            // RSA keys take a while and files block.
+            tokio::task::spawn_blocking(move || prepare(&settings)).await
+        };
+        let Prepared { keys, tls, ledger } = made.map_err(|error| SimulatorError::Publisher(error.to_string()))??;
+        let listen = settings.listen.clone();
+        let http = bind(listen.http).await?;
+        let instance = match listen.instance {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let pubsub_listener = bind(listen.pubsub).await?;
+        let control_listener = bind(listen.control).await?;
+        let address = |listener: &TcpListener, wanted| {
+            listener.local_addr().map_err(|error| SimulatorError::Listen { address: wanted, error })
+        };
+        let pubsub = address(&pubsub_listener, listen.pubsub)?;
+        let control_address = address(&control_listener, listen.control)?;
+        let login = address(&http, listen.http)?;
+        let scheme = if listen.http_tls { "https" } else { "http" };
+
+        let org = Arc::new(Org::new(settings, keys::verification_key(&keys.certificate_pem)?));
+        org.set_login_url(format!("{scheme}://{}", reachable(login)));
+        let instance_address = instance.as_ref().and_then(|listener| listener.local_addr().ok()).unwrap_or(login);
+        org.set_instance_url(format!("{scheme}://{}", reachable(instance_address)));
+
+        let publisher =
+            Publisher::start(Arc::clone(&org), ledger).map_err(|error| SimulatorError::Publisher(error.to_string()))?;
+        let (connection_orders, _) = broadcast::channel(64);
+        let (moves, moved) = mpsc::channel(4);
+        let control = Control::new(Arc::clone(&org), publisher, connection_orders.clone(), moves);
+        let span = org.settings.traffic.backlog_span;
+        if org.settings.traffic.backlog > 0 {
+            let backlog = control.generate_backlog(org.settings.traffic.backlog, span).await;
+            backlog.map_err(|error| SimulatorError::Publisher(error.to_string()))?;
+        }
+
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let http_tls = tls.as_ref().filter(|_| listen.http_tls).map(|tls| tls.http.clone());
+        let pubsub_tls = tls.as_ref().filter(|_| listen.tls).map(|tls| tls.pubsub.clone());
+        let router = rest::router(Arc::clone(&org));
+        for listener in [Some(http), instance].into_iter().flatten() {
+            tasks.spawn(http_server::serve(listener, http_tls.clone(), router.clone(), shutdown.clone()));
+        }
+        tasks.spawn(http_server::serve(
+            control_listener,
+            None,
+            control_port::router(control.clone()),
+            shutdown.clone(),
+        ));
+        let service = PubSubService::new(Arc::clone(&org), control.clone());
+        tasks.spawn(connections::serve(
+            pubsub_listener,
+            pubsub_tls,
+            Arc::clone(&org),
+            service,
+            connection_orders,
+            shutdown.clone(),
+        ));
+        tasks.spawn(serve_moves(Arc::clone(&org), moved, http_tls, tasks.clone(), shutdown.clone()));
+        tasks.spawn(traffic::publish(Arc::clone(&org), control.clone(), shutdown.clone()));
+        tasks.spawn(traffic::expire(Arc::clone(&org), shutdown.clone()));
+        tasks.spawn(random_faults::inflict(Arc::clone(&org), control.clone(), shutdown.clone()));
+        let ca_pem = tls.map(|tls| tls.ca_pem);
+        Ok(Self { org, control, keys, ca_pem, pubsub, control_address, shutdown, tasks })
+    }
+
+    /// Where to sign in: `http://127.0.0.1:8080`, without a path.
+    pub fn login_url(&self) -> String {
+        self.org.login_url()
+    }
+
+    /// The instance as the token response names it now.
+    pub fn instance_url(&self) -> String {
+        self.org.instance_url()
+    }
+
+    /// The Pub/Sub API: `http://` is plaintext, `https://` needs [`Simulator::ca_pem`].
+    pub fn pubsub_endpoint(&self) -> String {
+        let scheme = if self.org.settings.listen.tls { "https" } else { "http" };
+        format!("{scheme}://{}", reachable(self.pubsub))
+    }
+
+    /// The control port.
+    pub fn control_url(&self) -> String {
+        format!("http://{}", reachable(self.control_address))
+    }
+
+    /// The control handle.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The private key to sign in with (PKCS#8 PEM); `None` when only its certificate was configured.
+    pub fn private_key_pem(&self) -> Option<&str> {
+        self.keys.private_key_pem.as_deref()
+    }
+
+    /// The certificate, or public key, that assertions are checked against.
+    pub fn certificate_pem(&self) -> &str {
+        &self.keys.certificate_pem
+    }
+
+    /// The CA of the TLS ports; `None` when there are none.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    /// The user to sign in.
+    pub fn username(&self) -> &str {
+        &self.org.settings.sign_in.username
+    }
+
+    /// The consumer key of the app.
+    pub fn client_id(&self) -> &str {
+        &self.org.settings.sign_in.client_id
+    }
+
+    /// The consumer secret of the app, for client credentials.
+    pub fn client_secret(&self) -> &str {
+        &self.org.settings.sign_in.client_secret
+    }
+
+    /// The organisation.
+    pub fn org_id(&self) -> &str {
+        &self.org.settings.org_id
+    }
+
+    /// Closes every port and connection and waits for the tasks to end.
+    pub async fn shutdown(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+struct Prepared {
+    keys: SignInKeys,
+    tls: Option<keys::ServerTls>,
+    ledger: Ledger,
+}
+
+fn prepare(settings: &SimulatorConfig) -> Result<Prepared, SimulatorError> {
+    let directory = settings.directory.as_deref();
+    let keys = keys::sign_in_keys(&settings.sign_in, directory)?;
+    let wanted = settings.listen.tls || settings.listen.http_tls;
+    let tls = if wanted { Some(keys::server_tls(directory)?) } else { None };
+    let path = settings.ledger.as_deref();
+    let ledger = Ledger::open(path).map_err(|error| SimulatorError::file(path.unwrap_or(Path::new("")), error))?;
+    Ok(Prepared { keys, tls, ledger })
+}
+
+/// What the types of the settings do not rule out.
+fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
+    let wrong = |key, value: &str, allowed| Err(SimulatorError::Setting { key, value: format!("`{value}`"), allowed });
+    if !settings.org_id.starts_with("00D") || !record_id::is_complete(&settings.org_id) {
+        return wrong(
+            "org_id",
+            &settings.org_id,
+            "it must be 18 characters that begin with 00D and have a right checksum",
+        );
+    }
+    let objects = objects::all();
+    let known = |entity: &String| objects.iter().any(|object| object.name == *entity);
+    let members = settings.channels.iter().flat_map(|channel| &channel.entities);
+    let entities = settings.traffic.entities.iter().chain(members).chain(&settings.pubsub.no_permission);
+    if let Some(unknown) = entities.into_iter().find(|entity| !known(entity)) {
+        let allowed = "the org has Case, MessagingSession, MessagingEndUser, Installation__c and Case_Escalation__e";
+        return wrong("traffic.entities", unknown, allowed);
+    }
+    if let Some(channel) = settings.channels.iter().find(|channel| !channel.name.ends_with("__chn")) {
+        return wrong("channels.name", &channel.name, "the name of a custom channel ends in __chn");
+    }
+    let rate = settings.traffic.rate;
+    if !(0.0..=1_000_000.0).contains(&rate) {
+        return wrong("traffic.rate", &rate.to_string(), "it is a number of events a second from 0 to 1,000,000");
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, SimulatorError> {
+    TcpListener::bind(address).await.map_err(|error| SimulatorError::Listen { address, error })
+}
+
+/// The address for clients on this machine: a wildcard address is none.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+}
+
+/// Opens a port for the instance each time the org moves.
+async fn serve_moves(
+    org: Arc<Org>,
+    mut moves: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
+    tls: Option<TlsAcceptor>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let moved = tokio::select! {
+            moved = moves.recv() => moved,
+            () = shutdown.cancelled() => return,
+        };
+        let Some(done) = moved else { return };
+        let mut address = org.settings.listen.http;
+        address.set_port(0);
+        let result = match bind(address).await {
+            Ok(listener) => {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                if let Ok(address) = listener.local_addr() {
+                    org.set_instance_url(format!("{scheme}://{}", reachable(address)));
+                }
+                tasks.spawn(http_server::serve(
+                    listener,
+                    tls.clone(),
+                    rest::router(Arc::clone(&org)),
+                    shutdown.clone(),
+                ));
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        // Whoever asked may have stopped waiting.
+        let _ = done.send(result);
+    }
+}
