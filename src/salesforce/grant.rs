@@ -192,7 +192,7 @@ fn check_certificate(pem: &str, key: &EncodingKey, now: DateTime<Utc>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::salesforce::scripted::{CERTIFICATE, PRIVATE_KEY_PKCS1, PRIVATE_KEY_PKCS8};
+    use crate::salesforce::scripted::KEY;
 
     fn credentials(
         private_key: &str,
@@ -210,14 +210,14 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_private_key_sign_an_assertion_that_its_certificate_verifies() {
-        let der = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("pem");
+        let der = CertificateDer::from_pem_slice(KEY.certificate.as_bytes()).expect("pem");
         let (_, certificate) = X509Certificate::from_der(&der).expect("certificate");
         let public = DecodingKey::from_rsa_der(&certificate.public_key().subject_public_key.data);
         let mut rules = jsonwebtoken::Validation::new(Algorithm::RS256);
         rules.set_audience(&["https://login.salesforce.com"]);
-        for key in [PRIVATE_KEY_PKCS1, PRIVATE_KEY_PKCS8] {
+        for key in [&KEY.pkcs1, &KEY.pkcs8] {
             let now = Utc::now();
-            let credentials = credentials(key, Some(CERTIFICATE), now).unwrap_or_else(|error| panic!("{error}"));
+            let credentials = credentials(key, Some(&KEY.certificate), now).unwrap_or_else(|error| panic!("{error}"));
             let form = credentials.form("https://login.salesforce.com", now).expect("signed");
             let claims: serde_json::Value =
                 jsonwebtoken::decode(form[1].1.expose_secret(), &public, &rules).expect("verified").claims;
@@ -232,21 +232,21 @@ mod tests {
     fn a_key_that_cannot_be_used_is_refused_with_the_reason() {
         let now = Utc::now();
         let refusal = |key: &str, certificate| credentials(key, certificate, now).err();
-        let encrypted = PRIVATE_KEY_PKCS8.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let encrypted = KEY.pkcs8.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         assert_eq!(refusal(&encrypted, None), Some(InvalidKey::Encrypted));
         assert_eq!(refusal("not a key", None), Some(InvalidKey::NotRsa));
         let elliptic = rcgen::KeyPair::generate().expect("key");
         assert_eq!(refusal(&elliptic.serialize_pem(), None), Some(InvalidKey::NotRsa));
-        assert!(matches!(refusal(PRIVATE_KEY_PKCS8, Some("nonsense")), Some(InvalidKey::Certificate(_))));
+        assert!(matches!(refusal(&KEY.pkcs8, Some("nonsense")), Some(InvalidKey::Certificate(_))));
         let foreign = rcgen::CertificateParams::new(vec!["other.example".into()])
             .and_then(|params| params.self_signed(&elliptic))
             .expect("certificate");
-        assert!(matches!(refusal(PRIVATE_KEY_PKCS8, Some(&foreign.pem())), Some(InvalidKey::Mismatch { .. })));
+        assert!(matches!(refusal(&KEY.pkcs8, Some(&foreign.pem())), Some(InvalidKey::Mismatch { .. })));
     }
 
     #[test]
     fn a_certificate_in_the_key_file_is_checked_too_and_must_be_valid_now() {
-        let both = format!("{CERTIFICATE}\n{PRIVATE_KEY_PKCS8}");
+        let both = format!("{}\n{}", KEY.certificate, KEY.pkcs8);
         assert!(credentials(&both, None, Utc::now()).is_ok());
         let past = DateTime::UNIX_EPOCH;
         assert!(matches!(credentials(&both, None, past).err(), Some(InvalidKey::NotValidNow { .. })));
