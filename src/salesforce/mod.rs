@@ -41,8 +41,12 @@ mod tls;
 pub mod verdict;
 
 #[cfg(test)]
+mod pubsub_tests;
+#[cfg(test)]
 mod scripted;
 #[cfg(test)]
 mod secrecy_tests;
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod subscription_tests;

@@ -116,7 +116,12 @@ impl PubSub {
         Self::through(settings, session, &Matcher::from_env())
     }
 
-    fn through(settings: PubSubSettings, session: Session, proxies: &Matcher) -> Result<Self, InvalidChannel> {
+    /// As [`PubSub::new`], with the proxies given.
+    pub(crate) fn through(
+        settings: PubSubSettings,
+        session: Session,
+        proxies: &Matcher,
+    ) -> Result<Self, InvalidChannel> {
         let invalid = |reason: String| InvalidChannel::Endpoint { endpoint: settings.endpoint.to_string(), reason };
         let plaintext = match settings.endpoint.scheme() {
             "http" => true,
