@@ -6,7 +6,7 @@ use crate::change::error::{DecodeError, DecodeFault};
 use crate::change::field_lists::{Fate, FieldLists};
 use crate::change::header::{ChangeType, Header};
 use crate::change::json::{self, JsonObject, ObjectWriter};
-use crate::change::plan::{Field, Node, Record, RecordIndex, Records};
+use crate::change::plan::{Field, Node, Record, Records};
 use crate::change::schema::{Change, HeaderPlan, HeaderRole, TextDiff, WriterSchema};
 use crate::change::value::{Empty, ValueReader};
 
@@ -178,23 +178,26 @@ impl<'p> Decoder<'p> {
         let fate = if body.whole { Fate::Changed } else { body.lists.fate(position, components) };
         let node = self.values.branch(&field.node)?;
         match (fate, node) {
-            (Fate::Parts, Node::Record(index)) => self.parts(position, field, *index, body),
-            (Fate::Parts, Node::Null) => self.null_parts(position, field, body),
+            (Fate::Parts, Node::Record(_) | Node::Null) => self.parts(position, field, node, body),
             // The other branch of a three-way union is the whole value.
-            (Fate::Parts, _) => self.place(Fate::Changed, field, node, &field.name, body),
-            (fate, node) => self.place(fate, field, node, &field.name, body),
+            (Fate::Parts, _) => self.place(Fate::Changed, None, field, node, body),
+            (fate, node) => self.place(fate, None, field, node, body),
         }
     }
 
-    /// Reads a value and puts it where its fate says; `path` is its name in `unresolved`.
+    /// Reads a value and puts it where its fate says.
     fn place(
         &mut self,
         fate: Fate,
+        parent: Option<&Field>,
         field: &'p Field,
         node: &'p Node,
-        path: &str,
         body: &mut Body,
     ) -> Result<(), DecodeFault> {
+        let unresolved = |diff| TextDiff {
+            field: parent.map_or_else(|| field.name.to_string(), |parent| format!("{}.{}", parent.name, field.name)),
+            diff,
+        };
         match fate {
             Fate::Unnamed if matches!(node, Node::Null) => {}
             Fate::Unnamed => {
@@ -214,16 +217,13 @@ impl<'p> Decoder<'p> {
                 let before = json::write_key(&field.key, out);
                 if self.values.compound_or_value(node, Empty::Shown, out)? {
                     out.truncate(before);
-                    body.unresolved.push(TextDiff { field: path.to_owned(), diff: None });
+                    body.unresolved.push(unresolved(None));
                 }
             }
-            Fate::Diff => {
-                let diff = self.diff(node)?;
-                body.unresolved.push(TextDiff { field: path.to_owned(), diff });
-            }
+            Fate::Diff => body.unresolved.push(unresolved(self.diff(node)?)),
             Fate::Doubtful => {
                 self.values.value(node, &mut String::new())?;
-                body.unresolved.push(TextDiff { field: path.to_owned(), diff: None });
+                body.unresolved.push(unresolved(None));
             }
         }
         Ok(())
@@ -238,32 +238,14 @@ impl<'p> Decoder<'p> {
     }
 
     /// A compound of which some components changed: those nest under its name in `changed`; others that carry a
-    /// value nest under the same name where unnamed values go.
-    fn parts(
-        &mut self,
-        position: usize,
-        field: &'p Field,
-        index: RecordIndex,
-        body: &mut Body,
-    ) -> Result<(), DecodeFault> {
-        let record = self.records.get(index);
+    /// value nest under the same name where unnamed values go. If the compound is null, so is each component.
+    fn parts(&mut self, position: usize, field: &'p Field, node: &'p Node, body: &mut Body) -> Result<(), DecodeFault> {
+        let components = field.compound.map(|index| self.records.get(index).fields.as_slice()).unwrap_or_default();
         let mut inner = Body::nested_in(body);
-        for (at, component) in record.fields.iter().enumerate() {
+        for (at, component) in components.iter().enumerate() {
             let fate = body.lists.component_fate(position, at);
-            let node = self.values.branch(&component.node)?;
-            self.place(fate, component, node, &format!("{}.{}", field.name, component.name), &mut inner)?;
-        }
-        body.take(field, inner);
-        Ok(())
-    }
-
-    /// The same when the compound itself is null: then each changed component is.
-    fn null_parts(&mut self, position: usize, field: &'p Field, body: &mut Body) -> Result<(), DecodeFault> {
-        let Some(index) = field.compound else { return Ok(()) };
-        let mut inner = Body::nested_in(body);
-        for (at, component) in self.records.get(index).fields.iter().enumerate() {
-            let fate = body.lists.component_fate(position, at);
-            self.place(fate, component, &Node::Null, &format!("{}.{}", field.name, component.name), &mut inner)?;
+            let node = if matches!(node, Node::Null) { node } else { self.values.branch(&component.node)? };
+            self.place(fate, Some(field), component, node, &mut inner)?;
         }
         body.take(field, inner);
         Ok(())

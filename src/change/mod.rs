@@ -16,6 +16,7 @@
 //! | `bitmap` | changedFields, nulledFields and diffFields |
 //! | `render` | the one rendering of values, whatever brought them |
 //! | `json` | objects that are JSON text already |
+//! | `text_diff` | the unified diff that stands for a long text |
 //! | `error` | what can be wrong with a schema or an event, and what mends it |
 
 mod avro_binary;
@@ -31,6 +32,7 @@ pub mod render;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod text_diff;
 mod value;
 
 pub use bitmap::{BitmapFault, BitmapList};

@@ -51,7 +51,7 @@ pub struct Change {
 pub struct TextDiff {
     /// The field; a component as `Compound.Component`.
     pub field: String,
-    /// The difference to the old value, as a unified diff. `None` where the
+    /// The difference to the old value, for [`text_diff::apply`](crate::change::text_diff::apply). `None` where the
     /// event names the field but contradicts itself about the value, or leaves it out.
     pub diff: Option<String>,
 }
