@@ -236,7 +236,6 @@ fn write_special(number: f64, out: &mut String) -> bool {
     } else if number.is_infinite() {
         out.push_str(if number > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" });
     } else if number.fract() == 0.0 && number.abs() < INTEGER_BOUND {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and within i64, as just checked")]
         write_integer(number as i64, out);
     } else {
         return false;

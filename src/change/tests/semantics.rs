@@ -241,6 +241,61 @@ fn few_bytes_cannot_claim_many_values_or_much_text() {
 }
 
 #[test]
+fn named_types_are_found_in_any_namespace_and_within_themselves() {
+    let json = json!({"type": "record", "name": "List__e", "namespace": "com.sforce.eventbus", "fields": [
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "namespace": "", "symbols": ["A", "B"]}},
+        {"name": "id", "type": {"type": "fixed", "name": "other.Id", "size": 2}},
+        {"name": "head", "type": {"type": "record", "name": "Item", "fields": [
+            {"name": "at", "type": "long", "doc": "Data:DateTime"},
+            {"name": "id", "type": "other.Id"},
+            {"name": "next", "type": ["null", "Item"]},
+        ]}},
+        {"name": "tail", "type": ["null", "com.sforce.eventbus.Item"]},
+    ]});
+    let schema = WriterSchema::parse(&json.to_string()).expect("a valid schema");
+    let payload = [2, 0, 1, 2, 0, 3, 2, 4, 0, 5, 0, 0];
+    let expected = concat!(
+        r#"{"kind":"B","id":"AAE=","head":{"at":"1970-01-01T00:00:00.001Z","id":"AAM=","#,
+        r#""next":{"at":"1970-01-01T00:00:00.002Z","id":"AAU=","next":null}},"tail":null}"#
+    );
+    assert_eq!(schema.decode(&payload).expect("decodes").changed.as_str(), expected);
+    let deep: Vec<u8> = [2, 0, 1].into_iter().chain([2, 0, 3, 2].repeat(100)).collect();
+    assert_eq!(schema.decode(&deep).expect_err("a hundred levels").fault, DecodeFault::TooDeep);
+}
+
+#[test]
+fn logical_types_of_the_calendar_and_decimals_are_rendered_and_others_are_what_lies_beneath() {
+    let types = [
+        ("int", "date", 2, r#""1970-01-02""#),
+        ("int", "time-millis", 2, r#""00:00:00.001Z""#),
+        ("long", "time-micros", 2, r#""00:00:00.000001Z""#),
+        ("long", "timestamp-millis", 2, r#""1970-01-01T00:00:00.001Z""#),
+        ("long", "timestamp-micros", 2, r#""1970-01-01T00:00:00.000001Z""#),
+        ("long", "local-timestamp-millis", 2, r#""1970-01-01T00:00:00.001""#),
+        ("long", "some-company's-own", 2, "1"),
+        ("string", "uuid", 0, "null"),
+    ];
+    for (avro, logical, byte, text) in types {
+        let avro = json!({"type": avro, "logicalType": logical});
+        let json = json!({"type": "record", "name": "Logical__e", "fields": [{"name": "f", "type": avro}]});
+        let schema = WriterSchema::parse(&json.to_string()).expect("a valid schema");
+        assert_eq!(
+            schema.decode(&[byte]).expect("decodes").changed.as_str(),
+            format!(r#"{{"f":{text}}}"#),
+            "{logical}"
+        );
+    }
+    let price = json!({"type": "fixed", "name": "P", "size": 3, "logicalType": "decimal", "precision": 6, "scale": 2});
+    let id = json!({"type": "fixed", "name": "U", "size": 1, "logicalType": "uuid"});
+    let fields = [price, id, json!({"type": "bytes", "logicalType": "decimal", "precision": 3, "scale": 1})];
+    let fields: Vec<_> = (0..).zip(fields).map(|(at, avro)| json!({"name": format!("f{at}"), "type": avro})).collect();
+    let json = json!({"type": "record", "name": "Logical__e", "fields": fields});
+    let schema = WriterSchema::parse(&json.to_string()).expect("a valid schema");
+    let changed = schema.decode(&[0xff, 0xff, 0x85, 0x07, 2, 15]).expect("decodes").changed;
+    assert_eq!(changed.as_str(), r#"{"f0":-1.23,"f1":"Bw==","f2":1.5}"#);
+}
+
+#[test]
 fn a_schema_whose_header_is_not_the_known_one_is_refused() {
     let parse = |json: serde_json::Value| WriterSchema::parse(&json.to_string()).map(|schema| schema.carries_header());
     assert_eq!(parse(sample::schema_json()), Ok(true));
