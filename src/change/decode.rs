@@ -7,8 +7,34 @@ use crate::change::field_lists::{Fate, FieldLists};
 use crate::change::header::{ChangeType, Header};
 use crate::change::json::{self, JsonObject, ObjectWriter};
 use crate::change::plan::{Field, Node, Record, Records};
-use crate::change::schema::{Change, HeaderPlan, HeaderRole, TextDiff, WriterSchema};
+use crate::change::schema::{HeaderPlan, HeaderRole, WriterSchema};
 use crate::change::value::{Empty, ValueReader};
+
+/// What one event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The header; `None` for a platform event.
+    pub header: Option<Header>,
+    /// For an update exactly the fields that changed: a value is set, `null` is cleared. A compound of which only
+    /// some components changed has just those; one that changed as a whole has all, the empty ones as `null`: so
+    /// merging component by component is right for both. For create and undelete every field, and every component,
+    /// that is not empty. For a platform event every field. Empty for delete and the gap types.
+    pub changed: JsonObject,
+    /// Fields that carry a value although the header does not name them as changed: added by the channel's enrichment.
+    pub enriched: JsonObject,
+    /// Fields that changed and whose new value the event does not tell.
+    pub unresolved: Vec<TextDiff>,
+}
+
+/// A field that changed to a value which is not in the event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextDiff {
+    /// The field; a component as `Compound.Component`.
+    pub field: String,
+    /// The difference to the old value, for [`text_diff::apply`](crate::change::text_diff::apply). `None` where the
+    /// event names the field but contradicts itself about the value, or leaves it out.
+    pub diff: Option<String>,
+}
 
 /// Decodes one event with its schema.
 pub(crate) fn decode(schema: &WriterSchema, payload: &[u8]) -> Result<Change, DecodeError> {

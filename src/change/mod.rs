@@ -9,7 +9,7 @@
 //! | `fingerprint` | Parsing Canonical Form and the id that Salesforce derives from it |
 //! | `plan` | the compiled form of an Avro type: what to read and how to render it |
 //! | `avro_binary` | Avro's binary encoding, read within bounds |
-//! | `decode` | the single pass over a payload: header, then body |
+//! | `decode` | the single pass over a payload, header then body, and the change that comes out |
 //! | `value` | one value: from its Avro bytes to its JSON text |
 //! | `field_lists` | which part of a change a field's value belongs to |
 //! | `header` | the ChangeEventHeader: change types, record ids |
@@ -36,7 +36,8 @@ pub mod text_diff;
 mod value;
 
 pub use bitmap::{BitmapFault, BitmapList};
+pub use decode::{Change, TextDiff};
 pub use error::{DecodeError, DecodeFault, SchemaError};
 pub use header::{ChangeType, Header, OVERFLOW_RECORD_ID, RecordIdKind};
 pub use json::{JsonObject, ObjectWriter};
-pub use schema::{Change, TextDiff, WriterSchema};
+pub use schema::WriterSchema;

@@ -15,9 +15,6 @@ use crate::change::error::SchemaError;
 use crate::change::json;
 use crate::change::render::{self, OutOfRange, Precision, Zone};
 
-/// The digits that a decimal of 16 bytes can hold.
-const MAX_DECIMAL_SCALE: usize = 38;
-
 /// Where a record stands in the table of its schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordIndex(usize);
@@ -228,7 +225,7 @@ impl Compiler {
     }
 
     fn decimal(&mut self, decimal: &DecimalSchema, namespace: &str) -> Result<Node, SchemaError> {
-        if decimal.scale > MAX_DECIMAL_SCALE {
+        if decimal.scale > render::MAX_DECIMAL_DIGITS {
             return Err(SchemaError::Unsupported(format!("a decimal with {} digits after the point", decimal.scale)));
         }
         let size = match &*decimal.inner {

@@ -250,9 +250,16 @@ pub fn write_bytes(bytes: &[u8], out: &mut String) {
     out.push('"');
 }
 
-/// A decimal from its unscaled value in big-endian two's complement; exact, without a fraction where it has none.
+/// The digits that a decimal of 16 bytes can hold.
+pub const MAX_DECIMAL_DIGITS: usize = 38;
+
+/// A decimal from its unscaled value in big-endian two's complement, with `scale` digits after the point; exact,
+/// and without a fraction where it has none.
 pub fn write_decimal(unscaled: &[u8], scale: usize, out: &mut String) -> Result<(), DecimalTooLong> {
     const WIDTH: usize = size_of::<i128>();
+    if scale > MAX_DECIMAL_DIGITS {
+        return Err(DecimalTooLong);
+    }
     let negative = unscaled.first().is_some_and(|first| first & 0x80 != 0);
     let filler = if negative { 0xff } else { 0 };
     let surplus = unscaled.len().saturating_sub(WIDTH);
@@ -265,7 +272,7 @@ pub fn write_decimal(unscaled: &[u8], scale: usize, out: &mut String) -> Result<
     if beyond.iter().any(|byte| *byte != filler) || (value < 0) != negative {
         return Err(DecimalTooLong);
     }
-    let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale.saturating_add(1));
+    let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);
     if value < 0 {
         out.push('-');

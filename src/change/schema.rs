@@ -4,11 +4,10 @@ use apache_avro::Schema;
 use serde_json::Value;
 
 use crate::change::bitmap::BitmapList;
-use crate::change::decode;
+use crate::change::decode::{self, Change};
 use crate::change::error::{DecodeError, SchemaError};
 use crate::change::fingerprint;
-use crate::change::header::{ChangeType, Header};
-use crate::change::json::JsonObject;
+use crate::change::header::ChangeType;
 use crate::change::plan::{self, IntegerForm, Node, Record, RecordIndex, Records};
 use crate::change::render::{Precision, Zone};
 use crate::identity::SchemaId;
@@ -30,31 +29,6 @@ const LOGICAL_TYPES: [&str; 10] = [
     "local-timestamp-nanos",
     "decimal",
 ];
-
-/// What one event says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The header; `None` for a platform event.
-    pub header: Option<Header>,
-    /// For an update exactly the fields that changed: a value is set, `null` is cleared, and a compound of
-    /// which only some components changed has just those. For create and undelete every field that is not
-    /// empty. For a platform event every field. Empty for delete and the gap types.
-    pub changed: JsonObject,
-    /// Fields that carry a value although the header does not name them as changed: added by the channel's enrichment.
-    pub enriched: JsonObject,
-    /// Fields that changed and whose new value the event does not tell.
-    pub unresolved: Vec<TextDiff>,
-}
-
-/// A field that changed to a value which is not in the event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TextDiff {
-    /// The field; a component as `Compound.Component`.
-    pub field: String,
-    /// The difference to the old value, for [`text_diff::apply`](crate::change::text_diff::apply). `None` where the
-    /// event names the field but contradicts itself about the value, or leaves it out.
-    pub diff: Option<String>,
-}
 
 /// The schema that an event was written with.
 #[derive(Debug)]
