@@ -132,17 +132,21 @@ impl Scene {
         instance
     }
 
-    /// What the network and Salesforce do by themselves.
+    /// What networks, Salesforce and administrators do by themselves. The next call is sent events again as well.
     async fn disturb(&mut self) {
-        match self.dice.random_range(0..5) {
-            0 => self.org.fault(json!({ "kind": "cut-streams" })).await,
-            1 => self.org.fault(json!({ "kind": "drop-connections" })).await,
-            2 => self.org.fault(json!({ "kind": "end-streams" })).await,
-            3 => self.org.fault(json!({ "kind": "revoke-tokens" })).await,
-            _ => {}
-        }
         let events = self.dice.random_range(1..60);
         self.org.fault(json!({ "kind": "redeliver", "events": events })).await;
+        let fault = match self.dice.random_range(0..8) {
+            0 => json!({ "kind": "cut-streams" }),
+            1 => json!({ "kind": "end-streams" }),
+            2 => json!({ "kind": "drop-connections" }),
+            3 => json!({ "kind": "go-away" }),
+            4 => json!({ "kind": "revoke-tokens" }),
+            5 => json!({ "kind": "add-field", "entity": "Case", "field": format!("Added_{}__c", self.started) }),
+            6 => json!({ "kind": "poison", "events": 2 }),
+            _ => json!({ "kind": "fail-get-schema", "status": 14, "error_code": "schema.api.unavailable", "times": 2 }),
+        };
+        self.org.fault(fault).await;
     }
 
     fn writers(&self) -> BTreeMap<String, Vec<String>> {
@@ -163,14 +167,12 @@ impl Scene {
     }
 }
 
-/// Ten times: some of a portion delivered, perhaps a disturbance, SIGKILL.
+/// Ten times: some of a portion delivered, a disturbance, SIGKILL.
 async fn kills_at_random_moments(scene: &mut Scene) {
     let mut instance = scene.start(None);
     for _ in 0..KILLS {
         scene.publish_and_deliver_some().await;
-        if scene.dice.random_bool(0.5) {
-            scene.disturb().await;
-        }
+        scene.disturb().await;
         instance.kill().await;
         instance = scene.start(None);
     }

@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("position", &["identity"]),
     ("config", &["identity", "failure"]),
-    ("change", &["identity"]),
+    ("change", &["identity", "failure"]),
     ("status", &["config", "identity", "position", "failure"]),
     ("salesforce", &["config", "change", "identity", "position", "failure", "proto"]),
     ("kafka", &["config", "identity", "position", "failure"]),
