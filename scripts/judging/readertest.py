@@ -36,7 +36,8 @@ class TheReader(unittest.TestCase):
         return record.topic.replace(PREFIX, self.prefix, 1)
 
     def producer(self, identity):
-        producer = self.kafka.Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": f"{self.prefix}.{identity}"})
+        settings = {"bootstrap.servers": BOOTSTRAP, "transactional.id": f"{self.prefix}.{identity}", "log_level": 3}
+        producer = self.kafka.Producer(settings)
         producer.init_transactions(30)
         return producer
 

@@ -206,8 +206,9 @@ class EachFaultIsFound(unittest.TestCase):
     def test_tombstones(self):
         self.red("missing tombstone", lambda topics: None, tombstones=True)
         right = Topics()
-        right.put(f"{PREFIX}.Case", FIRST, None, {})
+        right.append_copy(right.at("Case", 7), value=None)
         self.assertEqual(judged(right, tombstones=True).faults, {})
+        self.red("wrong value", lambda topics: topics.put(f"{PREFIX}.Case", FIRST, None, {}), tombstones=True)
         self.red("stray record", lambda topics: topics.put(f"{PREFIX}.Case", SECOND, None, {}), tombstones=True)
 
     def test_gaps_and_letters(self):
@@ -237,6 +238,13 @@ class EachFaultIsFound(unittest.TestCase):
         self.red("checkpoint", lambda topics: topics.records.pop(topics.at(f"checkpoints.{ORG}.event.Order__e")))
         foreign = f"{PREFIX}.checkpoints.{ORG}.data.AccountChangeEvent"
         self.red("stray record", lambda topics: topics.append_copy(topics.at(CHECKPOINTS), topic=foreign))
+
+    def test_a_start_in_the_middle_owes_nothing_of_before(self):
+        lines = [json.dumps(line) for line in LEDGER]
+        later = ledger.read(lines, [CASES], from_replay=LEDGER[3]["replay_id"])
+        self.assertEqual([event.n for event in later], [5, 6, 7, 8, 11, 12, 13])
+        with self.assertRaises(ledger.LedgerError):
+            ledger.read(lines, [CASES], from_replay="00")
 
     def test_a_ledger_that_contradicts_itself_is_refused(self):
         for lines in ([LEDGER[0], LEDGER[0]], [LEDGER[1], LEDGER[0]], [{"n": 1}]):

@@ -40,6 +40,7 @@ def read_all(bootstrap, prefix, patience):
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
+        "log_level": 3,
         "error_cb": lambda _error: None,  # a broker that comes back is no fault; patience bounds the wait
     }
     uncommitted = kafka.Consumer(common | {"isolation.level": "read_uncommitted"})

@@ -124,7 +124,8 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
 def _tombstone(report, record, deletes, tombstones):
     owed = next((at for at, delete in enumerate(deletes) if (delete.topic, delete.key) == (record.topic, record.key)), None)
     if tombstones and owed is not None:
-        deletes.pop(owed)
+        delete = deletes.pop(owed)
+        _same(report, record.place, "headers of the tombstone", record.headers, delete.headers)
     else:
         report.fault("stray record", f"{record.place}: a null value that follows no delete of {record.key}")
 
