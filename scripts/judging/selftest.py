@@ -126,7 +126,7 @@ class Topics:
 
     def append_copy(self, at, **attributes):
         self.records.append(self.records[at])
-        self.change(-1, offset=len(self.records), **attributes)
+        self.change(-1, **({"offset": len(self.records)} | attributes))
 
 
 def judged(topics, tombstones=False, lines=LEDGER):
@@ -206,9 +206,12 @@ class EachFaultIsFound(unittest.TestCase):
     def test_tombstones(self):
         self.red("missing tombstone", lambda topics: None, tombstones=True)
         right = Topics()
-        right.append_copy(right.at("Case", 7), value=None)
+        delete = right.at("Case", 6)
+        right.append_copy(delete, value=None, offset=right.records[delete].offset + 1)
         self.assertEqual(judged(right, tombstones=True).faults, {})
-        self.red("wrong value", lambda topics: topics.put(f"{PREFIX}.Case", FIRST, None, {}), tombstones=True)
+        self.red("missing tombstone", lambda topics: topics.append_copy(delete, value=None), tombstones=True)
+        after = right.records[delete].offset + 1
+        self.red("wrong value", lambda topics: topics.append_copy(delete, value=None, offset=after, headers={}), tombstones=True)
         self.red("stray record", lambda topics: topics.put(f"{PREFIX}.Case", SECOND, None, {}), tombstones=True)
 
     def test_gaps_and_letters(self):

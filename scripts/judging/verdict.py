@@ -81,11 +81,11 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
     found = defaultdict(list)
     newest = {}  # (topic, key) -> the last record seen of it and its place in the ledger
     partition_of = {}
-    deletes = []
+    deletes = {}  # (topic, key) -> the delete whose tombstone has to come next
     for record in records:
         report.seen["records"] += 1
         if record.value is None:
-            _tombstone(report, record, deletes, tombstones)
+            _tombstone(report, record, deletes)
             continue
         value = _object(report, record)
         if value is None:
@@ -98,6 +98,7 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
         found[identity].append(record)
         _values(report, record, value, expected)
         spot = (record.topic, record.key)
+        _tombstone_missed(report, deletes.pop(spot, None))
         home = partition_of.setdefault(spot, record.partition)
         if home != record.partition:
             report.fault("split key", f"{record.place}: key {record.key} also stands in partition {home}")
@@ -108,7 +109,7 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
             report.fault("wrong order", text)
         newest[spot] = (order, record.place)
         if expected.event.op == "delete" and tombstones:
-            deletes.append(record)
+            deletes[spot] = record
     for identity, expected in wanted.items():
         places = found.get(identity, [])
         if not places:
@@ -117,14 +118,18 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
         elif len(places) > 1:
             text = f"{expected.event.name}, {expected.key}: {', '.join(record.place for record in places)}"
             report.fault("doubled record", text)
-    for record in deletes:
-        report.fault("missing tombstone", f"{record.place}: no tombstone follows the delete of {record.key}")
+    for delete in deletes.values():
+        _tombstone_missed(report, delete)
 
 
-def _tombstone(report, record, deletes, tombstones):
-    owed = next((at for at, delete in enumerate(deletes) if (delete.topic, delete.key) == (record.topic, record.key)), None)
-    if tombstones and owed is not None:
-        delete = deletes.pop(owed)
+def _tombstone_missed(report, delete):
+    if delete is not None:
+        report.fault("missing tombstone", f"{delete.place}: no tombstone follows the delete of {delete.key}")
+
+
+def _tombstone(report, record, deletes):
+    delete = deletes.pop((record.topic, record.key), None)
+    if delete is not None:
         _same(report, record.place, "headers of the tombstone", record.headers, delete.headers)
     else:
         report.fault("stray record", f"{record.place}: a null value that follows no delete of {record.key}")
