@@ -72,7 +72,7 @@ async fn live(State(shown): State<Shown>) -> Response {
 }
 
 async fn ready(State(shown): State<Shown>) -> Response {
-    answer(&shown.board.snapshot().not_ready(Utc::now()))
+    answer(&shown.board.snapshot().not_ready())
 }
 
 fn answer(reasons: &[NotReady]) -> Response {
@@ -99,7 +99,7 @@ async fn status(State(shown): State<Shown>) -> Response {
             (stream.topic.to_string(), left.into())
         })
         .collect();
-    let not_ready = snapshot.not_ready(Utc::now());
+    let not_ready = snapshot.not_ready();
     Json(json!({ "process": snapshot, "seconds_until_data_loss": loss, "not_ready": not_ready })).into_response()
 }
 

@@ -1,1 +1,107 @@
 //! One file a command.
+//!
+//! | file | command |
+//! |---|---|
+//! | `run` | `casewire run`: the main job |
+//! | `demo` | `casewire demo`: the whole thing on this machine |
+//! | `demo_broker` | the broker of the demo |
+//! | `simulate` | `casewire simulate`: only the simulated org |
+//! | `tail` | `casewire tail`: decoded events on stdout, without Kafka |
+//! | `checkpoint` | `casewire checkpoint show`, `set`, `reset` |
+//! | `configuration` | `casewire config check`, `print` |
+//! | `logging` | the log of all of them |
+//! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
+
+mod checkpoint;
+mod configuration;
+mod logging;
+mod run;
+mod signals;
+mod tail;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, LogConfig, LogFormat};
+use crate::failure::{Exit, Failure};
+
+/// Salesforce case and messaging change events into Kafka, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "casewire", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
+                        casewire config check --config casewire.toml\n  casewire run --config casewire.toml\n\n\
+                        Exit codes: 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Carry change events into Kafka until told to stop.
+    #[command(after_help = "Example:\n  casewire run --config /etc/casewire/casewire.toml")]
+    Run(ConfigFile),
+    /// Print decoded events as JSON lines, without Kafka and without a checkpoint.
+    Tail(tail::TailArguments),
+    /// Show or move the position of a stream.
+    Checkpoint(checkpoint::CheckpointArguments),
+    /// Check or print the configuration.
+    Config(configuration::ConfigurationArguments),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration file; `config/casewire.toml` is a commented example.
+    #[arg(long, value_name = "FILE", env = "CASEWIRE_CONFIG")]
+    pub config: PathBuf,
+}
+
+impl ConfigFile {
+    /// Reads it, with the `CASEWIRE__…` overrides of the environment.
+    fn load(&self) -> Result<Config, Failure> {
+        load(&self.config)
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path, &Config::environment()).map_err(Failure::from)
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// What ended it, with the exit code to leave with.
+pub fn execute(arguments: Arguments) -> Result<(), Failure> {
+    // reqwest and tonic would each take their own default; one provider for both is chosen here, once.
+    // An error means that it has been chosen already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("The runtime cannot be started: {error}"), "check the limits on threads")
+    })?;
+    let outcome = runtime.block_on(dispatch(arguments.command));
+    // A Kafka call that hangs sits on a blocking thread; waiting for it would hang the exit too.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    let stderr = LogConfig { filter: "warn".to_owned(), format: LogFormat::Auto };
+    match command {
+        Command::Run(file) => {
+            let config = file.load()?;
+            logging::start(&config.log)?;
+            run::run(config, signals::stop()).await
+        }
+        Command::Tail(arguments) => {
+            logging::start(&stderr)?;
+            tail::run(arguments, signals::stop()).await
+        }
+        Command::Checkpoint(arguments) => {
+            logging::start(&stderr)?;
+            checkpoint::run(arguments).await
+        }
+        Command::Config(arguments) => configuration::run(&arguments),
+    }
+}

@@ -1,1 +1,35 @@
-//! The stations and the run loop of a stream.
+//! The only room that sees both sides: the stations of a stream and what keeps them running.
+//!
+//! | file | duty |
+//! |---|---|
+//! | [`process`] | all streams of one process, from start to orderly end |
+//! | [`stream`] | one stream: attempt after attempt, standby, stops |
+//! | `attempt` | one attempt: fence, read the position, announce, subscribe, run |
+//! | `beginning` | the position from which an attempt goes on, and when it must not |
+//! | `decode` | the decode station |
+//! | `run_loop` | the run loop: the one writer of a stream's topics |
+//! | [`records`] | from a decoded change to the records that consumers read |
+//! | [`ledger`] | the gap ledger |
+//! | `dead_letter` | undecodable events and the brake on floods of them |
+//! | [`schemas`] | writer schemas, fetched once |
+//! | `claims` | which stream writes which entity |
+//! | `output_topics` | the topics a stream writes to, made when first needed |
+//! | `read_back` | what the output already holds |
+//! | `context` | what all parts of a stream know |
+//! | [`settings`] | what each room needs, out of the one configuration |
+
+mod attempt;
+mod beginning;
+mod claims;
+pub mod context;
+mod dead_letter;
+mod decode;
+pub mod ledger;
+mod output_topics;
+pub mod process;
+pub mod read_back;
+pub mod records;
+mod run_loop;
+pub mod schemas;
+pub mod settings;
+pub mod stream;

@@ -163,7 +163,7 @@ mod tests {
     const LEAST: Duration = Duration::from_secs(1);
 
     fn unanchored() -> Position {
-        Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH, read_back: false })
+        Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH })
     }
 
     fn anchored() -> Position {

@@ -104,7 +104,7 @@ async fn a_day_in_the_life(captured: &Captured) -> Vec<String> {
     let pubsub = PubSub::new(PubSubSettings::new(server.url.clone()), session).expect("settings");
     captured.add(&pubsub);
     let (sender, mut intake) = mpsc::channel(4);
-    let position = Position::starting(Anchor::Earliest { since: chrono::DateTime::UNIX_EPOCH, read_back: false });
+    let position = Position::starting(Anchor::Earliest { since: chrono::DateTime::UNIX_EPOCH });
     let settings = SubscriptionSettings::new("/data/CaseChangeEvent".parse().expect("topic"), 1);
     let state = watch::Sender::new(SubscriptionState::default());
     let watcher = state.subscribe();

@@ -37,7 +37,7 @@ fn after(number: u64) -> Position {
 }
 
 fn earliest() -> Position {
-    Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH, read_back: false })
+    Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH })
 }
 
 async fn subscribe(position: Position) -> Subscribed {

@@ -90,9 +90,12 @@ type Read<T> = fn(&StreamStatus) -> T;
 
 /// Counts that only grow. `_total` is added by the encoder.
 fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    const COUNTERS: [(&str, &str, Read<u64>); 8] = [
+    const COUNTERS: [(&str, &str, Read<u64>); 9] = [
         ("events_received", "Events received, duplicates among them", |stream| stream.events_received),
         ("duplicates_dropped", "Events received again and dropped", |stream| stream.duplicates_dropped),
+        ("events_already_written", "Events that the output already held after a refused replay id", |stream| {
+            stream.events_already_written
+        }),
         ("keepalives_received", "Keepalives received", |stream| stream.keepalives_received),
         ("records_committed", "Records committed to Kafka", |stream| stream.records_committed),
         ("transactions_committed", "Transactions committed to Kafka", |stream| stream.transactions_committed),

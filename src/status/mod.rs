@@ -13,4 +13,4 @@ mod snapshot;
 
 pub use board::{Board, StreamBoard};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
-pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, Snapshot, StreamState, StreamStatus};
+pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

@@ -101,6 +101,8 @@ pub struct StreamStatus {
     pub events_received: u64,
     /// Events received again and dropped.
     pub duplicates_dropped: u64,
+    /// Events that the output already held when the retained events were gone through once more.
+    pub events_already_written: u64,
     /// Keepalives received.
     pub keepalives_received: u64,
     /// Records committed to Kafka, checkpoints not counted.
@@ -189,6 +191,7 @@ impl StreamStatus {
             position_time: None,
             events_received: 0,
             duplicates_dropped: 0,
+            events_already_written: 0,
             keepalives_received: 0,
             records_committed: 0,
             transactions_committed: 0,
@@ -230,7 +233,9 @@ impl StreamStatus {
 
 impl Snapshot {
     /// Every reason not to be ready; none when ready.
-    pub fn not_ready(&self, now: DateTime<Utc>) -> Vec<NotReady> {
+    pub fn not_ready(&self) -> Vec<NotReady> {
+        // Calls are dated by Salesforce's clock.
+        let now = self.salesforce_now;
         let mut reasons: Vec<NotReady> = self
             .streams
             .iter()

@@ -58,7 +58,7 @@ fn cases(settings: &KafkaSettings) -> StreamIdentity {
 }
 
 fn checkpoint() -> Checkpoint {
-    Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH, read_back: false }))
+    Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }))
 }
 
 fn record(topic: &str, key: &str, value: impl Into<Bytes>) -> OutputRecord {

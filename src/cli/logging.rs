@@ -1,0 +1,29 @@
+//! The log: readable on a terminal, JSON elsewhere, on stderr so that stdout stays for data.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+use crate::failure::{Exit, Failure};
+
+/// Starts logging. `RUST_LOG` overrides the filter of the configuration.
+///
+/// # Errors
+/// When the filter is not one.
+pub fn start(config: &LogConfig) -> Result<(), Failure> {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+        let what = format!("The log filter \"{wanted}\" is not valid: {error}");
+        Failure::new(Exit::Configuration, what, "set log.filter to something like \"info\" or \"casewire=debug\"")
+    })?;
+    let json = match config.format {
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // An error means that somebody (a test) has started a log already.
+    let _ = if json { log.json().flatten_event(true).try_init() } else { log.with_target(false).try_init() };
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `casewire run`: the main job.
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin;
+use crate::config::Config;
+use crate::failure::{Exit, Failure};
+use crate::pipeline::process::Process;
+
+/// Runs until `stop`, with the admin port open from before the first call to after the last commit.
+///
+/// # Errors
+/// See [`Process::run`]; and when the admin port is taken.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
+    let listen = config.admin.listen;
+    let process = Process::new(config)?;
+    let admin_stop = CancellationToken::new();
+    let admin = match listen {
+        None => None,
+        Some(address) => {
+            let listener = admin::bind(address).await?;
+            if let Ok(address) = listener.local_addr() {
+                info!(%address, "serving /live, /ready, /metrics and /status");
+            }
+            let (board, metrics) = (process.board().clone(), process.metrics().clone());
+            Some(tokio::spawn(admin::serve(listener, board, metrics, admin_stop.clone())))
+        }
+    };
+    let outcome = process.run(stop).await;
+    admin_stop.cancel();
+    if let Some(admin) = admin {
+        match admin.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return outcome.and(Err(lost(&error.to_string()))),
+            Err(error) => return outcome.and(Err(lost(&error.to_string()))),
+        }
+    }
+    outcome
+}
+
+fn lost(error: &str) -> Failure {
+    Failure::new(Exit::Software, format!("The admin port failed: {error}"), "please report it with the log")
+}

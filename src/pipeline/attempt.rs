@@ -1,0 +1,384 @@
+//! One attempt of a stream. The order of its steps is the proof of the guarantee:
+//!
+//! 1. **Fence.** After `init_transactions` nobody older can commit, and the predecessor's open
+//!    transaction has ended.
+//! 2. **Read** the checkpoint, to the high watermark asked after the fence. Whatever was
+//!    committed by anybody older lies below it.
+//! 3. **Announce**: commit the same position under this run's name, so that whoever is fenced can see by whom.
+//! 4. **Subscribe** after that position, and run.
+//!
+//! If another instance fences this one anywhere in between, the next transaction fails and
+//! nothing that was read is acted upon.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{BufferConfig, OnGap};
+use crate::failure::{Exit, Failure};
+use crate::identity::ReplayId;
+use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
+use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
+use crate::pipeline::context::{StreamContext, following, position_time};
+use crate::pipeline::decode::{DecodeEnd, DecodeMemory, DecodeStation};
+use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::output_topics::OutputTopics;
+use crate::pipeline::read_back;
+use crate::pipeline::records::RecordWriter;
+use crate::pipeline::run_loop::{LoopEnd, RunLoop};
+use crate::pipeline::schemas::SchemaCache;
+use crate::position::Position;
+use crate::salesforce::buffer::Buffer;
+use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
+use crate::status::{LastError, RETENTION, StreamState, StreamStatus};
+
+/// Batches between two stations, at most. Their events are bounded by the buffer and their
+/// records by the budget; this only bounds the empty ones.
+const BATCHES: usize = 1024;
+
+/// Rendered records of one stream that wait for their transaction, as a multiple of a full transaction:
+/// one in commit, one gathering, and as much again so that decoding never waits for a commit.
+const TRANSACTIONS_IN_MEMORY: usize = 4;
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum AttemptEnd {
+    /// An orderly end was asked for; all that came is committed.
+    Finished,
+    /// Something that is mended by beginning again.
+    Kafka(KafkaError),
+    /// The stream goes on at once from what has just been committed.
+    GoOn,
+    /// An operator has to look.
+    Stopped(Failure),
+}
+
+/// What an attempt is made of.
+pub struct Attempt {
+    /// What all parts know.
+    pub context: Arc<StreamContext>,
+    /// Kafka.
+    pub kafka: KafkaSettings,
+    /// Salesforce.
+    pub pubsub: PubSub,
+    /// The schemas.
+    pub schemas: SchemaCache,
+    /// What outlives the attempt.
+    pub memory: Arc<DecodeMemory>,
+    /// The room between the two sides.
+    pub buffer: BufferConfig,
+    /// The number of this attempt.
+    pub generation: u64,
+    /// Where the organisation is reached.
+    pub instance_url: String,
+    /// How long a silent call is believed.
+    pub silence_limit: std::time::Duration,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+impl Attempt {
+    /// Makes it.
+    pub async fn run(self) -> AttemptEnd {
+        match self.start().await {
+            Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written).await,
+            Err(end) => end,
+        }
+    }
+
+    /// Steps 1 to 3.
+    async fn start(
+        &self,
+    ) -> Result<(TransactionalWriter, Checkpoint, OutputTopics, Option<HashSet<u128>>), AttemptEnd> {
+        let context = &self.context;
+        let board = &context.board;
+        board.starting("fencing a predecessor and reading the checkpoint");
+        let (mut writer, stored) = TransactionalWriter::open(&self.kafka, &context.identity, &context.run)
+            .await
+            .map_err(AttemptEnd::Kafka)?;
+        board.board().set_kafka(Ok(()));
+        if let Some(stored) = &stored {
+            context.show_position(&stored.checkpoint.position);
+        }
+        let moved = stored.as_ref().is_some_and(|stored| {
+            stored.checkpoint.instance_url.as_ref().is_some_and(|url| *url != self.instance_url)
+        });
+        if moved {
+            info!(topic = %context.identity.topic, instance_url = self.instance_url, "the organisation has another instance url");
+        }
+        let now = self.pubsub.session().salesforce_now();
+        let Beginning { mut checkpoint, gap } =
+            beginning(context, &self.kafka, stored, now).await.map_err(|none| match none {
+                NoBeginning::Stop(failure) => AttemptEnd::Stopped(failure),
+                NoBeginning::Kafka(error) => AttemptEnd::Kafka(error),
+            })?;
+        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone());
+        for (name, role) in
+            [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
+        {
+            topics.ensure(name, role, &self.stop).await.map_err(AttemptEnd::Stopped)?;
+        }
+        board.starting("announcing this run");
+        let records = gap.iter().map(|gap| context.gap_record(gap)).collect();
+        // The instance of the last position stays in the checkpoint until a message proves the new one,
+        // so that a refusal that follows is known for what it is.
+        checkpoint.instance_url.get_or_insert_with(|| self.instance_url.clone());
+        let announced = writer.commit(records, following(&checkpoint, checkpoint.position.clone(), 0)).await;
+        let committed = announced.map_err(AttemptEnd::Kafka)?;
+        if gap.is_some() {
+            board.update(|status| status.gaps_opened += 1);
+        }
+        context.note_committed(&committed);
+        let checkpoint = committed.checkpoint().clone();
+        let written = if checkpoint.position.repeats() {
+            board.starting("reading back what the output already holds");
+            let written = read_back::written_events(context, &self.kafka, Utc::now()).await;
+            Some(written.map_err(AttemptEnd::Kafka)?)
+        } else {
+            None
+        };
+        Ok((writer, checkpoint, topics, written))
+    }
+
+    /// Step 4.
+    async fn carry(
+        self,
+        writer: TransactionalWriter,
+        checkpoint: Checkpoint,
+        topics: OutputTopics,
+        written: Option<HashSet<u128>>,
+    ) -> AttemptEnd {
+        let context = self.context.clone();
+        let position = checkpoint.position.clone();
+        // Dropping the guard ends the two other stations on every way out.
+        let stations = self.stop.child_token();
+        let _guard = stations.clone().drop_guard();
+        let (intake_in, intake_out) = mpsc::channel(BATCHES);
+        let (prepared_in, mut prepared_out) = mpsc::channel(BATCHES);
+        let (state_in, state_out) = watch::channel(SubscriptionState::default());
+
+        let settings = SubscriptionSettings {
+            silence_limit: self.silence_limit,
+            ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
+        };
+        let room = Buffer::new(
+            u32::try_from(self.buffer.max_events).unwrap_or(u32::MAX),
+            u64::try_from(self.buffer.max_bytes).unwrap_or(u64::MAX),
+        );
+        let subscription = tokio::spawn(subscription::run(
+            self.pubsub.clone(),
+            settings,
+            position.clone(),
+            room.clone(),
+            intake_in,
+            state_in,
+            stations.clone(),
+        ));
+        let mirror = tokio::spawn(mirror(context.clone(), state_out, room));
+        let station = self.station(position, topics, written);
+        let decode = tokio::spawn(station.run(intake_out, prepared_in, stations.clone()));
+
+        context.board.set_state(StreamState::Running);
+        let memory = self.memory.clone();
+        let mut run_loop = RunLoop::new(context.clone(), memory, writer, checkpoint, self.instance_url.clone());
+        let end = run_loop.run(&mut prepared_out).await;
+        drop(prepared_out);
+        if !matches!(end, LoopEnd::Drained) {
+            stations.cancel();
+        }
+        let decoded = joined(decode.await);
+        if matches!(decoded, Ok(DecodeEnd::Stopped(_))) {
+            stations.cancel();
+        }
+        let ended = joined(subscription.await);
+        let _ = joined(mirror.await);
+        context.board.update(|status| status.call_open_since = None);
+        let (writer, checkpoint) = run_loop.into_parts();
+        self.conclude(end, decoded, ended, writer, checkpoint).await
+    }
+
+    fn station(&self, position: Position, topics: OutputTopics, written: Option<HashSet<u128>>) -> DecodeStation {
+        let context = self.context.clone();
+        let budget = TRANSACTIONS_IN_MEMORY * context.batch.max_bytes.max(1024 * 1024) / 1024;
+        let budget_kib = u32::try_from(budget).unwrap_or(u32::MAX >> 4);
+        let identity = &context.identity;
+        let writer = RecordWriter::new(
+            identity.org.clone(),
+            identity.topic.clone(),
+            identity.prefix.clone(),
+            context.stream.tombstones,
+        );
+        DecodeStation {
+            schemas: self.schemas.clone(),
+            memory: self.memory.clone(),
+            topics,
+            writer,
+            position,
+            written,
+            budget: Arc::new(Semaphore::new(budget_kib as usize)),
+            budget_kib,
+            context,
+        }
+    }
+
+    /// What the ends of the three stations mean together.
+    async fn conclude(
+        &self,
+        end: LoopEnd,
+        decoded: Result<DecodeEnd, Failure>,
+        ended: Result<Ended, Failure>,
+        writer: TransactionalWriter,
+        checkpoint: Checkpoint,
+    ) -> AttemptEnd {
+        match end {
+            LoopEnd::Kafka(error) => return AttemptEnd::Kafka(error),
+            LoopEnd::Oversize(event) => {
+                warn!(topic = %self.context.identity.topic, %event, "a record is larger than Kafka takes: its event becomes a dead letter");
+                return AttemptEnd::GoOn;
+            }
+            LoopEnd::Drained => {}
+        }
+        let ended = match (decoded, ended) {
+            (Ok(DecodeEnd::Stopped(failure)) | Err(failure), _) | (_, Err(failure)) => Ended::Stopped(failure),
+            (Ok(DecodeEnd::Finished), Ok(ended)) => ended,
+        };
+        match ended {
+            Ended::Refused { replay_id, message } => self.refused(replay_id, &message, writer, checkpoint).await,
+            Ended::Cancelled => {
+                close(writer, &self.context).await;
+                AttemptEnd::Finished
+            }
+            Ended::Stopped(failure) => {
+                close(writer, &self.context).await;
+                AttemptEnd::Stopped(failure)
+            }
+            Ended::ReceiverGone => AttemptEnd::GoOn,
+        }
+    }
+
+    /// Salesforce refused the stored position: the gap is recorded in the transaction that leaves it behind.
+    async fn refused(
+        &self,
+        replay_id: ReplayId,
+        message: &str,
+        mut writer: TransactionalWriter,
+        checkpoint: Checkpoint,
+    ) -> AttemptEnd {
+        let context = &self.context;
+        let topic = &context.identity.topic;
+        let now = self.pubsub.session().salesforce_now();
+        let from = GapEnd { replay_id: Some(replay_id.clone()), time: position_time(&checkpoint.position) };
+        let cause = refusal_cause(from.time, now, checkpoint.instance_url.as_deref(), &self.instance_url);
+        let detail = format!("Salesforce refused the stored position: {message}");
+        let mut gap = OpenGap::of_range(cause, from, GapEnd { replay_id: None, time: Some(now) }, detail);
+        // One refused position is one gap, however often it is tried.
+        gap.id = format!("refused-{}-{replay_id}", topic.as_str().trim_start_matches('/').replace('/', "."));
+        warn!(%topic, %replay_id, ?cause, "salesforce refused the stored position; gap opened");
+        let stops = context.stream.on_gap == OnGap::Stop;
+        let position =
+            if stops { checkpoint.position.clone() } else { Position::starting_over(now) };
+        let mut next = following(&checkpoint, position, 0);
+        next.instance_url = Some(self.instance_url.clone());
+        match writer.commit(vec![context.gap_record(&gap)], next).await {
+            Ok(committed) => context.note_committed(&committed),
+            Err(error) => return AttemptEnd::Kafka(error),
+        }
+        context.board.update(|status| status.gaps_opened += 1);
+        close(writer, &self.context).await;
+        if !stops {
+            context.board.error(gap.detail, "the gap is in the ledger; the stream goes on from the oldest retained event");
+            return AttemptEnd::GoOn;
+        }
+        let what = format!("Salesforce refused the stored position {replay_id} ({cause:?}): {message}");
+        let remedy = format!(
+            "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
+             which goes through all retained events and drops what the output holds"
+        );
+        AttemptEnd::Stopped(Failure::new(Exit::Temporary, what, remedy))
+    }
+}
+
+/// Why a position was refused. Salesforce has one answer for all reasons; age and instance tell them apart.
+fn refusal_cause(
+    position: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+    instance_then: Option<&str>,
+    instance_now: &str,
+) -> GapCause {
+    if position.is_some_and(|position| now - position >= RETENTION) {
+        GapCause::Expired
+    } else if instance_then.is_some_and(|then| then != instance_now) {
+        GapCause::Moved
+    } else {
+        GapCause::Refused
+    }
+}
+
+/// What was committed stays committed however the producer ends, so a failing end is only worth a line.
+async fn close(writer: TransactionalWriter, context: &StreamContext) {
+    if let Err(error) = writer.close().await {
+        warn!(topic = %context.identity.topic, %error, "the producer did not end in order");
+    }
+}
+
+/// A station that panicked is a fault of ours; the stream says so instead of going silent.
+fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
+    outcome.map_err(|error| {
+        let remedy = "please report it with the log; the stream is tried again from its checkpoint";
+        Failure::new(Exit::Software, format!("A station of the stream ended unexpectedly: {error}"), remedy)
+    })
+}
+
+/// Copies what the subscription reports to the board. Its counts are those of one attempt.
+async fn mirror(context: Arc<StreamContext>, mut state: watch::Receiver<SubscriptionState>, room: Buffer) {
+    let Some(before) = context.board.status() else { return };
+    loop {
+        let now = state.borrow_and_update().clone();
+        let (in_flight, _) = room.used();
+        context.board.update(|status| show(status, &before, &now, in_flight));
+        if state.changed().await.is_err() {
+            return context.board.update(|status| status.events_in_flight = 0);
+        }
+    }
+}
+
+fn show(status: &mut StreamStatus, before: &StreamStatus, now: &SubscriptionState, in_flight: u32) {
+    status.call_open_since = now.opened_at.filter(|_| now.connected);
+    status.call_had_message = now.connected && now.last_message_at >= now.opened_at;
+    status.last_message_at = now.last_message_at.or(before.last_message_at);
+    status.events_received = before.events_received + now.events + now.duplicates;
+    status.duplicates_dropped = before.duplicates_dropped + now.duplicates;
+    status.keepalives_received = before.keepalives_received + now.keepalives;
+    status.events_in_flight = u64::from(in_flight);
+    if let Some(what) = &now.last_error
+        && status.last_error.as_ref().is_none_or(|last| last.what != *what)
+    {
+        let remedy = now.remedy.clone().unwrap_or_default();
+        status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy });
+    }
+    status.reconnects.clone_from(&before.reconnects);
+    for (reason, count) in &now.reconnects {
+        *status.reconnects.entry(reason).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn age_and_instance_tell_why_a_position_was_refused() {
+        let now = Utc::now();
+        let hours = |hours| Some(now - TimeDelta::hours(hours));
+        assert_eq!(refusal_cause(hours(72), now, Some("https://a"), "https://b"), GapCause::Expired);
+        assert_eq!(refusal_cause(hours(1), now, Some("https://a"), "https://b"), GapCause::Moved);
+        assert_eq!(refusal_cause(hours(1), now, Some("https://a"), "https://a"), GapCause::Refused);
+        assert_eq!(refusal_cause(None, now, None, "https://a"), GapCause::Refused);
+    }
+}

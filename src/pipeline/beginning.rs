@@ -1,0 +1,114 @@
+//! The position from which an attempt goes on, and when it must not go on at all.
+//!
+//! A missing checkpoint is a first run only if nothing says otherwise: after a sandbox refresh the
+//! organisation has another id, and after somebody deleted a checkpoint topic the output is still
+//! there. Starting over in silence would lose events in the first case and double them in the second.
+
+use chrono::{DateTime, Utc};
+
+use crate::config::Start;
+use crate::failure::{Exit, Failure};
+use crate::identity::TopicKind;
+use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, checkpoints_of_topic};
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::read_back;
+use crate::position::{Anchor, Position, ReplayFrom};
+
+/// Where an attempt begins.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The checkpoint to announce.
+    pub checkpoint: Checkpoint,
+    /// What is known to be missing before it.
+    pub gap: Option<OpenGap>,
+}
+
+/// Why there is no beginning.
+#[derive(Debug)]
+pub enum NoBeginning {
+    /// It is not a first run, whatever the checkpoint topic says.
+    Stop(Failure),
+    /// Kafka could not be asked.
+    Kafka(KafkaError),
+}
+
+/// Goes on from `stored`, or begins a first run.
+///
+/// # Errors
+/// When it is neither.
+pub async fn beginning(
+    context: &StreamContext,
+    settings: &KafkaSettings,
+    stored: Option<StoredCheckpoint>,
+    now: DateTime<Utc>,
+) -> Result<Beginning, NoBeginning> {
+    if let Some(stored) = stored {
+        return Ok(resume(context, stored.checkpoint, now));
+    }
+    first_run(context, settings).await?;
+    let anchor = match context.stream.start {
+        Start::Earliest => Anchor::Earliest { since: now },
+        Start::Latest => Anchor::Latest { since: now },
+    };
+    Ok(Beginning { checkpoint: Checkpoint::at(Position::starting(anchor)), gap: None })
+}
+
+fn resume(context: &StreamContext, mut checkpoint: Checkpoint, now: DateTime<Utc>) -> Beginning {
+    let gap = match (checkpoint.position.anchor().clone(), checkpoint.position.replay_from()) {
+        (Anchor::Latest { since }, ReplayFrom::Latest) => {
+            let detail = "a start at the tip ended before its first position was committed; events published \
+                          until it was begun anew were not delivered";
+            checkpoint.position = Position::starting(Anchor::Latest { since: now });
+            let ends = |time| GapEnd { replay_id: None, time: Some(time) };
+            Some(OpenGap::of_range(GapCause::LatestRestarted, ends(since), ends(now), detail.to_owned()))
+        }
+        (Anchor::Latest { .. }, ReplayFrom::After(id)) if is_channel(context) => {
+            let detail = "the only position known lies inside what may be a group of enriched events with one \
+                          replay id; events of that group that had not been delivered are not delivered any more";
+            let end = GapEnd { replay_id: Some(id), time: checkpoint.position.time() };
+            Some(OpenGap::of_range(GapCause::Unanchored, end.clone(), end, detail.to_owned()))
+        }
+        _ => None,
+    };
+    Beginning { checkpoint, gap }
+}
+
+/// Only channels deliver several events with one replay id (enrichment splits their groups).
+fn is_channel(context: &StreamContext) -> bool {
+    matches!(context.identity.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel)
+}
+
+/// Makes sure that nothing says that this stream ran before.
+async fn first_run(context: &StreamContext, settings: &KafkaSettings) -> Result<(), NoBeginning> {
+    let identity = &context.identity;
+    let topic = &identity.topic;
+    let orgs = checkpoints_of_topic(settings, &identity.prefix, topic).await.map_err(NoBeginning::Kafka)?;
+    if let Some(other) = orgs.iter().find(|org| **org != identity.org) {
+        let what = format!(
+            "{topic} has no checkpoint of the organisation {}, but one of {other}: was the sandbox refreshed, or are \
+             these the credentials of another organisation?",
+            identity.org
+        );
+        let remedy = format!(
+            "if {} is meant to begin anew beside the old records, say so once with `casewire checkpoint set --topic \
+             {topic} --start earliest` (or latest); otherwise sign in to {other}",
+            identity.org
+        );
+        return Err(NoBeginning::Stop(Failure::new(Exit::Configuration, what, remedy)));
+    }
+    let held = read_back::holds_records(context, settings).await.map_err(NoBeginning::Kafka)?;
+    if let Some(output) = held {
+        let what = format!(
+            "{topic} has no checkpoint, but {output} already holds records of this organisation: the checkpoint topic \
+             {} was deleted, or another stream wrote them",
+            identity.checkpoint_topic()
+        );
+        let remedy = format!(
+            "say from where to go on with `casewire checkpoint set --topic {topic}`: --at TIME takes the position from the \
+             output itself, --start earliest goes through all retained events and drops what the output holds"
+        );
+        return Err(NoBeginning::Stop(Failure::new(Exit::Configuration, what, remedy)));
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Which stream writes which entity. An entity topic has one writer, or the order of a
+//! record's changes would be that of two producers (and a transaction of one would not
+//! cover the other).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::failure::{Exit, Failure};
+use crate::identity::{TopicKind, TopicName};
+
+/// The claims of all streams of the process; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct EntityClaims {
+    claims: Arc<Mutex<HashMap<String, TopicName>>>,
+}
+
+impl EntityClaims {
+    /// Claims what the names of the topics tell, before any event comes: a channel that
+    /// delivers the same object later is then the one that stops, whoever is faster.
+    pub fn of<'a>(topics: impl IntoIterator<Item = &'a TopicName>) -> Self {
+        let claims = Self::default();
+        for topic in topics {
+            if let TopicKind::Entity(entity) | TopicKind::PlatformEvent(entity) = topic.kind() {
+                // Two streams of one topic are refused by the configuration, so nothing is claimed twice here.
+                let _ = claims.claim(&entity, topic);
+            }
+        }
+        claims
+    }
+
+    /// Claims `entity` for `topic`, or confirms the claim.
+    ///
+    /// # Errors
+    /// When another stream has it; both are named.
+    pub fn claim(&self, entity: &str, topic: &TopicName) -> Result<(), Failure> {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = claims.entry(entity.to_owned()).or_insert_with(|| topic.clone());
+        if owner == topic {
+            return Ok(());
+        }
+        let what = format!("{topic} delivers {entity}, which the stream {owner} writes already");
+        let remedy = format!(
+            "let one of the two carry {entity}: take it off the channel (Setup > Integrations > Change Data Capture, or the \
+             PlatformEventChannelMember), or remove the stream {owner} from the configuration"
+        );
+        Err(Failure::new(Exit::Configuration, what, remedy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_delivers_a_claimed_entity_is_stopped_naming_both() {
+        let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
+        let channel: TopicName = "/data/Support__chn".parse().expect("a topic");
+        let claims = EntityClaims::of([&channel, &cases]);
+        assert!(claims.claim("Case", &cases).is_ok());
+        assert!(claims.claim("Contact", &channel).is_ok());
+        let failure = claims.claim("Case", &channel).expect_err("claimed");
+        assert!(failure.what.contains("/data/Support__chn") && failure.what.contains("/data/CaseChangeEvent"));
+    }
+}

@@ -1,0 +1,307 @@
+//! The decode station: raw events in, records ready for a transaction out, order kept.
+//!
+//! Every event leaves this station as something: records, a ledger entry, a dead letter, or
+//! the end of the stream. There is no path on which one is only logged.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::OnUndecodable;
+use crate::failure::{Exit, Failure};
+use crate::kafka::OutputRecord;
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::dead_letter::{DeadLetter, FloodBrake};
+use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::output_topics::OutputTopics;
+use crate::pipeline::records::{EventRecords, EventSource, RecordWriter};
+use crate::pipeline::schemas::{NoSchema, SchemaCache};
+use crate::position::{Admission, Anchor, EventKey, Position};
+use crate::salesforce::buffer::Hold;
+use crate::salesforce::intake::{Batch, Intake, ReceivedEvent};
+
+/// Records ready for a transaction, and the position once they are committed.
+pub struct Prepared {
+    /// In order.
+    pub records: Vec<OutputRecord>,
+    /// The event of each record: an index into `events`. Ledger entries of a range have none.
+    pub origins: Vec<Option<u32>>,
+    /// The events.
+    pub events: Vec<EventKey>,
+    /// The position after them.
+    pub position: Position,
+    /// Keys and values, in bytes.
+    pub bytes: usize,
+    /// Ledger entries among the records.
+    pub gaps: u64,
+    /// Dead letters among the records.
+    pub dead_letters: u64,
+    /// When the last of the events was committed at Salesforce.
+    pub committed_at: Option<DateTime<Utc>>,
+    /// Given back when the commit drops this.
+    pub _room: Room,
+}
+
+/// What prepared records take of the stream's memory until they are dropped.
+pub struct Room {
+    /// What the subscription counts against its credit.
+    _events: Option<Hold>,
+    /// What the rendered records count against the budget.
+    _records: Option<OwnedSemaphorePermit>,
+}
+
+/// Why the station ended.
+#[derive(Debug)]
+pub enum DecodeEnd {
+    /// Nothing more came, or nobody took what came out.
+    Finished,
+    /// An operator has to look.
+    Stopped(Failure),
+}
+
+/// What the supervisor keeps from one attempt to the next.
+#[derive(Debug, Default)]
+pub struct DecodeMemory {
+    /// Stops a flood of undecodable events.
+    pub brake: Mutex<FloodBrake>,
+    /// Events of which Kafka refused a record for its size: they become dead letters.
+    pub oversize: Mutex<HashSet<EventKey>>,
+}
+
+/// The station of one attempt of a stream.
+pub struct DecodeStation {
+    /// What all parts of the stream know.
+    pub context: Arc<StreamContext>,
+    /// Shared by all streams.
+    pub schemas: SchemaCache,
+    /// Outlives the attempt.
+    pub memory: Arc<DecodeMemory>,
+    /// The topics that are known to be there.
+    pub topics: OutputTopics,
+    /// Writes the records.
+    pub writer: RecordWriter,
+    /// The position from which this attempt goes on.
+    pub position: Position,
+    /// After a refused replay id: the fingerprints of the events that the output already holds.
+    pub written: Option<HashSet<u128>>,
+    /// In KiB of rendered records.
+    pub budget: Arc<Semaphore>,
+    /// All of it.
+    pub budget_kib: u32,
+}
+
+impl DecodeStation {
+    /// Runs until the intake ends.
+    pub async fn run(
+        mut self,
+        mut intake: mpsc::Receiver<Intake>,
+        out: mpsc::Sender<Prepared>,
+        cancel: CancellationToken,
+    ) -> DecodeEnd {
+        while let Some(intake) = intake.recv().await {
+            let outcome = match intake {
+                Intake::Batch(batch) => self.batch(batch, &out, &cancel).await,
+                Intake::LatestRestarted { from, to } => self.latest_restarted(from, to, &out).await,
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Halt::Finished) => return DecodeEnd::Finished,
+                Err(Halt::Stopped(failure)) => return DecodeEnd::Stopped(failure),
+            }
+        }
+        DecodeEnd::Finished
+    }
+
+    async fn batch(
+        &mut self,
+        batch: Batch,
+        out: &mpsc::Sender<Prepared>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Halt> {
+        // A batch can also be empty because all of its events were duplicates; those say nothing new.
+        let keepalive = batch.events.is_empty() && batch.duplicates == 0;
+        let mut chunk = Chunk::default();
+        for event in &batch.events {
+            if self.position.admit(&event.key) == Admission::Duplicate {
+                continue;
+            }
+            self.event(event, &mut chunk, cancel).await?;
+            let limits = &self.context.batch;
+            if chunk.records.len() >= limits.max_records || chunk.bytes >= limits.max_bytes {
+                let full = std::mem::take(&mut chunk);
+                self.hand_on(full, None, out).await?;
+            }
+        }
+        if keepalive && let Anchor::After(latest) = batch.position.anchor() {
+            self.position.keepalive(latest.clone(), batch.received_at);
+        }
+        self.hand_on(chunk, Some(batch.hold), out).await
+    }
+
+    /// One event: decoded, claimed, written into the chunk.
+    async fn event(
+        &mut self,
+        event: &ReceivedEvent,
+        chunk: &mut Chunk,
+        cancel: &CancellationToken,
+    ) -> Result<(), Halt> {
+        if self.written.as_ref().is_some_and(|written| written.contains(&event.key.fingerprint())) {
+            self.context.board.update(|status| status.events_already_written += 1);
+            return Ok(());
+        }
+        let oversize = &self.memory.oversize;
+        if oversize.lock().unwrap_or_else(PoisonError::into_inner).contains(&event.key) {
+            return self.dead_letter(event, "A record of this event is larger than Kafka takes", chunk);
+        }
+        let board = &self.context.board;
+        let waiting = |error: &crate::salesforce::verdict::CallError| board.error(error.to_string(), "");
+        let schema = match self.schemas.get(&event.schema_id, cancel, waiting).await {
+            Ok(schema) => schema,
+            Err(NoSchema::Undecodable(reason)) => return self.dead_letter(event, &reason, chunk),
+            Err(NoSchema::Stop(failure)) => return Err(Halt::Stopped(failure)),
+            Err(NoSchema::Cancelled) => return Err(Halt::Finished),
+        };
+        let change = match schema.decode(&event.payload) {
+            Ok(change) => change,
+            Err(error) => return self.dead_letter(event, &error.to_string(), chunk),
+        };
+        let entity = change.header.as_ref().map_or(schema.name(), |header| header.entity.as_str());
+        self.context.claims.claim(entity, &self.context.identity.topic).map_err(Halt::Stopped)?;
+        let source = EventSource {
+            key: &event.key,
+            event_id: &event.event_id,
+            schema_id: &event.schema_id,
+            schema_name: schema.name(),
+        };
+        match self.writer.write(source, &change) {
+            Ok(written) => {
+                self.memory.brake.lock().unwrap_or_else(PoisonError::into_inner).decoded();
+                if !written.records.is_empty() {
+                    let topic = self.writer.entity_topic(entity);
+                    self.topics.ensure_entity(&topic, cancel).await.map_err(|failure| {
+                        if cancel.is_cancelled() { Halt::Finished } else { Halt::Stopped(failure) }
+                    })?;
+                }
+                self.add(event, written, chunk);
+                Ok(())
+            }
+            Err(error) => self.dead_letter(event, &error.to_string(), chunk),
+        }
+    }
+
+    fn add(&mut self, event: &ReceivedEvent, written: EventRecords, chunk: &mut Chunk) {
+        let index = chunk.begin(&event.key);
+        for record in written.records {
+            chunk.push(record, Some(index));
+        }
+        if let Some(gap) = written.gap {
+            self.open(&gap, Some(index), chunk);
+        }
+        if let Some(at) = written.committed_at {
+            self.position.set_time(at);
+            chunk.committed_at = Some(at);
+        }
+    }
+
+    fn open(&self, gap: &OpenGap, index: Option<u32>, chunk: &mut Chunk) {
+        let context = &self.context;
+        info!(topic = %context.identity.topic, cause = ?gap.cause, id = gap.id, "gap opened");
+        chunk.gaps += 1;
+        chunk.push(context.gap_record(gap), index);
+    }
+
+    fn dead_letter(&self, event: &ReceivedEvent, reason: &str, chunk: &mut Chunk) -> Result<(), Halt> {
+        let topic = &self.context.identity.topic;
+        let id = &event.key;
+        if self.context.stream.on_undecodable == OnUndecodable::Stop {
+            let what = format!("The event {id} of {topic} cannot be decoded: {reason}");
+            let remedy = "set on_undecodable = \"dead_letter\" on the stream to keep its bytes and go on";
+            return Err(Halt::Stopped(Failure::new(Exit::Software, what, remedy)));
+        }
+        self.memory
+            .brake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .undecodable(reason)
+            .map_err(Halt::Stopped)?;
+        warn!(%topic, event = %id, schema_id = %event.schema_id, reason, "event put into the dead letters");
+        let letter = DeadLetter {
+            key: id,
+            event_id: &event.event_id,
+            schema_id: &event.schema_id,
+            payload: &event.payload,
+            reason,
+        };
+        let index = chunk.begin(id);
+        chunk.dead_letters += 1;
+        chunk.push(letter.record(&self.context.dead_letters_topic, &self.context.identity.org, topic), Some(index));
+        Ok(())
+    }
+
+    async fn latest_restarted(
+        &mut self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        out: &mpsc::Sender<Prepared>,
+    ) -> Result<(), Halt> {
+        let detail = "a start at the tip ended before its first position was known and was begun anew; \
+                      events published in between were not delivered";
+        let ends = |time| GapEnd { replay_id: None, time: Some(time) };
+        let gap = OpenGap::of_range(GapCause::LatestRestarted, ends(from), ends(to), detail.to_owned());
+        let mut chunk = Chunk::default();
+        self.open(&gap, None, &mut chunk);
+        self.hand_on(chunk, None, out).await
+    }
+
+    async fn hand_on(&self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
+        let kib = u32::try_from(chunk.bytes / 1024).unwrap_or(u32::MAX).clamp(1, self.budget_kib);
+        let permit = self.budget.clone().acquire_many_owned(kib).await.ok();
+        let prepared = Prepared {
+            records: chunk.records,
+            origins: chunk.origins,
+            events: chunk.events,
+            position: self.position.clone(),
+            bytes: chunk.bytes,
+            gaps: chunk.gaps,
+            dead_letters: chunk.dead_letters,
+            committed_at: chunk.committed_at,
+            _room: Room { _events: events, _records: permit },
+        };
+        out.send(prepared).await.map_err(|_| Halt::Finished)
+    }
+}
+
+/// Why the station stops in the middle of a batch.
+enum Halt {
+    Finished,
+    Stopped(Failure),
+}
+
+/// What has been written since the last hand-over.
+#[derive(Default)]
+struct Chunk {
+    records: Vec<OutputRecord>,
+    origins: Vec<Option<u32>>,
+    events: Vec<EventKey>,
+    bytes: usize,
+    gaps: u64,
+    dead_letters: u64,
+    committed_at: Option<DateTime<Utc>>,
+}
+
+impl Chunk {
+    fn begin(&mut self, key: &EventKey) -> u32 {
+        self.events.push(key.clone());
+        u32::try_from(self.events.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn push(&mut self, record: OutputRecord, origin: Option<u32>) {
+        self.bytes += record.key.len() + record.value.as_ref().map_or(0, bytes::Bytes::len);
+        self.records.push(record);
+        self.origins.push(origin);
+    }
+}

@@ -1,0 +1,137 @@
+//! The gap ledger `<prefix>.gaps`: every place at which the copy in Kafka may lack
+//! something, opened in the same transaction as the data around it.
+//!
+//! An entry is keyed by its id and the topic is compacted, so the newest state of each
+//! gap is what a reader finds. Entries are never deleted: how a hole was healed is part of the proof.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::identity::{OrgId, ReplayId, TopicName};
+use crate::kafka::OutputRecord;
+use crate::position::EventKey;
+
+/// Why something may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// Salesforce could not make the change event of these records and said so.
+    GapEvent,
+    /// One transaction changed more than the bus carries: any record of the entity may have changed.
+    Overflow,
+    /// A field's type was converted with loss: any record of the entity may have changed.
+    Wildcard,
+    /// An event of the reserved type SNAPSHOT.
+    Snapshot,
+    /// A change type that this version does not know.
+    UnknownChangeType,
+    /// The stored position is older than Salesforce keeps events.
+    Expired,
+    /// The organisation has moved, and its event bus began anew.
+    Moved,
+    /// Salesforce refused the stored position for a reason it does not tell.
+    Refused,
+    /// A start at the tip ended before a position was known; what was published meanwhile was not delivered.
+    LatestRestarted,
+    /// A start at the tip was resumed inside what may be a group of events with one replay id.
+    Unanchored,
+    /// An operator moved or removed the position.
+    PositionMoved,
+}
+
+/// One end of a gap.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct GapEnd {
+    /// The replay id, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_id: Option<ReplayId>,
+    /// Salesforce's time, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// A gap that has just been found.
+#[derive(Debug, Clone)]
+pub struct OpenGap {
+    /// The id: that of the event, so that a repeated delivery writes the same entry, or a new one for a range.
+    pub id: String,
+    /// Why.
+    pub cause: GapCause,
+    /// The object, where only one is concerned.
+    pub entity: Option<String>,
+    /// The records, where they are known by name.
+    pub records: Vec<String>,
+    /// The last position or time that is surely covered.
+    pub from: GapEnd,
+    /// The first that is covered again.
+    pub to: GapEnd,
+    /// The facts in a sentence, for the operator.
+    pub detail: String,
+    /// The event that told, if one did, with its `source` object.
+    pub event: Option<EventKey>,
+    /// The `source` object of that event.
+    pub source: Option<Value>,
+}
+
+impl OpenGap {
+    /// A gap told by an event.
+    pub fn of_event(key: &EventKey, cause: GapCause, entity: &str, records: Vec<String>, detail: String) -> Self {
+        Self {
+            id: format!("event-{}-{}", key.replay_id(), key.event_id()),
+            cause,
+            entity: Some(entity.to_owned()),
+            records,
+            from: GapEnd::default(),
+            to: GapEnd { replay_id: Some(key.replay_id().clone()), time: None },
+            detail,
+            event: Some(key.clone()),
+            source: None,
+        }
+    }
+
+    /// A gap between two positions or times.
+    pub fn of_range(cause: GapCause, from: GapEnd, to: GapEnd, detail: String) -> Self {
+        let id = format!("range-{}", Uuid::new_v4());
+        Self { id, cause, entity: None, records: Vec::new(), from, to, detail, event: None, source: None }
+    }
+
+    /// The ledger's record.
+    pub fn record(&self, ledger_topic: &Arc<str>, org: &OrgId, topic: &TopicName, run_id: &str) -> OutputRecord {
+        let value = serde_json::json!({
+            "v": 1,
+            "id": self.id,
+            "state": "open",
+            "cause": self.cause,
+            "org": org,
+            "topic": topic,
+            "entity": self.entity,
+            "records": self.records,
+            "from": self.from,
+            "to": self.to,
+            "detail": self.detail,
+            "source": self.source,
+            "opened_at": Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            "opened_by": run_id,
+        });
+        let mut headers = vec![
+            ("casewire", Bytes::from_static(b"1")),
+            ("content-type", Bytes::from_static(b"application/json")),
+            ("org", Bytes::copy_from_slice(org.as_str().as_bytes())),
+        ];
+        if let Some(event) = &self.event {
+            headers.push(("replay_id", Bytes::from(event.replay_id().to_string())));
+            headers.push(("event_id", Bytes::copy_from_slice(event.event_id().as_bytes())));
+        }
+        OutputRecord {
+            topic: ledger_topic.clone(),
+            key: Bytes::from(self.id.clone().into_bytes()),
+            value: Some(Bytes::from(value.to_string().into_bytes())),
+            headers,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! All streams of one process, from start to orderly end.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config::{Config, Start};
+use crate::failure::{Exit, Failure};
+use crate::identity::OrgId;
+use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
+use crate::pipeline::claims::EntityClaims;
+use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, position_time};
+use crate::pipeline::schemas::SchemaCache;
+use crate::pipeline::settings;
+use crate::pipeline::stream::Stream;
+use crate::salesforce::pubsub::PubSub;
+use crate::status::{Allowance, Board, Metrics, StreamBoard};
+
+/// How often the allowances are asked for; Salesforce's figures are that old anyway.
+const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Retention in days, times the events of a day: what a start from EARLIEST may have delivered at most.
+const RETENTION_DAYS: u64 = 3;
+
+/// Everything a running process consists of, before it runs.
+pub struct Process {
+    config: Config,
+    pubsub: PubSub,
+    kafka: KafkaSettings,
+    board: Board,
+    metrics: Metrics,
+}
+
+impl Process {
+    /// Checks all that can be checked without a connection.
+    ///
+    /// # Errors
+    /// When a key, a certificate or a property cannot be used.
+    pub fn new(config: Config) -> Result<Self, Failure> {
+        let board = Board::new();
+        Ok(Self {
+            pubsub: settings::salesforce(&config)?,
+            kafka: settings::kafka(&config.kafka)?,
+            metrics: Metrics::new(board.clone()),
+            board,
+            config,
+        })
+    }
+
+    /// The status board.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs all streams until `stop`, then ends them in order: no more is asked for, what came
+    /// is committed, the producers are closed.
+    ///
+    /// # Errors
+    /// A failure that does not mend itself before anything is anchored, or an end that takes too long.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+        let boards: Vec<StreamBoard> =
+            self.config.streams.iter().map(|stream| self.board.stream(stream.topic.clone())).collect();
+        let ended = CancellationToken::new();
+        let _guard = ended.clone().drop_guard();
+        let running = self.carry(boards, stop.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            outcome = &mut running => return outcome,
+            () = stop.cancelled() => {}
+        }
+        self.board.set_stopping();
+        info!("stopping: committing what was received");
+        match tokio::time::timeout(self.config.shutdown_timeout, running).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::new(
+                Exit::Temporary,
+                format!("The orderly end took longer than {:?}", self.config.shutdown_timeout),
+                "nothing is lost: the next start goes on from the last committed position",
+            )),
+        }
+    }
+
+    async fn carry(&self, boards: Vec<StreamBoard>, stop: CancellationToken) -> Result<(), Failure> {
+        self.show_stored_positions(&boards).await;
+        let org = self.sign_in(&boards, &stop).await?;
+        let Some(org) = org else { return Ok(()) };
+        let topics = self.config.streams.iter().map(|stream| &stream.topic);
+        let claims = EntityClaims::of(topics);
+        let anchored = Arc::new(AtomicBool::new(false));
+        let schemas = SchemaCache::new(self.pubsub.clone());
+        let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
+        let all = stop.child_token();
+        let mut tasks = JoinSet::new();
+        for (stream, board) in self.config.streams.iter().zip(boards) {
+            let identity = StreamIdentity {
+                prefix: self.kafka.topic_prefix.clone(),
+                org: org.clone(),
+                topic: stream.topic.clone(),
+            };
+            let prefix = &self.kafka.topic_prefix;
+            let context = StreamContext {
+                stream: stream.clone(),
+                identity,
+                run: run.clone(),
+                board,
+                metrics: self.metrics.clone(),
+                claims: claims.clone(),
+                batch: self.config.batch,
+                ledger_topic: ledger_topic(prefix).into(),
+                dead_letters_topic: dead_letters_topic(prefix).into(),
+                anchored: anchored.clone(),
+            };
+            let stream = Stream {
+                context: Arc::new(context),
+                kafka: self.kafka.clone(),
+                takeover_after: self.config.kafka.takeover_after,
+                pubsub: self.pubsub.clone(),
+                schemas: schemas.clone(),
+                buffer: self.config.buffer,
+                silence_limit: self.config.salesforce.pubsub.silence_limit,
+            };
+            tasks.spawn(stream.run(all.clone()));
+        }
+        let watched = self.watch_allowances(&all);
+        tokio::pin!(watched);
+        loop {
+            let joined = tokio::select! {
+                joined = tasks.join_next() => joined,
+                () = &mut watched, if !all.is_cancelled() => continue,
+            };
+            match joined {
+                None => return Ok(()),
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(failure))) => {
+                    all.cancel();
+                    while tasks.join_next().await.is_some() {}
+                    return Err(failure);
+                }
+                Some(Err(error)) => {
+                    all.cancel();
+                    while tasks.join_next().await.is_some() {}
+                    let what = format!("A stream ended unexpectedly: {error}");
+                    return Err(Failure::new(Exit::Software, what, "please report it with the log"));
+                }
+            }
+        }
+    }
+
+    /// Signs in once for all. `None` when the end was asked for meanwhile.
+    ///
+    /// If the streams ran before, a hopeless answer does not end the process: their countdown is
+    /// on the board, and an operator who mends it should not have to restart anything.
+    async fn sign_in(&self, boards: &[StreamBoard], stop: &CancellationToken) -> Result<Option<OrgId>, Failure> {
+        const AGAIN: Duration = Duration::from_secs(300);
+        loop {
+            for board in boards {
+                board.starting("signing in");
+            }
+            let token = tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                token = self.pubsub.session().token() => token,
+            };
+            let failure = match token {
+                Ok(token) => {
+                    self.board.set_org(token.org_id());
+                    self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
+                    info!(org = %token.org_id(), instance_url = token.instance_origin(), "signed in");
+                    return Ok(Some(token.org_id().clone()));
+                }
+                Err(error) => error.failure(),
+            };
+            let ran_before = boards.iter().any(|board| board.status().is_some_and(|status| status.position_time.is_some()));
+            if !ran_before {
+                return Err(failure);
+            }
+            warn!(error = failure.what, remedy = failure.remedy, "signing in failed; trying again in five minutes");
+            for board in boards {
+                board.stopped(&failure);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// The countdown to data loss runs from the start of the process, not from the first success: if a
+    /// checkpoint can be read before signing in, its age is on the board at once.
+    async fn show_stored_positions(&self, boards: &[StreamBoard]) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let look = async {
+            for (stream, board) in self.config.streams.iter().zip(boards) {
+                let prefix = &self.kafka.topic_prefix;
+                let orgs = checkpoints_of_topic(&self.kafka, prefix, &stream.topic).await?;
+                let wanted = self.config.salesforce.org_id.as_ref();
+                let [org] = orgs.iter().filter(|org| wanted.is_none_or(|wanted| wanted == *org)).collect::<Vec<_>>()[..]
+                else {
+                    continue;
+                };
+                let identity =
+                    StreamIdentity { prefix: prefix.clone(), org: org.clone(), topic: stream.topic.clone() };
+                if let Some(stored) = read_checkpoint(&self.kafka, &identity).await? {
+                    let time = position_time(&stored.checkpoint.position);
+                    board.update(|status| status.position_time = time);
+                }
+            }
+            Ok::<(), crate::kafka::KafkaError>(())
+        };
+        match tokio::time::timeout(PATIENCE, look).await {
+            Ok(Ok(())) => self.board.set_kafka(Ok(())),
+            Ok(Err(error)) => self.board.set_kafka(Err(error.to_string())),
+            Err(_) => self.board.set_kafka(Err("the broker did not answer within 10 s".to_owned())),
+        }
+    }
+
+    /// Asks for the allowances now and then; warns when a start from EARLIEST does not fit.
+    async fn watch_allowances(&self, stop: &CancellationToken) {
+        let mut first = true;
+        loop {
+            match self.pubsub.session().limits().await {
+                Ok(limits) => {
+                    let delivered = limits.delivered_events.and_then(allowance);
+                    self.board.set_allowances(delivered, limits.api_requests.and_then(allowance));
+                    self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
+                    if let Some(delivered) = delivered.filter(|_| first) {
+                        self.warn_of_earliest(delivered);
+                    }
+                    first = false;
+                }
+                // The figures are a comfort, not a condition: what they warn of is handled where it happens.
+                Err(error) => debug!(%error, "the allowances cannot be had"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(ALLOWANCE_INTERVAL) => {}
+            }
+        }
+    }
+
+    fn warn_of_earliest(&self, delivered: Allowance) {
+        let used = delivered.maximum.saturating_sub(delivered.remaining);
+        // Nobody tells how many events are retained. What was delivered to all subscribers in a
+        // day bounds what was published in one, if somebody subscribed to it all.
+        let expected = used.saturating_mul(RETENTION_DAYS);
+        for (stream, status) in self.config.streams.iter().zip(self.board.snapshot().streams) {
+            if stream.start == Start::Earliest && !status.checkpoint_committed && expected > delivered.remaining {
+                warn!(
+                    topic = %stream.topic,
+                    left = delivered.remaining,
+                    maximum = delivered.maximum,
+                    expected,
+                    "a start from earliest may not fit into the delivered events that are left today"
+                );
+            }
+        }
+    }
+}
+
+fn allowance(allowance: crate::salesforce::rest::Allowance) -> Option<Allowance> {
+    let maximum = u64::try_from(allowance.max).ok()?;
+    Some(Allowance { maximum, remaining: u64::try_from(allowance.remaining).unwrap_or(0) })
+}

@@ -1,0 +1,238 @@
+//! The run loop of a stream: the one writer of its topics.
+//!
+//! Why nothing is lost and nothing stands twice:
+//!
+//! - Records and the position after them are committed in one transaction, so after any
+//!   crash the stored position is exactly the end of what a `read_committed` consumer sees.
+//! - The position on the board moves only on a [`Committed`] receipt, which only `kafka/` can make.
+//! - Whatever goes wrong in a transaction, the producer and everything in memory are dropped
+//!   and the stream starts again from the stored position. There is no second way of recovery.
+//! - A transaction begins when all its records stand rendered in memory; inside one, nothing but Kafka is called.
+//!
+//! Transactions grow by themselves: while one commits, the next batches gather. When it is quiet
+//! a transaction holds one event and leaves at once; when behind it holds `max_records`.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
+use crate::pipeline::context::{StreamContext, following};
+use crate::pipeline::decode::{DecodeMemory, Prepared};
+use crate::position::{EventKey, Position};
+
+/// A keepalive's position is committed at most this often …
+const KEEPALIVE_COMMIT: Duration = Duration::from_secs(60);
+
+/// … and a position at least this often, changed or not: a standby takes silence for death.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(110);
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub enum LoopEnd {
+    /// Nothing more came; all that came is committed.
+    Drained,
+    /// A transaction failed; see the module's head.
+    Kafka(KafkaError),
+    /// Kafka refused a record for its size; the event becomes a dead letter at the next attempt.
+    Oversize(EventKey),
+}
+
+/// The loop of one attempt.
+pub struct RunLoop {
+    context: Arc<StreamContext>,
+    memory: Arc<DecodeMemory>,
+    writer: TransactionalWriter,
+    /// What was committed last; its position and counters are carried on.
+    checkpoint: Checkpoint,
+    /// A position without records that has not been committed.
+    idle: Option<Position>,
+    last_commit: Instant,
+    /// Where the organisation is reached: part of the position once a message has proved it.
+    instance_url: String,
+}
+
+/// Batches that will be one transaction.
+#[derive(Default)]
+struct Transaction {
+    batches: Vec<Prepared>,
+    records: usize,
+    bytes: usize,
+}
+
+impl Transaction {
+    fn push(&mut self, prepared: Prepared) {
+        self.records += prepared.records.len();
+        self.bytes += prepared.bytes;
+        self.batches.push(prepared);
+    }
+
+    /// The event whose record stands at `index` of the transaction.
+    fn event_of(&self, index: usize) -> Option<EventKey> {
+        let mut index = index;
+        for batch in &self.batches {
+            match batch.origins.get(index) {
+                Some(origin) => return batch.events.get(usize::try_from((*origin)?).ok()?).cloned(),
+                None => index -= batch.origins.len(),
+            }
+        }
+        None
+    }
+}
+
+impl RunLoop {
+    /// A loop over a writer whose position has been announced.
+    pub fn new(
+        context: Arc<StreamContext>,
+        memory: Arc<DecodeMemory>,
+        writer: TransactionalWriter,
+        checkpoint: Checkpoint,
+        instance_url: String,
+    ) -> Self {
+        Self { context, memory, writer, checkpoint, idle: None, last_commit: Instant::now(), instance_url }
+    }
+
+    /// Commits what comes until nothing more can come.
+    pub async fn run(&mut self, prepared: &mut mpsc::Receiver<Prepared>) -> LoopEnd {
+        let mut left_over = None;
+        loop {
+            let first = match left_over.take() {
+                Some(batch) => Some(batch),
+                None => tokio::select! {
+                    batch = prepared.recv() => batch,
+                    () = sleep_until(self.next_idle_commit()) => match self.commit_idle().await {
+                        Ok(()) => continue,
+                        Err(error) => return LoopEnd::Kafka(error),
+                    },
+                },
+            };
+            let Some(first) = first else { break };
+            let (transaction, surplus) = self.gather(first, prepared).await;
+            left_over = surplus;
+            if transaction.records == 0 {
+                let anchors = !self.checkpoint.position.is_anchored();
+                self.idle = transaction.batches.last().map(|batch| batch.position.clone());
+                // The first position of a stream is worth a transaction of its own.
+                if anchors && let Err(error) = self.commit_idle().await {
+                    return LoopEnd::Kafka(error);
+                }
+                continue;
+            }
+            if let Err(end) = self.commit(transaction).await {
+                return end;
+            }
+        }
+        match self.commit_idle_if_any().await {
+            Ok(()) => LoopEnd::Drained,
+            Err(error) => LoopEnd::Kafka(error),
+        }
+    }
+
+    /// Takes what has come already, and what comes within `max_age` while there is room.
+    /// A batch that does not fit is given back: its records may not be split from its position.
+    async fn gather(
+        &self,
+        first: Prepared,
+        prepared: &mut mpsc::Receiver<Prepared>,
+    ) -> (Transaction, Option<Prepared>) {
+        let limits = self.context.batch;
+        let mut transaction = Transaction::default();
+        transaction.push(first);
+        let deadline = Instant::now() + limits.max_age;
+        while transaction.records < limits.max_records && transaction.bytes < limits.max_bytes {
+            let next = match prepared.try_recv() {
+                Ok(batch) => Some(batch),
+                Err(_) if transaction.records == 0 || limits.max_age.is_zero() => None,
+                Err(_) => tokio::select! {
+                    batch = prepared.recv() => batch,
+                    () = sleep_until(deadline) => None,
+                },
+            };
+            let Some(batch) = next else { break };
+            let fits = transaction.records + batch.records.len() <= limits.max_records
+                && transaction.bytes + batch.bytes <= limits.max_bytes;
+            if !fits && transaction.records > 0 {
+                return (transaction, Some(batch));
+            }
+            transaction.push(batch);
+        }
+        (transaction, None)
+    }
+
+    async fn commit(&mut self, mut transaction: Transaction) -> Result<(), LoopEnd> {
+        let Some(last) = transaction.batches.last() else { return Ok(()) };
+        let position = last.position.clone();
+        let records: Vec<_> = transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
+        let events: usize = transaction.batches.iter().map(|batch| batch.events.len()).sum();
+        let mut checkpoint = following(&self.checkpoint, position, u64::try_from(events).unwrap_or(u64::MAX));
+        checkpoint.instance_url = Some(self.instance_url.clone());
+        self.idle = None;
+        match self.writer.commit(records, checkpoint).await {
+            Ok(committed) => {
+                self.note(&committed, Some(&transaction));
+                self.checkpoint = committed.checkpoint().clone();
+                Ok(())
+            }
+            Err(error) => match error.verdict() {
+                Verdict::SplitRecord(index) => match transaction.event_of(index) {
+                    Some(event) if !self.is_letter(&event) => {
+                        let mut oversize = self.memory.oversize.lock().unwrap_or_else(PoisonError::into_inner);
+                        oversize.insert(event.clone());
+                        Err(LoopEnd::Oversize(event))
+                    }
+                    _ => Err(LoopEnd::Kafka(error)),
+                },
+                _ => Err(LoopEnd::Kafka(error)),
+            },
+        }
+    }
+
+    /// Whether what was too large is already the dead letter of an event that was too large.
+    fn is_letter(&self, event: &EventKey) -> bool {
+        self.memory.oversize.lock().unwrap_or_else(PoisonError::into_inner).contains(event)
+    }
+
+    fn next_idle_commit(&self) -> Instant {
+        let after = if self.idle.is_some() { KEEPALIVE_COMMIT } else { SIGN_OF_LIFE };
+        self.last_commit + after
+    }
+
+    /// Commits the newest position without records, or the last one again as a sign of life.
+    async fn commit_idle(&mut self) -> Result<(), KafkaError> {
+        let position = self.idle.take().unwrap_or_else(|| self.checkpoint.position.clone());
+        debug!(topic = %self.context.identity.topic, "committing a position without records");
+        let committed = self.writer.commit(Vec::new(), following(&self.checkpoint, position, 0)).await?;
+        self.note(&committed, None);
+        self.checkpoint = committed.checkpoint().clone();
+        Ok(())
+    }
+
+    async fn commit_idle_if_any(&mut self) -> Result<(), KafkaError> {
+        if self.idle.is_some() { self.commit_idle().await } else { Ok(()) }
+    }
+
+    fn note(&mut self, committed: &Committed, transaction: Option<&Transaction>) {
+        self.last_commit = Instant::now();
+        self.context.note_committed(committed);
+        self.context.metrics.transaction(self.context.identity.topic.as_str(), committed.duration());
+        let Some(transaction) = transaction else { return };
+        self.context.board.update(|status| {
+            status.records_committed += u64::try_from(transaction.records).unwrap_or(u64::MAX);
+            for batch in &transaction.batches {
+                status.gaps_opened += batch.gaps;
+                status.dead_letters += batch.dead_letters;
+                if batch.committed_at.is_some() {
+                    status.last_event_committed_at = batch.committed_at;
+                }
+            }
+        });
+    }
+
+    /// The writer, for what the supervisor has to commit after the loop.
+    pub fn into_parts(self) -> (TransactionalWriter, Checkpoint) {
+        (self.writer, self.checkpoint)
+    }
+}

@@ -1,0 +1,73 @@
+//! What each room needs, out of the one configuration.
+
+use std::time::Duration;
+
+use crate::config::{Config, Grant as GrantConfig, KafkaConfig};
+use crate::failure::{Exit, Failure};
+use crate::kafka::{KafkaSettings, TopicDefaults, check_properties};
+use crate::salesforce::grant::Grant;
+use crate::salesforce::pubsub::{PubSub, PubSubSettings};
+use crate::salesforce::session::{Session, SessionSettings};
+
+/// The session and the channel of a configuration. Nothing is called yet.
+///
+/// # Errors
+/// When the key, the certificate or a certificate authority cannot be used.
+pub fn salesforce(config: &Config) -> Result<PubSub, Failure> {
+    let salesforce = &config.salesforce;
+    let grant = match &salesforce.grant {
+        GrantConfig::JwtBearer { username, client_id, private_key, certificate } => Grant::JwtBearer {
+            username: username.clone(),
+            client_id: client_id.clone(),
+            private_key: private_key.clone(),
+            certificate: certificate.clone(),
+        },
+        GrantConfig::ClientCredentials { client_id, client_secret } => {
+            Grant::ClientCredentials { client_id: client_id.clone(), client_secret: client_secret.clone() }
+        }
+    };
+    let session = SessionSettings {
+        org_id: salesforce.org_id.clone(),
+        api_version: salesforce.api_version.clone(),
+        extra_ca: salesforce.certificate_authority.clone(),
+        maximum_age: salesforce.token_maximum_age,
+        ..SessionSettings::new(salesforce.login_url.clone(), grant)
+    };
+    let session = Session::new(session).map_err(|error| error.failure())?;
+    let pubsub = &salesforce.pubsub;
+    let channel = PubSubSettings {
+        extra_ca: pubsub.certificate_authority.clone(),
+        ping_interval: pubsub.ping_interval,
+        ping_timeout: pubsub.ping_timeout,
+        connect_timeout: pubsub.connect_timeout,
+        call_timeout: pubsub.call_timeout,
+        ..PubSubSettings::new(pubsub.endpoint.clone())
+    };
+    PubSub::new(channel, session).map_err(|error| error.failure())
+}
+
+/// Kafka's part.
+///
+/// # Errors
+/// When a property is set that would break the guarantee; each is named.
+pub fn kafka(config: &KafkaConfig) -> Result<KafkaSettings, Failure> {
+    let refused = check_properties(&config.properties);
+    if !refused.is_empty() {
+        let what = format!("[kafka.properties] sets what casewire must set itself: {}", refused.join("; "));
+        return Err(Failure::new(Exit::Configuration, what, "remove these properties"));
+    }
+    let number = |number: u64| i32::try_from(number).ok().filter(|number| *number > 0).unwrap_or(-1);
+    Ok(KafkaSettings {
+        brokers: config.brokers.clone(),
+        topic_prefix: config.topic_prefix.clone(),
+        properties: config.properties.clone(),
+        transaction_timeout: config.transaction_timeout,
+        call_timeout: config.call_timeout.max(Duration::from_secs(1)),
+        topics: TopicDefaults {
+            create: config.create_topics,
+            check: config.check_topics,
+            partitions: number(config.partitions),
+            replication: number(config.replication_factor),
+        },
+    })
+}

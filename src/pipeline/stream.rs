@@ -1,0 +1,256 @@
+//! One stream: attempt after attempt, until it is told to end.
+//!
+//! What ends an attempt decides what comes next, and there are only four answers: begin again at
+//! once, begin again after a while, wait as a standby, or wait for an operator. Whichever it is,
+//! the next attempt goes the whole way from the fence on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::BufferConfig;
+use crate::failure::Failure;
+use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, read_checkpoint, who_fenced};
+use crate::pipeline::attempt::{Attempt, AttemptEnd};
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::decode::DecodeMemory;
+use crate::pipeline::schemas::SchemaCache;
+use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::verdict::Verdict as CallVerdict;
+use crate::status::{LastError, StreamState};
+
+/// A stopped stream is tried again this often: most remedies are clicks in Setup that nobody reports back.
+const STOPPED_RETRY: Duration = Duration::from_secs(300);
+
+/// How often a standby looks for life.
+const STANDBY_LOOK: Duration = Duration::from_secs(10);
+
+/// An attempt that lasted this long has worked; the waits begin small again.
+const WORKED: Duration = Duration::from_secs(60);
+
+/// A stream of the process.
+pub struct Stream {
+    /// What all parts know.
+    pub context: Arc<StreamContext>,
+    /// Kafka.
+    pub kafka: KafkaSettings,
+    /// After how much silence of another writer this one takes over.
+    pub takeover_after: Duration,
+    /// Salesforce.
+    pub pubsub: PubSub,
+    /// The schemas.
+    pub schemas: SchemaCache,
+    /// The room between the two sides.
+    pub buffer: BufferConfig,
+    /// How long a silent call is believed.
+    pub silence_limit: Duration,
+}
+
+impl Stream {
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// A failure that does not mend itself while no stream of the process has a position yet:
+    /// then there is nothing to keep alive, and whoever set it up is watching.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+        let memory = Arc::new(DecodeMemory::default());
+        let mut backoff = Backoff::new(BackoffLimits::default());
+        let mut stalled_since: Option<DateTime<Utc>> = None;
+        let mut generation = 0;
+        while !stop.is_cancelled() {
+            generation += 1;
+            let began = Instant::now();
+            let end = self.attempt(generation, memory.clone(), &stop).await;
+            if began.elapsed() >= WORKED {
+                backoff.reset();
+                stalled_since = None;
+            }
+            let failure = match end {
+                AttemptEnd::Finished => break,
+                AttemptEnd::GoOn => continue,
+                AttemptEnd::Stopped(failure) => failure,
+                AttemptEnd::Kafka(error) => {
+                    let shown = self.show(&error, &mut stalled_since);
+                    match error.verdict() {
+                        Verdict::Stop(failure) => failure,
+                        Verdict::DecideFenced => {
+                            self.fenced(&stop).await;
+                            continue;
+                        }
+                        Verdict::Rebuild | Verdict::SplitRecord(_) => {
+                            self.recover(shown, backoff.next_wait(), &stop).await;
+                            continue;
+                        }
+                    }
+                }
+            };
+            error!(topic = %self.context.identity.topic, error = failure.what, remedy = failure.remedy, "stream stopped");
+            self.context.board.stopped(&failure);
+            if !self.context.anchored.load(Ordering::Relaxed) {
+                return Err(failure);
+            }
+            pause(STOPPED_RETRY, &stop).await;
+        }
+        Ok(())
+    }
+
+    async fn attempt(&self, generation: u64, memory: Arc<DecodeMemory>, stop: &CancellationToken) -> AttemptEnd {
+        let board = &self.context.board;
+        board.starting("signing in");
+        let session = self.pubsub.session();
+        let token = tokio::select! {
+            () = stop.cancelled() => return AttemptEnd::Finished,
+            token = session.token() => token,
+        };
+        let token = match token {
+            Ok(token) => token,
+            Err(error) => return AttemptEnd::Stopped(error.failure()),
+        };
+        board.board().set_salesforce_now(session.salesforce_now());
+        board.starting("asking salesforce for the topic");
+        let asked = tokio::select! {
+            () = stop.cancelled() => return AttemptEnd::Finished,
+            asked = self.check_topic() => asked,
+        };
+        if let Err(failure) = asked {
+            return AttemptEnd::Stopped(failure);
+        }
+        let attempt = Attempt {
+            context: self.context.clone(),
+            kafka: self.kafka.clone(),
+            pubsub: self.pubsub.clone(),
+            schemas: self.schemas.clone(),
+            memory,
+            buffer: self.buffer,
+            generation,
+            instance_url: token.instance_origin(),
+            silence_limit: self.silence_limit,
+            stop: stop.clone(),
+        };
+        attempt.run().await
+    }
+
+    /// A topic that is not there or may not be read is found out before anything is fenced.
+    /// Whatever else goes wrong here is left to the subscription, which knows how to wait.
+    async fn check_topic(&self) -> Result<(), Failure> {
+        let topic = &self.context.identity.topic;
+        match self.pubsub.topic(topic).await {
+            Ok(info) if info.can_subscribe => Ok(()),
+            Ok(_) => Err(Failure::new(
+                crate::failure::Exit::NoPermission,
+                format!("The signed-in user may not subscribe to {topic}"),
+                "Setup > Permission Sets > the integration user's set > Object Settings: grant \"View All Records\" on the \
+                 object (\"View All Data\" for a channel of all entities); a change takes up to ten minutes",
+            )),
+            Err(error) => match error.verdict() {
+                CallVerdict::Stop(failure) => Err(failure),
+                _ => {
+                    warn!(%topic, %error, "the topic cannot be asked for yet");
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Shows what went wrong at Kafka; returns it in words.
+    fn show(&self, error: &KafkaError, stalled_since: &mut Option<DateTime<Utc>>) -> String {
+        let what = error.to_string();
+        let board = &self.context.board;
+        warn!(topic = %self.context.identity.topic, error = what, "the producer is given up");
+        board.error(what.clone(), "");
+        board.board().set_kafka(Err(what.clone()));
+        if let KafkaError::Stalled { call, .. } = error {
+            let since = *stalled_since.get_or_insert_with(Utc::now);
+            board.set_state(StreamState::Stalled { call: (*call).to_string(), since });
+        }
+        what
+    }
+
+    /// Waits before the next attempt.
+    async fn recover(&self, what: String, wait: Duration, stop: &CancellationToken) {
+        let board = &self.context.board;
+        let stalled = board.status().is_some_and(|status| matches!(status.state, StreamState::Stalled { .. }));
+        if !stalled {
+            let next_attempt_at = Utc::now() + TimeDelta::from_std(wait).unwrap_or_default();
+            board.set_state(StreamState::Recovering { what, next_attempt_at });
+        }
+        pause(wait, stop).await;
+    }
+
+    /// Another instance fenced this one, or the broker ended a transaction of ours that took too long;
+    /// the checkpoint's writer tells which.
+    async fn fenced(&self, stop: &CancellationToken) {
+        let topic = &self.context.identity.topic;
+        let mut backoff = Backoff::new(BackoffLimits::default());
+        let other = loop {
+            match who_fenced(&self.kafka, &self.context.identity, &self.context.run).await {
+                Ok(FencedBy::OwnTimeout) => {
+                    info!(%topic, "the broker ended a transaction that took too long; going on");
+                    return;
+                }
+                Ok(FencedBy::Other { writer, .. }) => break writer,
+                Err(error) => self.recover(error.to_string(), backoff.next_wait(), stop).await,
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        };
+        let since = Utc::now();
+        let by = format!("{} (run {})", other.host, other.run_id);
+        warn!(%topic, by, "another instance has taken the stream over; standing by");
+        let what = format!("{by} has taken this stream over");
+        let remedy = "two instances have the same topic prefix, organisation and topic: this one stands by and takes over \
+                      when the other falls silent; if that is not meant, give them different topic prefixes";
+        self.context.board.update(|status| {
+            status.fenced += 1;
+            status.state = StreamState::Standby { by: by.clone(), since };
+            status.last_error = Some(LastError { at: since, what, remedy: remedy.to_owned() });
+        });
+        self.stand_by(stop).await;
+    }
+
+    /// Returns when the other writer has committed nothing for long enough. Measured by our own clock
+    /// from the last change seen, so that no two clocks have to agree.
+    async fn stand_by(&self, stop: &CancellationToken) {
+        let topic = &self.context.identity.topic;
+        let mut last_seen = None;
+        let mut last_change = Instant::now();
+        while !stop.is_cancelled() {
+            match read_checkpoint(&self.kafka, &self.context.identity).await {
+                Ok(stored) => {
+                    let seen = stored.as_ref().map(|stored| stored.offset);
+                    if seen != last_seen {
+                        last_seen = seen;
+                        last_change = Instant::now();
+                    }
+                    if let Some(stored) = stored {
+                        self.context.show_position(&stored.checkpoint.position);
+                    }
+                }
+                // Who cannot be seen is not dead: the clock begins anew.
+                Err(error) => {
+                    warn!(%topic, %error, "the other instance's checkpoint cannot be read");
+                    last_change = Instant::now();
+                }
+            }
+            if last_change.elapsed() >= self.takeover_after {
+                info!(%topic, "the other instance is silent; taking over");
+                return;
+            }
+            pause(STANDBY_LOOK, stop).await;
+        }
+    }
+}
+
+async fn pause(wait: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+}

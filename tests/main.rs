@@ -1,0 +1,9 @@
+//! The integration tests, one binary for all of them: linking librdkafka once is enough.
+
+mod suite {
+    mod architecture;
+    mod deployment;
+    mod kafka;
+    mod main_job;
+    mod real_events;
+}
