@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -45,6 +46,9 @@ const BATCHES: usize = 1024;
 /// one in commit, one gathering, and as much again so that decoding never waits for a commit.
 const TRANSACTIONS_IN_MEMORY: usize = 4;
 
+/// How old the number of events in flight on the board may be.
+const IN_FLIGHT_SHOWN: Duration = Duration::from_secs(1);
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum AttemptEnd {
@@ -77,7 +81,7 @@ pub struct Attempt {
     /// Where the organisation is reached.
     pub instance_url: String,
     /// How long a silent call is believed.
-    pub silence_limit: std::time::Duration,
+    pub silence_limit: Duration,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -341,8 +345,10 @@ async fn mirror(context: Arc<StreamContext>, mut state: watch::Receiver<Subscrip
         let now = state.borrow_and_update().clone();
         let (in_flight, _) = room.used();
         context.board.update(|status| show(status, &before, &now, in_flight));
-        if state.changed().await.is_err() {
-            return context.board.update(|status| status.events_in_flight = 0);
+        // What is in flight falls without a message.
+        match tokio::time::timeout(IN_FLIGHT_SHOWN, state.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => return context.board.update(|status| status.events_in_flight = 0),
         }
     }
 }

@@ -65,6 +65,8 @@ impl StreamContext {
             self.anchored.store(true, Ordering::Relaxed);
         }
         self.board.update(|status| {
+            status.last_replay_id =
+                position.already().last().map(|key| key.replay_id().to_string()).or_else(|| resume_after.clone());
             status.resume_after = resume_after;
             status.position_time = position_time(position);
         });

@@ -95,6 +95,8 @@ pub struct StreamStatus {
     pub last_transaction_at: Option<DateTime<Utc>>,
     /// The replay id that a restart would go on after, in hexadecimal.
     pub resume_after: Option<String>,
+    /// The replay id of the newest committed event or keepalive, in hexadecimal.
+    pub last_replay_id: Option<String>,
     /// Salesforce's time of that position.
     pub position_time: Option<DateTime<Utc>>,
     /// Events received, duplicates among them.
@@ -188,6 +190,7 @@ impl StreamStatus {
             last_event_committed_at: None,
             last_transaction_at: None,
             resume_after: None,
+            last_replay_id: None,
             position_time: None,
             events_received: 0,
             duplicates_dropped: 0,
