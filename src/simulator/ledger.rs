@@ -56,13 +56,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the file for appending; without a path nothing is kept.
+    /// Begins the file anew, as the org's history does with every start; without a path nothing is kept.
     pub(crate) fn open(path: Option<&Path>) -> std::io::Result<Self> {
         let file = path.map(|path| {
             if let Some(directory) = path.parent() {
                 std::fs::create_dir_all(directory)?;
             }
-            File::options().create(true).append(true).open(path)
+            File::create(path)
         });
         Ok(Self { file: file.transpose()?.map(BufWriter::new) })
     }

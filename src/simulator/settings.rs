@@ -19,7 +19,7 @@ pub struct SimulatorConfig {
     pub org_id: String,
     /// Where keys and certificates are written, so that any client can sign in.
     pub directory: Option<PathBuf>,
-    /// The ledger file, appended to; none is kept without a path.
+    /// The ledger file, begun anew at each start; none is kept without a path.
     pub ledger: Option<PathBuf>,
     /// Who may sign in, and how.
     pub sign_in: SignIn,

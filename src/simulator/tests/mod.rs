@@ -1,7 +1,9 @@
 //! The simulator from outside: a bare gRPC client and a bare HTTP client over real
 //! sockets, and `apache-avro` as the independent reader of what it sends.
 
+mod delivery;
 mod events;
+mod faults;
 mod sign_in;
 
 use std::collections::HashMap;
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tempfile::TempDir;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -21,11 +24,18 @@ use crate::simulator::{Simulator, SimulatorConfig};
 /// Nothing that a test waits for takes this long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The pair is made once: RSA generation is slow in a debug build.
+/// A quiet org. The sign-in pair is made once for all tests: generating RSA keys takes seconds in a debug build.
 async fn config() -> SimulatorConfig {
-    let mut config = SimulatorConfig::on_free_ports();
-    let directory = std::env::temp_dir().join(format!("casewire-simulator-{}", std::process::id()));
-    config.directory = Some(directory);
+    static PAIR: OnceCell<TempDir> = OnceCell::const_new();
+    let pair = PAIR.get_or_init(async || {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config =
+            SimulatorConfig { directory: Some(directory.path().to_owned()), ..SimulatorConfig::on_free_ports() };
+        start(config).await.shutdown().await;
+        directory
+    });
+    let pair = pair.await.path().to_owned();
+    let mut config = SimulatorConfig { directory: Some(pair), ..SimulatorConfig::on_free_ports() };
     config.traffic.start_time = Some(chrono::DateTime::from_timestamp(1_771_300_000, 0).expect("in range"));
     config
 }
