@@ -230,6 +230,7 @@ pub(crate) fn class_of_client(error: &ClientError) -> Class {
                 retriable: inner.is_retriable(),
             },
         ),
+        ClientError::AdminOp(code) => class_of(*code, Flags::default()),
         ClientError::ClientConfig(..) | ClientError::ClientCreation(_) | ClientError::Nul(_) => Class::Configuration,
         other => match other.rdkafka_error_code() {
             Some(code) => class_of(code, Flags::default()),

@@ -39,7 +39,7 @@ pub struct KafkaSettings {
 pub struct TopicDefaults {
     /// Create topics that do not exist.
     pub create: bool,
-    /// Check the settings of topics that exist.
+    /// Ask for the settings of topics and check them.
     pub check: bool,
     /// Partitions of a new topic; a checkpoint topic always has one.
     pub partitions: i32,

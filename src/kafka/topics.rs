@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::kafka::connection::ConnectionContext;
-use crate::kafka::error::{Class, KafkaError, class_of, explain};
+use crate::kafka::error::{Class, Flags, KafkaError, class_of, explain};
 use crate::kafka::scan::{Reader, blocking};
 use crate::kafka::settings::{Isolation, KafkaSettings, TopicDefaults, create};
 use crate::kafka::stream::check_topic_name;
@@ -106,16 +107,18 @@ pub struct TopicReport {
     pub findings: Vec<Finding>,
 }
 
-/// Makes the topic if it is missing and may be made; checks it if it is there and is to be checked.
+/// Makes the topic if it is missing and may be made, and checks it. With [`TopicDefaults::check`] off its settings are not
+/// asked for, which some managed clusters and stand-ins do not answer; only its partitions and copies are looked at.
 ///
 /// An absent topic that may not be made is a [`KafkaError::Topic`]. Takes at most
 /// [`KafkaSettings::call_timeout`] for each of looking, making and checking.
 pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole) -> Result<TopicReport, KafkaError> {
     check_topic_name(name)?;
-    let created = match layout(settings, name).await? {
+    let present = layout(settings, name).await?;
+    let created = match present {
         Some(_) => false,
         None if settings.topics.create => {
-            create_topic(settings, name, &role.spec(&settings.topics)).await?;
+            create_topic(settings, name, role.spec(&settings.topics)).await?;
             true
         }
         None => {
@@ -126,31 +129,33 @@ pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole)
             });
         }
     };
-    let layout = appeared(settings, name).await?;
+    let layout = match present {
+        Some(layout) if layout.led => layout,
+        _ => appeared(settings, name).await?,
+    };
     let mut report = TopicReport { created, partitions: layout.partitions, ..TopicReport::default() };
-    let config = match describe(settings, name).await {
+    let described = if settings.topics.check { describe(settings, name).await } else { Ok(HashMap::new()) };
+    let config = match described {
         Ok(config) => config,
-        Err(KafkaError::Unauthorized { reason, .. }) => {
+        Err(Undescribed::Refused(reason)) => {
             report.findings.push(Finding {
                 severity: Severity::Warning,
-                what: format!("The settings of topic `{name}` may not be read: {reason}"),
+                what: format!("The settings of topic `{name}` cannot be read: {reason}"),
                 remedy: "Grant DescribeConfigs on the topic, so that settings that lose data are noticed.".to_owned(),
             });
             HashMap::new()
         }
-        Err(error) => return Err(error),
+        Err(Undescribed::Failed(error)) => return Err(error),
     };
     report.max_message_bytes = config.get("max.message.bytes").and_then(|value| value.parse().ok());
-    // One partition is what the checkpoint's order rests on, so that is looked at even when nothing else is.
-    if settings.topics.check || role == TopicRole::Checkpoints {
-        report.findings.extend(findings(name, role, &layout, &config, settings.batch_limit()));
-    }
+    // What lies open anyway is looked at even where settings may not be: a checkpoint's order rests on one partition.
+    report.findings.extend(findings(name, role, &layout, &config, settings.batch_limit()));
     Ok(report)
 }
 
-/// The largest batch that a topic takes.
-pub(crate) async fn message_limit(settings: &KafkaSettings, topic: &str) -> Result<Option<usize>, KafkaError> {
-    Ok(describe(settings, topic).await?.get("max.message.bytes").and_then(|value| value.parse().ok()))
+/// The largest batch that a topic takes, if it tells. Blocks for at most [`KafkaSettings::call_timeout`].
+pub(crate) fn message_limit(settings: &KafkaSettings, topic: &str, runtime: &Handle) -> Option<usize> {
+    describe_blocking(settings, topic, runtime).ok()?.get("max.message.bytes")?.parse().ok()
 }
 
 /// How a topic lies in the cluster.
@@ -188,64 +193,112 @@ async fn appeared(settings: &KafkaSettings, name: &str) -> Result<Layout, KafkaE
     }
 }
 
+/// Makes the client for one question to the cluster's administration. Dropping it waits for its thread, so it lives
+/// on blocking threads only.
 fn admin(settings: &KafkaSettings) -> Result<(AdminClient<ConnectionContext>, ConnectionContext), KafkaError> {
     let context = ConnectionContext::default();
     Ok((create(&settings.consumer(Isolation::ReadUncommitted), context.clone())?, context))
 }
 
-async fn create_topic(settings: &KafkaSettings, name: &str, spec: &TopicSpec) -> Result<(), KafkaError> {
+async fn create_topic(settings: &KafkaSettings, name: &str, spec: TopicSpec) -> Result<(), KafkaError> {
+    let (settings, name, runtime) = (settings.clone(), name.to_owned(), Handle::current());
+    blocking(move || create_topic_blocking(&settings, &name, &spec, &runtime)).await
+}
+
+fn create_topic_blocking(
+    settings: &KafkaSettings,
+    name: &str,
+    spec: &TopicSpec,
+    runtime: &Handle,
+) -> Result<(), KafkaError> {
     const CALL: &str = "creating a topic";
     let (admin, context) = admin(settings)?;
     let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(spec.replication));
     topic.config.extend(spec.config.iter().copied());
     let options =
         AdminOptions::new().request_timeout(Some(settings.call_timeout)).operation_timeout(Some(settings.call_timeout));
-    let results =
-        admin.create_topics([&topic], &options).await.map_err(|error| explain(CALL, &error, &context.connection))?;
+    let results = runtime
+        .block_on(admin.create_topics([&topic], &options))
+        .map_err(|error| explain(CALL, &error, &context.connection))?;
     match results.into_iter().next() {
         // Another stream of ours, or another instance, was quicker.
         None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
             tracing::info!(topic = name, partitions = spec.partitions, "created topic");
             Ok(())
         }
-        Some(Err((_, code))) => Err(match class_of(code, Default::default()) {
-            Class::Unauthorized => KafkaError::Unauthorized { call: CALL, reason: format!("{code}, topic `{name}`") },
-            Class::Again => KafkaError::Unavailable { call: CALL, reason: code.to_string() },
-            _ => KafkaError::Topic {
-                topic: name.to_owned(),
-                what: format!(
-                    "it could not be created with {} partitions and replication {}: {code}",
-                    spec.partitions, spec.replication
-                ),
-                remedy: format!("Set kafka.topics, or create it with: {}", create_command(name, spec)),
-            },
-        }),
+        Some(Err((_, code))) => Err(refused_topic(name, spec, code)),
+    }
+}
+
+fn refused_topic(name: &str, spec: &TopicSpec, code: RDKafkaErrorCode) -> KafkaError {
+    const CALL: &str = "creating a topic";
+    match class_of(code, Flags::default()) {
+        Class::Unauthorized => KafkaError::Unauthorized { call: CALL, reason: format!("{code}, topic `{name}`") },
+        Class::Again => KafkaError::Unavailable { call: CALL, reason: code.to_string() },
+        _ => KafkaError::Topic {
+            topic: name.to_owned(),
+            what: format!(
+                "it could not be created with {} partitions and replication {}: {code}",
+                spec.partitions, spec.replication
+            ),
+            remedy: format!("Correct kafka.topics, or create it with: {}", create_command(name, spec)),
+        },
     }
 }
 
 fn create_command(name: &str, spec: &TopicSpec) -> String {
     let config: String = spec.config.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
-    let replication =
-        if spec.replication > 0 { format!(" --replication-factor {}", spec.replication) } else { String::new() };
+    let replication = match spec.replication {
+        1.. => format!(" --replication-factor {}", spec.replication),
+        _ => String::new(),
+    };
     format!(
         "kafka-topics.sh --bootstrap-server BROKERS --create --topic {name} --partitions {}{replication}{config}",
         spec.partitions
     )
 }
 
-async fn describe(settings: &KafkaSettings, name: &str) -> Result<HashMap<String, String>, KafkaError> {
-    const CALL: &str = "reading a topic's settings";
-    let (admin, context) = admin(settings)?;
-    let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
-    let results = admin
-        .describe_configs([&ResourceSpecifier::Topic(name)], &options)
+/// Why a topic's settings are not known.
+enum Undescribed {
+    /// The principal may not read them, or the broker cannot tell them.
+    Refused(String),
+    /// They could not be asked for.
+    Failed(KafkaError),
+}
+
+async fn describe(settings: &KafkaSettings, name: &str) -> Result<HashMap<String, String>, Undescribed> {
+    let (settings, name, runtime) = (settings.clone(), name.to_owned(), Handle::current());
+    blocking(move || Ok(describe_blocking(&settings, &name, &runtime)))
         .await
-        .map_err(|error| explain(CALL, &error, &context.connection))?;
+        .unwrap_or_else(|error| Err(Undescribed::Failed(error)))
+}
+
+fn describe_blocking(
+    settings: &KafkaSettings,
+    name: &str,
+    runtime: &Handle,
+) -> Result<HashMap<String, String>, Undescribed> {
+    let (admin, context) = admin(settings).map_err(Undescribed::Failed)?;
+    let undescribed = |error: &ClientError| {
+        let failed = explain("reading a topic's settings", error, &context.connection);
+        match (&failed, error.rdkafka_error_code()) {
+            (KafkaError::Unauthorized { reason, .. }, _) => Undescribed::Refused(reason.clone()),
+            (_, Some(RDKafkaErrorCode::UnsupportedFeature)) => Undescribed::Refused(error.to_string()),
+            _ => Undescribed::Failed(failed),
+        }
+    };
+    let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
+    let topic = ResourceSpecifier::Topic(name);
+    let results = runtime.block_on(admin.describe_configs([&topic], &options)).map_err(|error| match error {
+        ClientError::AdminOp(code) => undescribed(&ClientError::Global(code)),
+        other => undescribed(&other),
+    })?;
     match results.into_iter().next() {
         Some(Ok(resource)) => {
-            Ok(resource.entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
+            let entry = |entry: ConfigEntry| entry.value.map(|value| (entry.name, value));
+            Ok(resource.entries.into_iter().filter_map(entry).collect())
         }
-        Some(Err(code)) => Err(explain(CALL, &ClientError::Global(code), &context.connection)),
+        Some(Err(code)) => Err(undescribed(&ClientError::Global(code))),
         None => Ok(HashMap::new()),
     }
 }

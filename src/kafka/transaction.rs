@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tokio::sync::oneshot;
 
 use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
-use crate::kafka::error::{Class, KafkaError, class_of, class_of_client, explain};
+use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, explain};
 use crate::kafka::failpoint::{self, Failpoint};
 use crate::kafka::settings::{KafkaSettings, create};
 use crate::kafka::topics;
@@ -247,10 +247,13 @@ impl Worker {
         }
         let largest_refused = failed
             .iter()
-            .filter(|(_, code)| class_of(*code, Default::default()) == Class::TooLarge)
+            .filter(|(_, code)| class_of(*code, Flags::default()) == Class::TooLarge)
             .filter_map(|(index, _)| transaction.records.get(*index).map(|record| (*index, record)))
             .max_by_key(|(_, record)| record.size());
         if let Some((index, record)) = largest_refused {
+            if index + 1 == transaction.records.len() {
+                return checkpoint_too_large(record);
+            }
             return self.refused_for_size(index, record);
         }
         // A record that was purged because another one failed says nothing about the cause.
@@ -263,8 +266,7 @@ impl Worker {
     }
 
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
-        let limit = self.runtime.block_on(topics::message_limit(&self.settings, &record.topic)).ok().flatten();
-        match limit {
+        match topics::message_limit(&self.settings, &record.topic, &self.runtime) {
             // The topic takes the record but not the batch around it: another record would be next.
             Some(limit) if record.size() <= limit => KafkaError::Topic {
                 topic: record.topic.to_string(),
@@ -283,7 +285,7 @@ impl Worker {
     fn refused_record(&self, record: &OutputRecord, code: RDKafkaErrorCode) -> KafkaError {
         const CALL: &str = "sending records";
         let error = ClientError::MessageProduction(code);
-        match class_of(code, Default::default()) {
+        match class_of(code, Flags::default()) {
             Class::MissingTopic => KafkaError::Topic {
                 topic: record.topic.to_string(),
                 what: "it does not exist any more".to_owned(),
@@ -305,7 +307,7 @@ impl Worker {
     fn fatal(&self) -> Option<KafkaError> {
         const CALL: &str = "sending records";
         let (code, reason) = self.producer.client().fatal_error()?;
-        let flags = crate::kafka::error::Flags { fatal: true, ..Default::default() };
+        let flags = Flags { fatal: true, ..Flags::default() };
         Some(match class_of(code, flags) {
             Class::Fenced => KafkaError::Fenced,
             Class::Unauthorized => KafkaError::Unauthorized { call: CALL, reason },
@@ -328,6 +330,15 @@ impl Worker {
 
 fn too_large(index: usize, record: &OutputRecord, limit: usize) -> KafkaError {
     KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit }
+}
+
+/// The checkpoint is no record that could be split or written elsewhere.
+pub(crate) fn checkpoint_too_large(record: &OutputRecord) -> KafkaError {
+    KafkaError::Topic {
+        topic: record.topic.to_string(),
+        what: format!("the checkpoint has {} bytes, more than is taken", record.size()),
+        remedy: "Raise its max.message.bytes and `message.max.bytes` in [kafka.properties].".to_owned(),
+    }
 }
 
 fn client_record(index: usize, record: &OutputRecord) -> BaseRecord<'_, [u8], [u8], usize> {

@@ -6,6 +6,7 @@
 //! 3. If another instance takes over after that, what was read is stale, but cannot be acted on: our next transaction fails.
 //! 4. The checkpoint is part of the transaction of the records it speaks for: both become visible or neither.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::stream::{RunIdentity, StreamIdentity};
 use crate::kafka::topics::{Severity, TopicRole, ensure_topic};
-use crate::kafka::transaction::{Command, ProducerThread, Transaction};
+use crate::kafka::transaction::{Command, ProducerThread, Transaction, checkpoint_too_large};
 
 /// How much longer than its own deadline the producer's thread may take before it counts as stalled.
 const WATCHDOG_GRACE: Duration = Duration::from_secs(5);
@@ -91,6 +92,7 @@ pub struct TransactionalWriter {
     checkpoint_key: Bytes,
     seq: u64,
     usable: bool,
+    limits: HashMap<Arc<str>, usize>,
 }
 
 impl TransactionalWriter {
@@ -129,6 +131,7 @@ impl TransactionalWriter {
             checkpoint_key: identity.checkpoint_key().into(),
             seq: read.highest_seq,
             usable: true,
+            limits: HashMap::new(),
         };
         Ok((writer, read.latest))
     }
@@ -173,10 +176,7 @@ impl TransactionalWriter {
             value: checkpoint,
             headers: Vec::new(),
         });
-        let limit = self.settings.record_limit();
-        if let Some((index, record)) = records.iter().enumerate().find(|(_, record)| record.size() > limit) {
-            return Err(KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit });
-        }
+        self.check_sizes(&records)?;
         // Not usable until the outcome is known: this future may be dropped while the thread commits.
         self.usable = false;
         let duration = call(&self.thread, self.settings.call_timeout, |reply| Command::Commit {
@@ -186,6 +186,29 @@ impl TransactionalWriter {
         .await?;
         self.usable = true;
         Ok(duration)
+    }
+
+    /// Refuses what is known not to fit, before a transaction is begun for it.
+    fn check_sizes(&self, records: &[OutputRecord]) -> Result<(), KafkaError> {
+        let general = self.settings.record_limit();
+        for (index, record) in records.iter().enumerate() {
+            let (size, limit) =
+                (record.size(), self.limits.get(&record.topic).map_or(general, |&limit| limit.min(general)));
+            if size > limit && index + 1 == records.len() {
+                return Err(checkpoint_too_large(record));
+            }
+            if size > limit {
+                return Err(KafkaError::TooLarge { index, topic: record.topic.to_string(), size, limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses records for `topic` above this many bytes, uncompressed, before anything is sent. With the topic's own
+    /// [`max_message_bytes`](crate::kafka::TopicReport::max_message_bytes) no broker has to refuse one, which would cost
+    /// the transaction and the writer.
+    pub fn limit_records(&mut self, topic: Arc<str>, bytes: usize) {
+        self.limits.insert(topic, bytes);
     }
 
     /// Whether [`commit`](Self::commit) can succeed. Once false, it stays so: open a new writer.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use casewire::failure::Exit;
 use casewire::identity::OrgId;
 use casewire::kafka::{
     Checkpoint, FencedBy, KafkaError, KafkaSettings, OutputRecord, RunIdentity, ScanFrom, ScannedRecord, Severity,
@@ -21,7 +22,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::net::TcpListener;
 
@@ -267,7 +268,9 @@ async fn another_streams_open_transaction_does_not_hide_our_checkpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_topic_that_holds_something_else_is_refused() {
     let Some(brokers) = broker("a_checkpoint_topic_that_holds_something_else_is_refused") else { return };
-    for (value, words) in [(&br#"{"v":9}"#[..], "version 9"), (b"no json", "not a checkpoint"), (b"same", "follows number")] {
+    for (value, words) in
+        [(&br#"{"v":9}"#[..], "version 9"), (b"no json", "not a checkpoint"), (b"same", "follows number")]
+    {
         let settings = settings(&brokers);
         let stream = cases(&settings);
         let (mut writer, ..) = open(&settings).await;
@@ -343,7 +346,8 @@ async fn topics_are_made_once_and_checked_when_present() {
     assert_eq!(report.findings.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Warning]);
     let stream = cases(&settings);
     create_raw(&brokers, &stream.checkpoint_topic(), 3, &[("cleanup.policy", "compact")]).await;
-    let error = TransactionalWriter::open(&settings, &stream, &RunIdentity::of_this_process()).await.expect_err("three");
+    let error =
+        TransactionalWriter::open(&settings, &stream, &RunIdentity::of_this_process()).await.expect_err("three");
     assert!(error.to_string().contains("exactly one"), "{error}");
 
     let listed = list_topics(&settings).await.expect("a list");
@@ -394,18 +398,141 @@ async fn commits_do_not_wait_for_the_client_librarys_flush() {
         }
         durations.sort();
         let rate = 100.0 / started.elapsed().as_secs_f64();
-        eprintln!("{size} records a transaction: {rate:.0} commits/s, p50 {:?}, p99 {:?}", durations[50], durations[98]);
+        eprintln!(
+            "{size} records a transaction: {rate:.0} commits/s, p50 {:?}, p99 {:?}",
+            durations[50], durations[98]
+        );
         // One flush of 100 ms would be the median if it happened at all; a machine this slow is not the cause.
         assert!(durations[50] < Duration::from_millis(100), "every commit waits for a poll: p50 {:?}", durations[50]);
     }
 }
 
-/// A mock cluster with the topics that a writer needs, and the settings to reach it.
-fn mock() -> (MockCluster<'static, rdkafka::producer::DefaultProducerContext>, KafkaSettings) {
+/// A writer on a mock cluster, and the means to disturb it.
+async fn on_mock() -> (MockCluster<'static, DefaultProducerContext>, KafkaSettings, TransactionalWriter) {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let mut settings = settings(&cluster.bootstrap_servers());
+    settings.call_timeout = Duration::from_secs(8);
+    // The mock does not answer DescribeConfigs.
     settings.topics.check = false;
-    settings.call_timeout = Duration::from_secs(10);
+    let stream = cases(&settings);
+    cluster.create_topic(&stream.checkpoint_topic(), 1, 1).expect("a topic");
     cluster.create_topic("output", 1, 1).expect("a topic");
-    (cluster, settings)
+    let run = RunIdentity::of_this_process();
+    let (writer, stored) = TransactionalWriter::open(&settings, &stream, &run).await.expect("a writer");
+    assert_eq!(stored, None);
+    (cluster, settings, writer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_brokers_get_their_verdicts() {
+    use RDKafkaApiKey::{EndTxn, Produce};
+    use RDKafkaRespErr::*;
+    #[derive(Debug, PartialEq)]
+    enum Outcome {
+        Committed,
+        Rebuild,
+        DecideFenced,
+        NoPermission,
+    }
+    for (api, error, outcome) in [
+        (EndTxn, RD_KAFKA_RESP_ERR_NOT_COORDINATOR, Outcome::Committed),
+        (EndTxn, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, Outcome::Committed),
+        (Produce, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, Outcome::Committed),
+        (EndTxn, RD_KAFKA_RESP_ERR_PRODUCER_FENCED, Outcome::DecideFenced),
+        (EndTxn, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, Outcome::DecideFenced),
+        (EndTxn, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, Outcome::Rebuild),
+        (EndTxn, RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID, Outcome::Rebuild),
+        (EndTxn, RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Outcome::NoPermission),
+        (Produce, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, Outcome::Rebuild),
+        (Produce, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Outcome::NoPermission),
+    ] {
+        let (cluster, _, mut writer) = on_mock().await;
+        cluster.request_errors(api, &[error]);
+        let found = match writer.commit(vec![record("output", "a", "{}")], checkpoint()).await {
+            Ok(_) => Outcome::Committed,
+            Err(failed) => match failed.verdict() {
+                Verdict::Rebuild => Outcome::Rebuild,
+                Verdict::DecideFenced => Outcome::DecideFenced,
+                Verdict::Stop(failure) if failure.exit == Exit::NoPermission => Outcome::NoPermission,
+                other => panic!("{api:?} {error:?}: {failed:?} {other:?}"),
+            },
+        };
+        assert_eq!(found, outcome, "{api:?} {error:?}");
+        assert_eq!(writer.is_usable(), outcome == Outcome::Committed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_back_in_time_is_waited_for() {
+    let (cluster, _, mut writer) = on_mock().await;
+    writer.commit(vec![record("output", "a", "{}")], checkpoint()).await.expect("committed");
+    cluster.broker_down(1).expect("down");
+    let connection = writer.connection();
+    let commit = tokio::spawn(async move {
+        let committed = writer.commit(vec![record("output", "b", "{}")], checkpoint()).await;
+        (committed, writer)
+    });
+    while connection.is_reachable() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.broker_up(1).expect("up");
+    let (committed, writer) = commit.await.expect("no panic");
+    assert_eq!(committed.expect("committed after the outage").seq(), 2);
+    assert!(writer.connection().is_reachable());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stays_away_makes_the_writer_unusable_not_wrong() {
+    let (cluster, mut settings, mut writer) = on_mock().await;
+    cluster.broker_down(1).expect("down");
+    let error = writer.commit(vec![record("output", "a", "{}")], checkpoint()).await.expect_err("nobody answers");
+    assert!(matches!(error, KafkaError::Unavailable { .. }), "{error:?}");
+    assert_eq!(error.verdict(), Verdict::Rebuild);
+    assert!(!writer.is_usable());
+    settings.call_timeout = Duration::from_secs(1);
+    let stream = cases(&settings);
+    let run = RunIdentity::of_this_process();
+    let error = TransactionalWriter::open(&settings, &stream, &run).await.expect_err("nobody answers");
+    assert_eq!((error.verdict(), error.failure().exit), (Verdict::Rebuild, Exit::Unavailable));
+    assert!(matches!(ping(&settings).await, Err(KafkaError::Unavailable { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_its_caller_gave_up_makes_the_writer_unusable() {
+    let (cluster, _, mut writer) = on_mock().await;
+    cluster.broker_round_trip_time(1, Duration::from_millis(300)).expect("slow");
+    let records = vec![record("output", "a", "{}")];
+    let given_up = tokio::time::timeout(Duration::from_millis(20), writer.commit(records, checkpoint())).await;
+    assert!(given_up.is_err());
+    let error = writer.commit(Vec::new(), checkpoint()).await.expect_err("its outcome is not known here");
+    assert_eq!(error.verdict(), Verdict::Rebuild);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_accepts_and_says_nothing_is_not_waited_for_without_end() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut settings = settings(&silent.local_addr().expect("an address").to_string());
+    settings.call_timeout = Duration::from_secs(1);
+    let holding = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((socket, _)) = silent.accept().await {
+            held.push(socket);
+        }
+    });
+    let run = RunIdentity::of_this_process();
+    let error = TransactionalWriter::open(&settings, &cases(&settings), &run).await.expect_err("silence");
+    assert_eq!((error.verdict(), error.failure().exit), (Verdict::Rebuild, Exit::Unavailable));
+    let error = read_checkpoint(&settings, &cases(&settings)).await.expect_err("silence is not `no checkpoint`");
+    assert!(matches!(error, KafkaError::Unavailable { .. }), "{error:?}");
+    holding.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_property_that_does_not_exist_is_named() {
+    let mut settings = settings("127.0.0.1:1");
+    settings.properties.insert("compresion.type".into(), "lz4".into());
+    let run = RunIdentity::of_this_process();
+    let error = TransactionalWriter::open(&settings, &cases(&settings), &run).await.expect_err("no such property");
+    let Verdict::Stop(failure) = error.verdict() else { panic!("{error:?}") };
+    assert!(failure.exit == Exit::Configuration && failure.what.contains("compresion.type"), "{failure}");
 }
