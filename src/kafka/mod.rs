@@ -9,7 +9,8 @@
 //! | [`writer`] | the transactional writer: fence, read, commit |
 //! | `transaction` | the thread below it that makes the blocking calls |
 //! | [`connection`] | what a client's callbacks say about the connection |
-//! | [`topics`] | creating and checking topics |
+//! | [`topics`] | what each topic is for; creating and checking them |
+//! | [`topic_findings`] | what is wrong with a topic that exists |
 //! | [`scan`] | reading committed records back |
 //! | [`cluster`] | questions to the cluster: is it there, which topics has it |
 //! | [`error`] | what can fail, and the one table of what to do then |
@@ -24,6 +25,7 @@ mod failpoint;
 pub mod scan;
 pub mod settings;
 pub mod stream;
+pub mod topic_findings;
 pub mod topics;
 mod transaction;
 pub mod writer;
@@ -36,5 +38,6 @@ pub use error::{KafkaError, Verdict};
 pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{RunIdentity, StreamIdentity};
-pub use topics::{Finding, Severity, TopicReport, TopicRole, ensure_topic};
+pub use topic_findings::{Finding, Severity};
+pub use topics::{TopicReport, TopicRole, TopicSpec, ensure_topic};
 pub use writer::{Committed, OutputRecord, TransactionalWriter};

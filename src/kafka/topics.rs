@@ -15,6 +15,7 @@ use crate::kafka::error::{Class, Flags, KafkaError, class_of, explain};
 use crate::kafka::scan::{Reader, blocking};
 use crate::kafka::settings::{Isolation, KafkaSettings, TopicDefaults, create};
 use crate::kafka::stream::check_topic_name;
+use crate::kafka::topic_findings::{Finding, Severity, findings};
 
 /// What a topic is for, which decides how it is made and what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,29 +70,9 @@ impl TopicRole {
         TopicSpec { partitions, replication: defaults.replication, config }
     }
 
-    fn keeps_every_record(self) -> bool {
+    pub(crate) fn keeps_every_record(self) -> bool {
         matches!(self, Self::Entity | Self::Conversation)
     }
-}
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Data may be lost some day, or the operator may not have meant it.
-    Warning,
-    /// Not to be written to.
-    Refusal,
-}
-
-/// Something about a topic that its operator should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What is the matter, in a sentence with the topic's name.
-    pub what: String,
-    /// What mends it.
-    pub remedy: String,
 }
 
 /// A topic that is there, as it is.
@@ -303,97 +284,6 @@ fn describe_blocking(
     }
 }
 
-/// What is the matter with a topic. Pure, so that the table below holds it.
-fn findings(
-    name: &str,
-    role: TopicRole,
-    layout: &Layout,
-    config: &HashMap<String, String>,
-    batch_limit: usize,
-) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut find = |severity, what: String, remedy: &str| {
-        found.push(Finding { severity, what: format!("Topic `{name}` {what}"), remedy: remedy.to_owned() });
-    };
-    let get = |key: &str| config.get(key).map_or("", String::as_str);
-    let policy = get("cleanup.policy");
-    let (compacts, deletes) = (policy.contains("compact"), policy.contains("delete"));
-    let finite = |key: &str| get(key).parse::<i64>().is_ok_and(|value| value >= 0);
-
-    if role.keeps_every_record() && compacts {
-        find(
-            Severity::Refusal,
-            format!(
-                "is compacted (cleanup.policy={policy}): an update holds the changed fields only, so the fields of older records of the same key are lost"
-            ),
-            "Set cleanup.policy=delete on it, or give casewire another topic prefix.",
-        );
-    }
-    if role == TopicRole::Checkpoints {
-        if layout.partitions != 1 {
-            find(
-                Severity::Refusal,
-                format!("has {} partitions: the order of checkpoints needs exactly one", layout.partitions),
-                "Delete it while casewire is stopped and let casewire make it, or make it with one partition.",
-            );
-        }
-        if deletes || !compacts && !policy.is_empty() {
-            find(
-                Severity::Refusal,
-                format!(
-                    "has cleanup.policy={policy}: a stream that is quiet for the retention time would lose its place"
-                ),
-                "Set cleanup.policy=compact on it.",
-            );
-        }
-    } else if deletes && (finite("retention.ms") || finite("retention.bytes")) {
-        find(
-            Severity::Warning,
-            format!(
-                "deletes records (retention.ms={}, retention.bytes={}): whoever reads it later than that misses them",
-                get("retention.ms"),
-                get("retention.bytes")
-            ),
-            "Set retention.ms=-1 and retention.bytes=-1 on it, or accept that it is no full history.",
-        );
-    }
-    if layout.replication == 1 && layout.brokers > 1 {
-        find(
-            Severity::Warning,
-            format!("has one copy on a cluster of {} brokers: it is lost with its broker", layout.brokers),
-            "Raise its replication factor to 3 with kafka-reassign-partitions.sh, and set kafka.topics.replication.",
-        );
-    }
-    if layout.replication > 1 && get("min.insync.replicas") == "1" {
-        find(
-            Severity::Warning,
-            "has min.insync.replicas=1: a record that only one broker has counts as written".to_owned(),
-            "Set min.insync.replicas=2 on it.",
-        );
-    }
-    if get("min.insync.replicas").parse::<usize>().is_ok_and(|needed| needed > layout.replication) {
-        find(
-            Severity::Refusal,
-            format!(
-                "needs {} in-sync replicas and has {}: nothing can be written to it",
-                get("min.insync.replicas"),
-                layout.replication
-            ),
-            "Lower its min.insync.replicas, or raise its replication factor.",
-        );
-    }
-    if let Ok(limit) = get("max.message.bytes").parse::<usize>()
-        && limit < batch_limit
-    {
-        find(
-            Severity::Refusal,
-            format!("takes batches of {limit} bytes, casewire sends up to {batch_limit}"),
-            "Raise its max.message.bytes, or set `batch.size` in [kafka.properties] below it.",
-        );
-    }
-    found
-}
-
 impl Reader {
     /// How the topic lies in the cluster, `None` if it does not exist.
     fn layout(&self, topic: &str) -> Result<Option<Layout>, KafkaError> {
@@ -405,63 +295,5 @@ impl Reader {
             brokers,
             led: !found.partitions().is_empty() && found.partitions().iter().all(|partition| partition.leader() >= 0),
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: Layout = Layout { partitions: 1, replication: 1, brokers: 1, led: true };
-
-    #[test]
-    fn settings_that_lose_data_are_found() {
-        let three = Layout { replication: 3, brokers: 3, ..ONE };
-        let copies = |replication| Layout { replication, ..three };
-        use Severity::{Refusal, Warning};
-        use TopicRole::{Checkpoints, DeadLetters, Entity};
-        let table: &[(TopicRole, Layout, &[(&str, &str)], &[Severity], &str)] = &[
-            (Entity, ONE, &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")], &[], ""),
-            (Entity, ONE, &[("cleanup.policy", "delete"), ("retention.ms", "604800000")], &[Warning], "604800000"),
-            (
-                Entity,
-                ONE,
-                &[("cleanup.policy", "delete"), ("retention.bytes", "1000")],
-                &[Warning],
-                "retention.bytes=1000",
-            ),
-            (Entity, ONE, &[("cleanup.policy", "compact")], &[Refusal], "compacted"),
-            (DeadLetters, ONE, &[("cleanup.policy", "compact"), ("retention.ms", "604800000")], &[], ""),
-            (Entity, copies(1), &[], &[Warning], "one copy"),
-            (Entity, three, &[("min.insync.replicas", "1")], &[Warning], "min.insync.replicas"),
-            (Entity, three, &[("min.insync.replicas", "2")], &[], ""),
-            (Entity, copies(2), &[("min.insync.replicas", "3")], &[Refusal], "nothing can be written"),
-            (Entity, ONE, &[("max.message.bytes", "1000")], &[Refusal], "1000"),
-            (Checkpoints, ONE, &[("cleanup.policy", "compact"), ("retention.ms", "1")], &[], ""),
-            (Checkpoints, ONE, &[("cleanup.policy", "delete")], &[Refusal], "lose its place"),
-            (Checkpoints, ONE, &[("cleanup.policy", "compact,delete")], &[Refusal], "lose its place"),
-            (Checkpoints, Layout { partitions: 3, ..ONE }, &[("cleanup.policy", "compact")], &[Refusal], "exactly one"),
-        ];
-        for (role, layout, config, severities, words) in table {
-            let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            let found = findings("t", *role, layout, &config, 500_000);
-            assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), *severities, "{found:?}");
-            assert!(
-                found.iter().all(|finding| finding.what.contains(words) && !finding.remedy.is_empty()),
-                "{found:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_topic_made_by_its_own_rule_has_no_findings() {
-        let defaults = TopicDefaults { create: true, check: true, partitions: 6, replication: -1 };
-        use TopicRole::{Checkpoints, Conversation, DeadLetters, Entity, Gaps};
-        for role in [Entity, Conversation, DeadLetters, Gaps, Checkpoints] {
-            let spec = role.spec(&defaults);
-            let config = spec.config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            let layout = Layout { partitions: usize::try_from(spec.partitions).expect("positive"), ..ONE };
-            assert_eq!(findings("t", role, &layout, &config, 500_000), [], "{role:?}");
-        }
     }
 }

@@ -407,6 +407,38 @@ async fn commits_do_not_wait_for_the_client_librarys_flush() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_reads_as_one_and_a_right_one_opens() {
+    const TEST: &str = "a_wrong_password_reads_as_one_and_a_right_one_opens";
+    let Some(brokers) = std::env::var("KAFKA_SASL_BOOTSTRAP").ok().filter(|address| !address.is_empty()) else {
+        eprintln!("NOT RUN: {TEST}: no broker that asks for a password (KAFKA_SASL_BOOTSTRAP, scripts/kafka --sasl)");
+        return;
+    };
+    for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
+        let mut settings = settings(&brokers);
+        for (name, value) in [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanism", mechanism),
+            ("sasl.username", "casewire"),
+            ("sasl.password", "wrong-secret"),
+        ] {
+            settings.properties.insert(name.into(), value.into());
+        }
+        let (stream, run) = (cases(&settings), RunIdentity::of_this_process());
+        let opened = TransactionalWriter::open(&settings, &stream, &run).await.map(|_| ()).expect_err("refused");
+        let read = read_checkpoint(&settings, &stream).await.map(|_| ()).expect_err("refused");
+        let listed = list_topics(&settings).await.map(|_| ()).expect_err("refused");
+        for error in [opened, read, listed] {
+            let Verdict::Stop(failure) = error.verdict() else { panic!("{mechanism}: {error:?}") };
+            assert_eq!(failure.exit, Exit::NoPermission, "{failure}");
+            assert!(!failure.to_string().contains("wrong-secret"), "{failure}");
+        }
+        settings.properties.insert("sasl.password".into(), "casewire-secret".into());
+        let (mut writer, ..) = open(&settings).await;
+        writer.commit(Vec::new(), checkpoint()).await.expect("committed");
+    }
+}
+
 /// A writer on a mock cluster, and the means to disturb it.
 async fn on_mock() -> (MockCluster<'static, DefaultProducerContext>, KafkaSettings, TransactionalWriter) {
     let cluster = MockCluster::new(1).expect("a mock cluster");
