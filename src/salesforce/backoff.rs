@@ -33,6 +33,12 @@ impl BackoffLimits {
         Ok(Self { minimum, maximum })
     }
 
+    /// Limits that are known when casewire is compiled; impossible ones do not compile in a `const`.
+    pub(crate) const fn constant(minimum: Duration, maximum: Duration) -> Self {
+        assert!(!minimum.is_zero() && minimum.as_nanos() <= maximum.as_nanos());
+        Self { minimum, maximum }
+    }
+
     /// The shortest wait.
     pub fn minimum(&self) -> Duration {
         self.minimum
@@ -42,7 +48,7 @@ impl BackoffLimits {
 impl Default for BackoffLimits {
     /// One second to five minutes.
     fn default() -> Self {
-        Self { minimum: Duration::from_secs(1), maximum: Duration::from_secs(300) }
+        const { Self::constant(Duration::from_secs(1), Duration::from_secs(300)) }
     }
 }
 

@@ -59,6 +59,11 @@ impl Buffer {
         if used.events == 0 { free.max(1) } else { free }
     }
 
+    /// The events that fit into an empty buffer, by their number.
+    pub fn max_events(&self) -> u32 {
+        self.shared.max_events
+    }
+
     /// The events and bytes held now.
     pub fn used(&self) -> (u32, u64) {
         let used = *self.lock();

@@ -23,6 +23,7 @@ use tonic::Code;
 use url::Url;
 
 use crate::proto::{ConsumerEvent, FetchRequest, FetchResponse, ProducerEvent};
+use crate::salesforce::backoff::BackoffLimits;
 use crate::salesforce::grant::Grant;
 use crate::salesforce::session::{Session, SessionSettings};
 
@@ -125,10 +126,16 @@ pub fn refused(code: &str, description: &str) -> Response {
     answer(400, serde_json::json!({"error": code, "error_description": description}).to_string())
 }
 
-/// Settings that sign in at a scripted server, without pauses between exchanges.
+/// The settings without the waits that spare a real login server.
+pub fn quick(settings: SessionSettings) -> SessionSettings {
+    let backoff = BackoffLimits::new(Duration::from_millis(5), Duration::from_millis(20)).expect("valid");
+    SessionSettings { minimum_spacing: Duration::ZERO, backoff, ..settings }
+}
+
+/// Settings that sign in at a scripted server.
 pub fn settings(login: &Url) -> SessionSettings {
     let grant = Grant::ClientCredentials { client_id: "3MVG9".into(), client_secret: "client-secret-71".into() };
-    SessionSettings { minimum_spacing: Duration::ZERO, ..SessionSettings::new(login.clone(), grant) }
+    quick(SessionSettings::new(login.clone(), grant))
 }
 
 pub fn session(login: &Url) -> Session {
@@ -139,6 +146,7 @@ pub fn session(login: &Url) -> Session {
 enum ConnectionOrder {
     GoAway,
     Cut,
+    Freeze,
 }
 
 /// A Pub/Sub server that hands each call to the test.
@@ -200,6 +208,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(socket: S, calls: mpsc::U
         tokio::select! {
             order = orders.recv() => match order {
                 Some(ConnectionOrder::GoAway) => connection.graceful_shutdown(),
+                Some(ConnectionOrder::Freeze) => std::future::pending().await,
                 Some(ConnectionOrder::Cut) | None => return,
             },
             accepted = connection.accept() => {
@@ -307,6 +316,11 @@ impl ScriptedCall {
     /// GOAWAY on the connection; the call itself goes on.
     pub fn go_away(&self) {
         let _ = self.connection.send(ConnectionOrder::GoAway);
+    }
+
+    /// Stops reading and writing the socket, which stays open: pings go unanswered.
+    pub fn freeze(&self) {
+        let _ = self.connection.send(ConnectionOrder::Freeze);
     }
 
     /// Closes the socket under the call.

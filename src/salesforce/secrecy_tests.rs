@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +14,9 @@ use crate::position::{Anchor, Position};
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::grant::Grant;
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
-use crate::salesforce::scripted::{KEY, ORG, ScriptedHttp, ScriptedPubSub, answer, events, granted, refused, soon};
+use crate::salesforce::scripted::{
+    KEY, ORG, ScriptedHttp, ScriptedPubSub, answer, events, granted, quick, refused, soon,
+};
 use crate::salesforce::session::{Session, SessionSettings};
 use crate::salesforce::subscription::{SubscriptionSettings, SubscriptionState, run};
 
@@ -83,8 +84,7 @@ async fn a_day_in_the_life(captured: &Captured) -> Vec<String> {
     })
     .await;
     let mut server = ScriptedPubSub::start().await;
-    let settings =
-        SessionSettings { minimum_spacing: Duration::ZERO, ..SessionSettings::new(login.url.clone(), jwt()) };
+    let settings = quick(SessionSettings::new(login.url.clone(), jwt()));
     captured.add(&settings);
     let session = Session::new(settings).expect("settings");
     let error = session.token().await.expect_err("refused");

@@ -35,6 +35,9 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(20);
 /// When a token that is due for renewal, but not refused, is tried again after the login server failed.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
+/// Short, because somebody waits: who asked for the token backs off by itself.
+const DEFAULT_BACKOFF: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(5));
+
 /// How to sign in, and to which org.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
@@ -54,6 +57,8 @@ pub struct SessionSettings {
     pub maximum_age: Duration,
     /// Least time between the beginnings of two exchanges.
     pub minimum_spacing: Duration,
+    /// Waits between the attempts of one exchange.
+    pub backoff: BackoffLimits,
     /// TCP and TLS.
     pub connect_timeout: Duration,
     /// A whole HTTP call.
@@ -61,7 +66,8 @@ pub struct SessionSettings {
 }
 
 impl SessionSettings {
-    /// The given login with defaults: renewal after an hour, exchanges 2 s apart, 10 s to connect, 30 s a call.
+    /// The given login with defaults: renewal after an hour, exchanges 2 s apart, waits of 1 s to 5 s between
+    /// attempts, 10 s to connect, 30 s a call.
     pub fn new(login_url: Url, grant: Grant) -> Self {
         Self {
             audience: audience_of(&login_url),
@@ -72,6 +78,7 @@ impl SessionSettings {
             extra_ca: None,
             maximum_age: Duration::from_secs(3600),
             minimum_spacing: Duration::from_secs(2),
+            backoff: DEFAULT_BACKOFF,
             connect_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(30),
         }
@@ -132,6 +139,7 @@ struct Shared {
     api_version: String,
     maximum_age: Duration,
     minimum_spacing: Duration,
+    backoff: BackoffLimits,
     credentials: Credentials,
     http: reqwest::Client,
     clock: ServerClock,
@@ -181,6 +189,7 @@ impl Session {
                 api_version: settings.api_version,
                 maximum_age: settings.maximum_age,
                 minimum_spacing: settings.minimum_spacing,
+                backoff: settings.backoff,
                 credentials,
                 http,
                 clock: ServerClock::default(),
@@ -269,8 +278,7 @@ impl Session {
             tokio::time::sleep_until(began + self.shared.minimum_spacing).await;
         }
         exchange.began = Some(Instant::now());
-        let limits = BackoffLimits::new(Duration::from_millis(500), Duration::from_secs(5)).unwrap_or_default();
-        let mut backoff = Backoff::new(limits);
+        let mut backoff = Backoff::new(self.shared.backoff);
         let mut clock_corrected = false;
         loop {
             let offset = self.shared.clock.offset();

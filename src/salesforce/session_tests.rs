@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use crate::failure::Exit;
 use crate::salesforce::grant::Grant;
 use crate::salesforce::rest::{Allowance, RestError};
-use crate::salesforce::scripted::{Asked, KEY, ORG, ScriptedHttp, answer, granted, refused, session, settings, soon};
+use crate::salesforce::scripted::{
+    Asked, KEY, ORG, ScriptedHttp, answer, granted, quick, refused, session, settings, soon,
+};
 use crate::salesforce::session::{Session, SessionError, SessionSettings, Token, audience_of};
 
 use secrecy::ExposeSecret;
@@ -27,7 +29,7 @@ fn jwt(login: &ScriptedHttp) -> SessionSettings {
         private_key: KEY.pkcs8.as_str().into(),
         certificate: Some(KEY.certificate.clone()),
     };
-    SessionSettings { minimum_spacing: Duration::ZERO, ..SessionSettings::new(login.url.clone(), grant) }
+    quick(SessionSettings::new(login.url.clone(), grant))
 }
 
 /// The claims of an assertion, unverified.

@@ -82,7 +82,7 @@ pub async fn run(
     let mut subscription = Subscription {
         state: StateWriter::new(state, settings.generation),
         recovery: Recovery::new(settings.backoff),
-        latest: LatestStart::default(),
+        latest: None,
         pubsub,
         settings,
         position,
@@ -111,10 +111,11 @@ pub async fn run(
 }
 
 /// A start from the tip that has not led to a position yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct LatestStart {
-    first_call: Option<DateTime<Utc>>,
-    this_call: Option<DateTime<Utc>>,
+    first_call: DateTime<Utc>,
+    this_call: DateTime<Utc>,
+    repeated: bool,
 }
 
 struct Subscription {
@@ -126,13 +127,13 @@ struct Subscription {
     state: StateWriter,
     cancel: CancellationToken,
     recovery: Recovery,
-    latest: LatestStart,
+    latest: Option<LatestStart>,
 }
 
 impl Subscription {
     /// Makes one call and stays with it to its end. The call is handed back to be closed.
     async fn run_once(&mut self) -> (CallEnd, Option<Call>) {
-        let target = self.settings.credit.clamp(1, credit::MOST_OUTSTANDING);
+        let target = self.settings.credit.min(self.buffer.max_events()).clamp(1, credit::MOST_OUTSTANDING);
         let token = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return (CallEnd::Cancelled, None),
@@ -155,8 +156,10 @@ impl Subscription {
         };
         let now = self.pubsub.session().salesforce_now();
         if from == ReplayFrom::Latest {
-            self.latest.first_call.get_or_insert(now);
-            self.latest.this_call = Some(now);
+            self.latest = Some(match self.latest.take() {
+                Some(earlier) => LatestStart { this_call: now, repeated: true, ..earlier },
+                None => LatestStart { first_call: now, this_call: now, repeated: false },
+            });
         }
         tracing::info!(topic = %self.settings.topic, generation = self.settings.generation, from = ?from, credit = first, "subscribing");
         self.recovery.opened(Instant::now());
@@ -251,9 +254,11 @@ impl Subscription {
 
     /// The first message after a repeated start from the tip: tells what the repetition may have missed.
     async fn report_latest_restart(&mut self) -> Result<(), CallEnd> {
-        let LatestStart { first_call, this_call } = std::mem::take(&mut self.latest);
-        match (first_call, this_call) {
-            (Some(from), Some(to)) if from < to => self.send(Intake::LatestRestarted { from, to }).await,
+        match self.latest.take() {
+            // The clock may have been corrected in between; the gap is told all the same.
+            Some(LatestStart { first_call: from, this_call, repeated: true }) => {
+                self.send(Intake::LatestRestarted { from, to: this_call.max(from) }).await
+            }
             _ => Ok(()),
         }
     }

@@ -18,7 +18,7 @@ use crate::salesforce::buffer::Buffer;
 use crate::salesforce::intake::{Batch, Intake};
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
 use crate::salesforce::scripted::{
-    ORG, ScriptedCall, ScriptedHttp, ScriptedPubSub, event, events, keepalive, replay, session, soon,
+    ORG, ScriptedCall, ScriptedHttp, ScriptedPubSub, event, events, keepalive, refused, replay, session, soon,
 };
 use crate::salesforce::subscription::{Ended, SubscriptionSettings, SubscriptionState, run};
 
@@ -49,9 +49,22 @@ async fn subscribe_with(
     buffer: Buffer,
     change: impl FnOnce(&mut SubscriptionSettings),
 ) -> Subscribed {
+    subscribe_as(ScriptedHttp::granting().await, position, buffer, change).await
+}
+
+async fn subscribe_as(
+    login: ScriptedHttp,
+    position: Position,
+    buffer: Buffer,
+    change: impl FnOnce(&mut SubscriptionSettings),
+) -> Subscribed {
     let server = ScriptedPubSub::start().await;
-    let login = ScriptedHttp::granting().await;
-    let pubsub = PubSub::new(PubSubSettings::new(server.url.clone()), session(&login.url)).expect("settings");
+    let channel = PubSubSettings {
+        ping_interval: Duration::from_millis(100),
+        ping_timeout: Duration::from_secs(1),
+        ..PubSubSettings::new(server.url.clone())
+    };
+    let pubsub = PubSub::new(channel, session(&login.url)).expect("settings");
     let mut settings = SubscriptionSettings::new("/data/CaseChangeEvent".parse().expect("topic"), 7);
     settings.backoff = BackoffLimits::new(Duration::from_millis(5), Duration::from_millis(20)).expect("valid");
     change(&mut settings);
@@ -195,6 +208,33 @@ async fn a_goaway_lets_the_call_finish_and_the_next_one_uses_a_new_connection() 
     call.finish();
     let (_call, first) = stream.call().await;
     assert_eq!(first.replay_id, replay(2));
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_no_ping_is_given_up_long_before_the_silence_limit() {
+    let mut stream = subscribe(after(1)).await;
+    let (mut call, _) = stream.call().await;
+    call.send(&events([2], 99));
+    stream.batch().await;
+    call.freeze();
+    let (_call, first) = stream.call().await;
+    assert_eq!(first.replay_id, replay(1));
+    assert!(!stream.state.borrow().reconnects.contains_key("silence"));
+}
+
+#[tokio::test]
+async fn a_hopeless_sign_in_stops_the_subscription_and_a_disturbed_one_does_not() {
+    let login = ScriptedHttp::start(|asked| match asked.number {
+        0..=4 => refused("service_unavailable", "later"),
+        _ => refused("invalid_app_access", "user is not admin approved to access this app"),
+    })
+    .await;
+    let stream = subscribe_as(login, after(1), Buffer::new(10, 1 << 20), |_| ()).await;
+    let state = stream.state.clone();
+    let Ended::Stopped(failure) = stream.ended().await else { panic!("must stop") };
+    assert_eq!(failure.exit, Exit::NoPermission);
+    assert!(failure.remedy.contains("Permitted Users"), "{failure}");
+    assert_eq!(state.borrow().reconnects.get("session"), Some(&1), "three attempts make one exchange");
 }
 
 #[tokio::test]

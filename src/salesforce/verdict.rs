@@ -97,7 +97,16 @@ impl CallError {
             Self::Status { verdict: Verdict::NewToken, .. } => {
                 Failure::new(Exit::NoPermission, self.to_string(), AUTH_PAGE)
             }
-            Self::Status { .. } => Failure::new(Exit::Unavailable, self.to_string(), REACH),
+            Self::Status { error_code, message, .. } => {
+                let remedy = if !error_code.is_empty() {
+                    NOTHING
+                } else if message.contains("certificate") {
+                    AUTHORITY
+                } else {
+                    REACH
+                };
+                Failure::new(Exit::Unavailable, self.to_string(), remedy)
+            }
         }
     }
 
@@ -132,6 +141,8 @@ const REASONS: [(&str, &str); 8] = [
 ];
 
 const REACH: &str = "Check DNS, firewall and HTTPS_PROXY on this machine; the endpoint is api.pubsub.salesforce.com:443 unless configured otherwise.";
+const NOTHING: &str = "Nothing to do unless it lasts; see https://status.salesforce.com for the org's instance.";
+const AUTHORITY: &str = "The server's certificate is not trusted: if a proxy of your company inspects TLS, give its authority as `ca_file`.";
 const AUTH_PAGE: &str = "Setup > External Client App Manager > the app > Policies > OAuth Policies: relax IP restrictions and session level for the \
      integration user; Setup > Network Access lists trusted addresses.";
 const TOPIC_PAGE: &str = "Setup > Change Data Capture: select the object; check the topic's spelling (case-sensitive); Setup > Permission Sets > the \
