@@ -6,6 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `schema` | the writer schema: parsed once, then an immutable decode plan |
+//! | `schema_json` | the JSON of a schema, reduced to what decoding needs |
 //! | `fingerprint` | Parsing Canonical Form and the id that Salesforce derives from it |
 //! | `plan` | the compiled form of an Avro type: what to read and how to render it |
 //! | `avro_binary` | Avro's binary encoding, read within bounds |
@@ -30,6 +31,7 @@ mod json;
 mod plan;
 pub mod render;
 mod schema;
+mod schema_json;
 #[cfg(test)]
 mod tests;
 pub mod text_diff;

@@ -10,25 +10,11 @@ use crate::change::fingerprint;
 use crate::change::header::ChangeType;
 use crate::change::plan::{self, IntegerForm, Node, Record, RecordIndex, Records};
 use crate::change::render::{Precision, Zone};
+use crate::change::schema_json;
 use crate::identity::SchemaId;
 
 /// The name of the record that change events carry at position 0, and platform events do not.
 const HEADER: &str = "ChangeEventHeader";
-
-/// The logical types that are decoded as what they say. Avro lets a reader treat all others as the type
-/// beneath, which is what the parser's own versions of them would not render exactly.
-const LOGICAL_TYPES: [&str; 10] = [
-    "date",
-    "time-millis",
-    "time-micros",
-    "timestamp-millis",
-    "timestamp-micros",
-    "timestamp-nanos",
-    "local-timestamp-millis",
-    "local-timestamp-micros",
-    "local-timestamp-nanos",
-    "decimal",
-];
 
 /// The schema that an event was written with.
 #[derive(Debug)]
@@ -74,11 +60,10 @@ pub(crate) enum HeaderRole {
 impl WriterSchema {
     /// Compiles the schema that GetSchema returned.
     pub fn parse(schema_json: &str) -> Result<Self, SchemaError> {
-        let mut json: Value =
-            serde_json::from_str(schema_json).map_err(|error| SchemaError::Invalid(error.to_string()))?;
+        let json: Value = serde_json::from_str(schema_json).map_err(|error| SchemaError::Invalid(error.to_string()))?;
         let id = fingerprint::fingerprint(&json);
-        keep_rendered_logical_types(&mut json);
-        let schema = Schema::parse(&json).map_err(|error| SchemaError::Invalid(error.to_string()))?;
+        let reduced = schema_json::reduce(&json).map_err(SchemaError::Invalid)?;
+        let schema = Schema::parse(&reduced).map_err(|error| SchemaError::Invalid(error.to_string()))?;
         let (records, top) = plan::compile(&schema)?;
         let header = plan_header(&records, records.get(top))?;
         let name = records.get(top).name.clone();
@@ -115,22 +100,6 @@ impl WriterSchema {
 
     pub(crate) fn top(&self) -> &Record {
         self.records.get(self.top)
-    }
-}
-
-/// Removes the logical types that are not in [`LOGICAL_TYPES`].
-fn keep_rendered_logical_types(json: &mut Value) {
-    match json {
-        Value::Array(items) => items.iter_mut().for_each(keep_rendered_logical_types),
-        Value::Object(members) => {
-            let known =
-                members.get("logicalType").and_then(Value::as_str).is_some_and(|name| LOGICAL_TYPES.contains(&name));
-            if !known {
-                members.remove("logicalType");
-            }
-            members.values_mut().for_each(keep_rendered_logical_types);
-        }
-        _ => {}
     }
 }
 
