@@ -31,13 +31,14 @@ impl Org {
         let ledger = directory.join("ledger.jsonl");
         let [http, pubsub, control] = ports;
         let config = format!(
-            "seed = {}\norg_id = \"{ORG}\"\nledger = \"{}\"\n\
+            "seed = {}\norg_id = \"{ORG}\"\nledger = \"{}\"\ndirectory = \"{}\"\n\
              [listen]\nhttp = \"127.0.0.1:{http}\"\npubsub = \"127.0.0.1:{pubsub}\"\ncontrol = \"127.0.0.1:{control}\"\n\
              [pubsub]\ndelivery_allocation = 100000000\nbad_token_delay = \"10ms\"\n\
              [traffic]\nrate = 0.0\nbacklog = 0\nentities = [\"Case\", \"MessagingSession\", \"Case_Escalation__e\"]\nmost_merged = 60\n\
              [traffic.mix]\nsnapshot = 10\nfuture_change_type = 10\n",
             seed & 0xffff_ffff,
             ledger.display(),
+            directory.join("org").display(),
         );
         let path = directory.join("simulator.toml");
         std::fs::write(&path, config).expect("a configuration file");
