@@ -39,12 +39,16 @@ enum CheckpointCommand {
     Show(ShowArguments),
     /// Move a stream to another position. A running instance is fenced: it stands by, and takes
     /// over again from the new position when restarted, or after kafka.takeover_after.
-    #[command(after_help = "Examples:\n  casewire checkpoint set --config casewire.toml --topic /data/CaseChangeEvent --at 2026-11-22T09:00:00Z\n  \
-                            casewire checkpoint set --config casewire.toml --topic /data/CaseChangeEvent --start earliest --dry-run")]
+    #[command(
+        after_help = "Examples:\n  casewire checkpoint set --config casewire.toml --topic /data/CaseChangeEvent --at 2026-11-22T09:00:00Z\n  \
+                            casewire checkpoint set --config casewire.toml --topic /data/CaseChangeEvent --start earliest --dry-run"
+    )]
     Set(SetArguments),
     /// Forget a stream's position: the next start is a first run, with the stream's `start`. It is refused
     /// while the output topics still hold records of the stream, so delete them too for a new beginning.
-    #[command(after_help = "Example:\n  casewire checkpoint reset --config casewire.toml --topic /data/CaseChangeEvent")]
+    #[command(
+        after_help = "Example:\n  casewire checkpoint reset --config casewire.toml --topic /data/CaseChangeEvent"
+    )]
     Reset(MoveArguments),
 }
 
@@ -220,7 +224,12 @@ async fn set(arguments: SetArguments) -> Result<(), Failure> {
             };
             let mut position = Position::starting(Anchor::After(id));
             position.set_time(committed_at);
-            (position, format!("the last event committed at or before {at} is of {committed_at}; later ones are written again"))
+            (
+                position,
+                format!(
+                    "the last event committed at or before {at} is of {committed_at}; later ones are written again"
+                ),
+            )
         }
         (None, None, Some(StartArgument::Latest)) => {
             let position = Position::starting(Anchor::Latest { since: now });
@@ -238,10 +247,8 @@ async fn set(arguments: SetArguments) -> Result<(), Failure> {
     }
     let gap = moved(stored.as_ref(), &position, &meaning);
     let mut mover = Mover::open(&kafka, &identity).await?;
-    let mut checkpoint = mover.stored.as_ref().map_or_else(
-        || Checkpoint::at(position.clone()),
-        |stored| stored.checkpoint.clone(),
-    );
+    let mut checkpoint =
+        mover.stored.as_ref().map_or_else(|| Checkpoint::at(position.clone()), |stored| stored.checkpoint.clone());
     checkpoint.position = position;
     let record = mover.record(&gap);
     let committed = mover.writer.commit(vec![record], checkpoint).await.map_err(failed)?;
@@ -299,7 +306,11 @@ impl Mover {
 }
 
 /// The stream that is meant. Signing in is the only proof of which organisation the configuration reaches.
-async fn identify(config: &Config, kafka: &KafkaSettings, arguments: &MoveArguments) -> Result<StreamIdentity, Failure> {
+async fn identify(
+    config: &Config,
+    kafka: &KafkaSettings,
+    arguments: &MoveArguments,
+) -> Result<StreamIdentity, Failure> {
     let org = match (&arguments.org, &config.salesforce.org_id) {
         (Some(org), _) | (None, Some(org)) => org.clone(),
         (None, None) => {
@@ -312,7 +323,10 @@ async fn identify(config: &Config, kafka: &KafkaSettings, arguments: &MoveArgume
 
 fn announce(identity: &StreamIdentity, stored: Option<&StoredCheckpoint>, to: &str) {
     println!("{} of {}", identity.topic, identity.org);
-    println!("  from  {}", stored.map_or_else(|| "no position".to_owned(), |stored| position_text(&stored.checkpoint.position)));
+    println!(
+        "  from  {}",
+        stored.map_or_else(|| "no position".to_owned(), |stored| position_text(&stored.checkpoint.position))
+    );
     println!("  to    {to}");
     if let Some(stored) = stored
         && Utc::now() - stored.checkpoint.committed_at < RUNNING
@@ -337,7 +351,11 @@ fn confirmed(arguments: &MoveArguments) -> Result<bool, Failure> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, "Nobody can be asked: this is not a terminal", "add --yes, or --dry-run"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "Nobody can be asked: this is not a terminal",
+            "add --yes, or --dry-run",
+        ));
     }
     print!("Do it? Type yes: ");
     let _ = std::io::stdout().flush();

@@ -19,7 +19,9 @@ enum ConfigurationCommand {
     #[command(after_help = "Example:\n  casewire config check --config casewire.toml && systemctl restart casewire")]
     Check(ConfigFile),
     /// Print the configuration in effect, with the defaults and the environment's overrides; secrets left out.
-    #[command(after_help = "Example:\n  CASEWIRE__KAFKA__BROKERS=broker:9092 casewire config print --config casewire.toml")]
+    #[command(
+        after_help = "Example:\n  CASEWIRE__KAFKA__BROKERS=broker:9092 casewire config print --config casewire.toml"
+    )]
     Print(ConfigFile),
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `run` | `casewire run`: the main job |
 //! | `demo` | `casewire demo`: the whole thing on this machine |
-//! | `demo_broker` | the broker of the demo |
+//! | `demo_broker`, `demo_view` | its broker and what it prints |
 //! | `simulate` | `casewire simulate`: only the simulated org |
 //! | `tail` | `casewire tail`: decoded events on stdout, without Kafka |
 //! | `checkpoint` | `casewire checkpoint show`, `set`, `reset` |
@@ -14,9 +14,13 @@
 
 mod checkpoint;
 mod configuration;
+mod demo;
+mod demo_broker;
+mod demo_view;
 mod logging;
 mod run;
 mod signals;
+mod simulate;
 mod tail;
 
 use std::path::{Path, PathBuf};
@@ -29,9 +33,11 @@ use crate::failure::{Exit, Failure};
 /// Salesforce case and messaging change events into Kafka, exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "casewire", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
+#[command(
+    after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
                         casewire config check --config casewire.toml\n  casewire run --config casewire.toml\n\n\
-                        Exit codes: 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration")]
+                        Exit codes: 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +48,10 @@ enum Command {
     /// Carry change events into Kafka until told to stop.
     #[command(after_help = "Example:\n  casewire run --config /etc/casewire/casewire.toml")]
     Run(ConfigFile),
+    /// Show the whole thing on this machine: simulated org, broker, live output. Nothing to configure.
+    Demo(demo::DemoArguments),
+    /// Run only the simulated org, on fixed ports, for anybody's client.
+    Simulate(simulate::SimulateArgs),
     /// Print decoded events as JSON lines, without Kafka and without a checkpoint.
     Tail(tail::TailArguments),
     /// Show or move the position of a stream.
@@ -78,7 +88,11 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
     // An error means that it has been chosen already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Failure::new(Exit::Unavailable, format!("The runtime cannot be started: {error}"), "check the limits on threads")
+        Failure::new(
+            Exit::Unavailable,
+            format!("The runtime cannot be started: {error}"),
+            "check the limits on threads",
+        )
     })?;
     let outcome = runtime.block_on(dispatch(arguments.command));
     // A Kafka call that hangs sits on a blocking thread; waiting for it would hang the exit too.
@@ -93,6 +107,16 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             let config = file.load()?;
             logging::start(&config.log)?;
             run::run(config, signals::stop()).await
+        }
+        Command::Demo(arguments) => {
+            // A broker that has just been started makes librdkafka complain a little; what lasts, the status shows.
+            let filter = "warn,librdkafka=off,rdkafka=off".to_owned();
+            logging::start(&LogConfig { filter, ..stderr })?;
+            demo::run(arguments, signals::stop()).await
+        }
+        Command::Simulate(arguments) => {
+            logging::start(&LogConfig { filter: "info".to_owned(), ..stderr })?;
+            simulate::run(arguments, signals::stop()).await
         }
         Command::Tail(arguments) => {
             logging::start(&stderr)?;

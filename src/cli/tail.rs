@@ -23,7 +23,9 @@ use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, Subscri
 /// Each line is a record as `run` would write it, to stdout; an event that cannot be decoded is
 /// reported on stderr. Events read here count against the org's daily delivery allocation.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  casewire tail --config casewire.toml --topic /data/CaseChangeEvent --start earliest | jq .changed")]
+#[command(
+    after_help = "Example:\n  casewire tail --config casewire.toml --topic /data/CaseChangeEvent --start earliest | jq .changed"
+)]
 pub struct TailArguments {
     #[command(flatten)]
     file: ConfigFile,
@@ -90,7 +92,11 @@ pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<()
         Ok(Ended::Stopped(failure)) => Err(failure),
         Ok(Ended::Refused { replay_id, message }) => {
             let what = format!("Salesforce refused the replay id {replay_id}: {message}");
-            Err(Failure::new(Exit::Usage, what, "it is older than 72 h or not of this organisation; try --start earliest"))
+            Err(Failure::new(
+                Exit::Usage,
+                what,
+                "it is older than 72 h or not of this organisation; try --start earliest",
+            ))
         }
         Err(error) => Err(Failure::new(Exit::Software, error.to_string(), "please report it with the log")),
     }
@@ -122,7 +128,8 @@ impl Printer {
     }
 
     async fn lines(&mut self, event: &ReceivedEvent, cancel: &CancellationToken) -> Result<Vec<Vec<u8>>, Failure> {
-        let waiting = |error: &crate::salesforce::verdict::CallError| eprintln!("casewire: waiting for a schema: {error}");
+        let waiting =
+            |error: &crate::salesforce::verdict::CallError| eprintln!("casewire: waiting for a schema: {error}");
         let undecodable = |reason: String| {
             eprintln!("casewire: event {} cannot be decoded: {reason}", event.key);
             Ok(Vec::new())

@@ -20,7 +20,8 @@ use crate::kafka::connection::Connection;
 use crate::kafka::error::KafkaError;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::stream::{RunIdentity, StreamIdentity};
-use crate::kafka::topics::{Severity, TopicRole, ensure_topic};
+use crate::kafka::topic_findings::Severity;
+use crate::kafka::topics::{TopicRole, ensure_topic};
 use crate::kafka::transaction::{Command, ProducerThread, Transaction, checkpoint_too_large};
 
 /// How much longer than its own deadline the producer's thread may take before it counts as stalled.

@@ -102,16 +102,15 @@ impl Attempt {
         let context = &self.context;
         let board = &context.board;
         board.starting("fencing a predecessor and reading the checkpoint");
-        let (mut writer, stored) = TransactionalWriter::open(&self.kafka, &context.identity, &context.run)
-            .await
-            .map_err(AttemptEnd::Kafka)?;
+        let (mut writer, stored) =
+            TransactionalWriter::open(&self.kafka, &context.identity, &context.run).await.map_err(AttemptEnd::Kafka)?;
         board.board().set_kafka(Ok(()));
         if let Some(stored) = &stored {
             context.show_position(&stored.checkpoint.position);
         }
-        let moved = stored.as_ref().is_some_and(|stored| {
-            stored.checkpoint.instance_url.as_ref().is_some_and(|url| *url != self.instance_url)
-        });
+        let moved = stored
+            .as_ref()
+            .is_some_and(|stored| stored.checkpoint.instance_url.as_ref().is_some_and(|url| *url != self.instance_url));
         if moved {
             info!(topic = %context.identity.topic, instance_url = self.instance_url, "the organisation has another instance url");
         }
@@ -284,8 +283,7 @@ impl Attempt {
         gap.id = format!("refused-{}-{replay_id}", topic.as_str().trim_start_matches('/').replace('/', "."));
         warn!(%topic, %replay_id, ?cause, "salesforce refused the stored position; gap opened");
         let stops = context.stream.on_gap == OnGap::Stop;
-        let position =
-            if stops { checkpoint.position.clone() } else { Position::starting_over(now) };
+        let position = if stops { checkpoint.position.clone() } else { Position::starting_over(now) };
         let mut next = following(&checkpoint, position, 0);
         next.instance_url = Some(self.instance_url.clone());
         match writer.commit(vec![context.gap_record(&gap)], next).await {
@@ -295,7 +293,9 @@ impl Attempt {
         context.board.update(|status| status.gaps_opened += 1);
         close(writer, &self.context).await;
         if !stops {
-            context.board.error(gap.detail, "the gap is in the ledger; the stream goes on from the oldest retained event");
+            context
+                .board
+                .error(gap.detail, "the gap is in the ledger; the stream goes on from the oldest retained event");
             return AttemptEnd::GoOn;
         }
         let what = format!("Salesforce refused the stored position {replay_id} ({cause:?}): {message}");

@@ -222,12 +222,7 @@ impl DecodeStation {
             let remedy = "set on_undecodable = \"dead_letter\" on the stream to keep its bytes and go on";
             return Err(Halt::Stopped(Failure::new(Exit::Software, what, remedy)));
         }
-        self.memory
-            .brake
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .undecodable(reason)
-            .map_err(Halt::Stopped)?;
+        self.memory.brake.lock().unwrap_or_else(PoisonError::into_inner).undecodable(reason).map_err(Halt::Stopped)?;
         warn!(%topic, event = %id, schema_id = %event.schema_id, reason, "event put into the dead letters");
         let letter = DeadLetter {
             key: id,

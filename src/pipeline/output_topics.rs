@@ -37,7 +37,12 @@ impl OutputTopics {
     ///
     /// # Errors
     /// When it is not there and cannot be made, or would lose data as it is.
-    pub async fn ensure(&mut self, name: &Arc<str>, role: TopicRole, cancel: &CancellationToken) -> Result<(), Failure> {
+    pub async fn ensure(
+        &mut self,
+        name: &Arc<str>,
+        role: TopicRole,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
         if self.known.contains(name) {
             return Ok(());
         }

@@ -183,7 +183,8 @@ impl Process {
                 }
                 Err(error) => error.failure(),
             };
-            let ran_before = boards.iter().any(|board| board.status().is_some_and(|status| status.position_time.is_some()));
+            let ran_before =
+                boards.iter().any(|board| board.status().is_some_and(|status| status.position_time.is_some()));
             if !ran_before {
                 return Err(failure);
             }
@@ -207,12 +208,12 @@ impl Process {
                 let prefix = &self.kafka.topic_prefix;
                 let orgs = checkpoints_of_topic(&self.kafka, prefix, &stream.topic).await?;
                 let wanted = self.config.salesforce.org_id.as_ref();
-                let [org] = orgs.iter().filter(|org| wanted.is_none_or(|wanted| wanted == *org)).collect::<Vec<_>>()[..]
+                let [org] =
+                    orgs.iter().filter(|org| wanted.is_none_or(|wanted| wanted == *org)).collect::<Vec<_>>()[..]
                 else {
                     continue;
                 };
-                let identity =
-                    StreamIdentity { prefix: prefix.clone(), org: org.clone(), topic: stream.topic.clone() };
+                let identity = StreamIdentity { prefix: prefix.clone(), org: org.clone(), topic: stream.topic.clone() };
                 if let Some(stored) = read_checkpoint(&self.kafka, &identity).await? {
                     let time = position_time(&stored.checkpoint.position);
                     board.update(|status| status.position_time = time);

@@ -112,8 +112,8 @@ pub async fn position_at(
     for topic in output_topics(identity, settings).await? {
         let (org, stream, found) = (identity.org.clone(), identity.topic.clone(), newest.clone());
         scan(settings, &topic, ScanFrom::Timestamp(at - WINDOW), move |record| {
-            let own = header(record, "org") == Some(org.as_str())
-                && source_topic(record).as_deref() == Some(stream.as_str());
+            let own =
+                header(record, "org") == Some(org.as_str()) && source_topic(record).as_deref() == Some(stream.as_str());
             if own
                 && let Some(committed_at) = header(record, "committed_at").and_then(|text| text.parse().ok())
                 && let Some(replay_id) = header(record, "replay_id").and_then(|text| text.parse().ok())

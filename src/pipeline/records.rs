@@ -99,8 +99,7 @@ impl RecordWriter {
             return Err(UnusableEvent::NoRecords);
         }
         check_entity(&header.entity)?;
-        let committed_at =
-            header.committed_at().ok_or(UnusableEvent::CommitTimestamp(header.commit_timestamp))?;
+        let committed_at = header.committed_at().ok_or(UnusableEvent::CommitTimestamp(header.commit_timestamp))?;
         let mut committed_text = String::with_capacity(24);
         render::write_date_time(header.commit_timestamp, &mut committed_text)
             .map_err(|_| UnusableEvent::CommitTimestamp(header.commit_timestamp))?;
@@ -154,15 +153,18 @@ impl RecordWriter {
             _ if any(RecordIdKind::Overflow) => {
                 (GapCause::Overflow, format!("one transaction changed more {entity} records than events can carry"))
             }
-            _ if any(RecordIdKind::Wildcard) => {
-                (GapCause::Wildcard, format!("every {entity} record may have changed: the type of a field was converted"))
-            }
-            ChangeType::Snapshot => {
-                (GapCause::Snapshot, format!("a SNAPSHOT event of {} {entity} records, a type reserved by Salesforce", ids.len()))
-            }
-            ChangeType::Unknown(symbol) => {
-                (GapCause::UnknownChangeType, format!("a change of the unknown type {symbol} to {} {entity} records", ids.len()))
-            }
+            _ if any(RecordIdKind::Wildcard) => (
+                GapCause::Wildcard,
+                format!("every {entity} record may have changed: the type of a field was converted"),
+            ),
+            ChangeType::Snapshot => (
+                GapCause::Snapshot,
+                format!("a SNAPSHOT event of {} {entity} records, a type reserved by Salesforce", ids.len()),
+            ),
+            ChangeType::Unknown(symbol) => (
+                GapCause::UnknownChangeType,
+                format!("a change of the unknown type {symbol} to {} {entity} records", ids.len()),
+            ),
             gap if gap.is_gap() => {
                 (GapCause::GapEvent, format!("a {gap} event without content for {} {entity} records", ids.len()))
             }

@@ -165,7 +165,8 @@ impl RunLoop {
     async fn commit(&mut self, mut transaction: Transaction) -> Result<(), LoopEnd> {
         let Some(last) = transaction.batches.last() else { return Ok(()) };
         let position = last.position.clone();
-        let records: Vec<_> = transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
+        let records: Vec<_> =
+            transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
         let events: usize = transaction.batches.iter().map(|batch| batch.events.len()).sum();
         let mut checkpoint = following(&self.checkpoint, position, u64::try_from(events).unwrap_or(u64::MAX));
         checkpoint.instance_url = Some(self.instance_url.clone());

@@ -108,10 +108,7 @@ impl Deployment {
 
     /// The same, but only what an event of the org led to.
     pub async fn ledger_ids(&self, lines: &[LedgerLine]) -> Vec<(String, String)> {
-        lines
-            .iter()
-            .flat_map(|line| line.record_ids.iter().map(|id| (line.event_id.clone(), id.clone())))
-            .collect()
+        lines.iter().flat_map(|line| line.record_ids.iter().map(|id| (line.event_id.clone(), id.clone()))).collect()
     }
 }
 
@@ -194,7 +191,10 @@ fn read_committed(brokers: &str, topic: &str) -> Vec<Output> {
                 headers: message
                     .headers()
                     .map(|headers| {
-                        headers.iter().map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect()
+                        headers
+                            .iter()
+                            .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
+                            .collect()
                     })
                     .unwrap_or_default(),
             });

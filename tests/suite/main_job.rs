@@ -16,6 +16,8 @@ async fn every_event_of_a_backlog_arrives_once_with_its_values() {
     let mine: Vec<_> = lines.iter().filter(|line| line.topics.iter().any(|topic| topic == CASES)).collect();
     assert!(mine.len() > 50, "too few case events among the generated ones: {}", mine.len());
     let last = mine.last().expect("a last event").replay_id.clone();
-    running.until("the last event", |status| status.resume_after.as_deref() == Some(&last) || status.last_error.is_some()).await;
+    running
+        .until("the last event", |status| status.resume_after.as_deref() == Some(&last) || status.last_error.is_some())
+        .await;
     running.stop().await.expect("an orderly end");
 }
