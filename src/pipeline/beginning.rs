@@ -9,7 +9,9 @@ use chrono::{DateTime, Utc};
 use crate::config::Start;
 use crate::failure::{Exit, Failure};
 use crate::identity::TopicKind;
-use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, checkpoints_of_topic};
+use crate::kafka::{
+    Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, StreamIdentity, checkpoints_of_topic, read_checkpoint,
+};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::pipeline::read_back;
@@ -84,7 +86,12 @@ async fn first_run(context: &StreamContext, settings: &KafkaSettings) -> Result<
     let identity = &context.identity;
     let topic = &identity.topic;
     let orgs = checkpoints_of_topic(settings, &identity.prefix, topic).await.map_err(NoBeginning::Kafka)?;
-    if let Some(other) = orgs.iter().find(|org| **org != identity.org) {
+    for other in orgs.iter().filter(|org| **org != identity.org) {
+        // A topic without a checkpoint is what an attempt like this one leaves behind.
+        let of_other = StreamIdentity { org: other.clone(), ..identity.clone() };
+        if read_checkpoint(settings, &of_other).await.map_err(NoBeginning::Kafka)?.is_none() {
+            continue;
+        }
         let what = format!(
             "{topic} has no checkpoint of the organisation {}, but one of {other}: was the sandbox refreshed, or are \
              these the credentials of another organisation?",

@@ -206,16 +206,17 @@ impl Process {
         let look = async {
             for (stream, board) in self.config.streams.iter().zip(boards) {
                 let prefix = &self.kafka.topic_prefix;
-                let orgs = checkpoints_of_topic(&self.kafka, prefix, &stream.topic).await?;
                 let wanted = self.config.salesforce.org_id.as_ref();
-                let [org] =
-                    orgs.iter().filter(|org| wanted.is_none_or(|wanted| wanted == *org)).collect::<Vec<_>>()[..]
-                else {
-                    continue;
-                };
-                let identity = StreamIdentity { prefix: prefix.clone(), org: org.clone(), topic: stream.topic.clone() };
-                if let Some(stored) = read_checkpoint(&self.kafka, &identity).await? {
-                    let time = position_time(&stored.checkpoint.position);
+                let orgs = checkpoints_of_topic(&self.kafka, prefix, &stream.topic).await?;
+                let mut times = Vec::new();
+                for org in orgs.into_iter().filter(|org| wanted.is_none_or(|wanted| wanted == org)) {
+                    let identity = StreamIdentity { prefix: prefix.clone(), org, topic: stream.topic.clone() };
+                    if let Some(stored) = read_checkpoint(&self.kafka, &identity).await? {
+                        times.push(position_time(&stored.checkpoint.position));
+                    }
+                }
+                // Two organisations: which one is meant is known only after signing in.
+                if let [time] = times[..] {
                     board.update(|status| status.position_time = time);
                 }
             }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use casewire::config::Config;
 use casewire::failure::Failure;
 use casewire::pipeline::process::Process;
-use casewire::simulator::{Control, LedgerLine, Simulator, SimulatorConfig};
+use casewire::simulator::{Control, Simulator, SimulatorConfig};
 use casewire::status::{Board, Snapshot, StreamStatus};
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -106,9 +108,15 @@ impl Deployment {
         tokio::task::spawn_blocking(move || read_committed(&brokers, &topic)).await.expect("read")
     }
 
-    /// The same, but only what an event of the org led to.
-    pub async fn ledger_ids(&self, lines: &[LedgerLine]) -> Vec<(String, String)> {
-        lines.iter().flat_map(|line| line.record_ids.iter().map(|id| (line.event_id.clone(), id.clone()))).collect()
+    /// Deletes `<prefix>.<name>`, as an operator would by mistake.
+    pub async fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("an admin client");
+        let topic = format!("{}.{name}", self.prefix);
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for outcome in admin.delete_topics(&[&topic], &options).await.expect("the broker answers") {
+            outcome.expect("deleted");
+        }
     }
 }
 

@@ -1,23 +1,251 @@
 //! The main job from end to end: a simulated org, the real pipeline, a real broker.
 
-use casewire::simulator::{EventOrder, Fault, SimulatorConfig};
-use serde_json::json;
+use std::collections::BTreeMap;
 
-use crate::suite::deployment::{Deployment, brokers};
+use casewire::simulator::{EventOrder, Fault, LedgerLine, SimulatorConfig};
+use serde_json::{Value, json};
+
+use crate::suite::deployment::{Deployment, Output, Running, brokers};
 
 const CASES: &str = "/data/CaseChangeEvent";
+const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
+
+/// Waits until the first stream has committed the last event of `lines` that is on `topic`.
+async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
+    let mine = lines.iter().filter(|line| line.topics.iter().any(|name| name == topic));
+    let last = mine.last().expect("an event on the topic").replay_id.clone();
+    let is = |status: &casewire::status::StreamStatus| {
+        status.topic.as_str() == topic && status.last_replay_id.as_deref() == Some(&last)
+    };
+    running.until_all("the last event", |snapshot| snapshot.streams.iter().any(is)).await;
+}
+
+/// (event id, record id) of each record.
+fn identities(records: &[Output]) -> Vec<(String, String)> {
+    records
+        .iter()
+        .map(|record| (record.headers.get("event_id").cloned().unwrap_or_default(), record.key.clone()))
+        .collect()
+}
+
+/// What the ledger says should stand in the entity's topic.
+fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
+    let of_one_record = |line: &&LedgerLine| {
+        let kind = line.change_type.as_deref().unwrap_or_default();
+        let known =
+            ["CREATE", "UPDATE", "DELETE", "UNDELETE", "GAP_CREATE", "GAP_UPDATE", "GAP_DELETE", "GAP_UNDELETE"];
+        line.entity == entity && !line.poison && known.contains(&kind)
+    };
+    let mut all: Vec<_> = lines
+        .iter()
+        .filter(of_one_record)
+        .flat_map(|line| line.record_ids.iter().map(|id| (line.event_id.clone(), id.clone())))
+        .filter(|(_, id)| !id.ends_with('*') && id != "000000000000000AAA")
+        .collect();
+    all.sort();
+    all
+}
+
+fn sorted(mut identities: Vec<(String, String)>) -> Vec<(String, String)> {
+    identities.sort();
+    identities
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_of_a_backlog_arrives_once_with_its_values() {
-    let Some(brokers) = brokers("every_event_of_a_backlog_arrives_once_with_its_values") else { return };
+async fn every_event_arrives_once_with_its_values_over_restarts_cuts_and_redelivery() {
+    let Some(brokers) = brokers("every_event_arrives_once_with_its_values_over_restarts_cuts_and_redelivery") else {
+        return;
+    };
     let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
-    let lines = deployment.control().generate(500).await.expect("generated");
-    let running = deployment.run(&[CASES], "");
-    let mine: Vec<_> = lines.iter().filter(|line| line.topics.iter().any(|topic| topic == CASES)).collect();
-    assert!(mine.len() > 50, "too few case events among the generated ones: {}", mine.len());
-    let last = mine.last().expect("a last event").replay_id.clone();
-    running
-        .until("the last event", |status| status.resume_after.as_deref() == Some(&last) || status.last_error.is_some())
-        .await;
+    let control = deployment.control();
+    let mut lines = control.generate(400).await.expect("generated");
+    let running = deployment.run(&[CASES, SESSIONS], "");
+    arrived(&running, &lines, CASES).await;
+
+    control.inflict(Fault::Redeliver { events: 30 }).await.expect("inflicted");
+    control.inflict(Fault::CutStreams).await.expect("inflicted");
+    lines.extend(control.generate(100).await.expect("generated"));
+    arrived(&running, &lines, CASES).await;
+    running.abort().await;
+
+    lines.extend(control.generate(100).await.expect("generated"));
+    let running = deployment.run(&[CASES, SESSIONS], "");
+    arrived(&running, &lines, CASES).await;
+    arrived(&running, &lines, SESSIONS).await;
     running.stop().await.expect("an orderly end");
+
+    for entity in ["Case", "MessagingSession"] {
+        let records = deployment.output(entity).await;
+        assert_eq!(sorted(identities(&records)), expected(&lines, entity), "{entity}");
+        let by_event: BTreeMap<&str, &LedgerLine> = lines.iter().map(|line| (line.event_id.as_str(), line)).collect();
+        for record in &records {
+            let line = by_event[record.headers["event_id"].as_str()];
+            assert_eq!(record.json()["changed"], Value::Object(line.changed.clone()), "{record:?}");
+            let unresolved = record.json().get("unresolved").cloned().unwrap_or_else(|| json!([]));
+            assert_eq!(unresolved, json!(line.unresolved), "{record:?}");
+            assert_eq!(record.json()["source"]["replay_id"], json!(line.replay_id));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_replay_id_is_recorded_and_the_retained_events_are_taken_once() {
+    let Some(brokers) = brokers("a_refused_replay_id_is_recorded_and_the_retained_events_are_taken_once") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let mut lines = control.generate(120).await.expect("generated");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &lines, CASES).await;
+    running.stop().await.expect("an orderly end");
+
+    // The org moves: the stored id means nothing any more, and what is retained begins anew.
+    control.inflict(Fault::ResetBus).await.expect("inflicted");
+    let after = control.generate(60).await.expect("generated");
+    lines.extend(after.iter().cloned());
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &after, CASES).await;
+    running.stop().await.expect("an orderly end");
+
+    assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&lines, "Case"));
+    let ledger = deployment.output("gaps").await;
+    let refused: Vec<_> = ledger.iter().filter(|entry| entry.key.starts_with("refused-")).collect();
+    assert_eq!(refused.len(), 1, "{ledger:?}");
+    assert_eq!(refused[0].json()["cause"], json!("moved"));
+    assert_eq!(refused[0].json()["state"], json!("open"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_replay_id_stops_the_stream_where_that_is_asked_for() {
+    let Some(brokers) = brokers("a_refused_replay_id_stops_the_stream_where_that_is_asked_for") else { return };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let lines = control.generate(60).await.expect("generated");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &lines, CASES).await;
+    running.stop().await.expect("an orderly end");
+    control.inflict(Fault::ExpireRetention).await.expect("inflicted");
+    control.generate(20).await.expect("generated");
+    let running = deployment.run(&[CASES], "STREAM__0__ON_GAP = stop");
+    let stopped = |status: &casewire::status::StreamStatus| matches!(&status.state, casewire::status::StreamState::Stopped { remedy, .. } if remedy.contains("checkpoint set"));
+    running.until("the stop", stopped).await;
+    assert_eq!(running.board.snapshot().streams[0].gaps_opened, 1);
+    running.stop().await.expect("an orderly end");
+    assert_eq!(
+        sorted(identities(&deployment.output("Case").await)),
+        expected(&lines, "Case"),
+        "nothing was written after it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undecodable_event_becomes_a_dead_letter_and_a_flood_of_them_stops_the_stream() {
+    let Some(brokers) = brokers("an_undecodable_event_becomes_a_dead_letter_and_a_flood_of_them_stops_the_stream")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    control.inflict(Fault::Poison { events: 2 }).await.expect("inflicted");
+    for _ in 0..2 {
+        control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    }
+    let last = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &last, CASES).await;
+    let letters = deployment.output("dead-letters").await;
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().all(|letter| !letter.raw.is_empty() && letter.headers.contains_key("reason")));
+    assert_eq!(deployment.output("Case").await.len(), 2);
+
+    control.inflict(Fault::Poison { events: 20 }).await.expect("inflicted");
+    for _ in 0..20 {
+        control.publish(EventOrder::new("Case", "UPDATE")).await.expect("published");
+    }
+    let stopped = |status: &casewire::status::StreamStatus| matches!(&status.state, casewire::status::StreamState::Stopped { what, .. } if what.contains("in a row"));
+    let status = running.until("the brake", stopped).await;
+    assert!(status.dead_letters < 22, "the event that pulled the brake is not put away: {}", status.dead_letters);
+    running.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_checkpoint_is_refused_where_its_output_says_that_it_ran() {
+    let Some(brokers) = brokers("a_stream_without_a_checkpoint_is_refused_where_its_output_says_that_it_ran") else {
+        return;
+    };
+    let mut deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let lines = deployment.control().generate(60).await.expect("generated");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &lines, CASES).await;
+    running.stop().await.expect("an orderly end");
+
+    // Another organisation behind the same configuration, as after a sandbox refresh.
+    let mut other = SimulatorConfig::on_free_ports();
+    other.org_id = "00D8d00000ZzZzZEAV".to_owned();
+    deployment.simulator = casewire::simulator::Simulator::start(other).await.expect("a simulator");
+    let failure = deployment.run(&[CASES], "").ended().await.expect_err("refused");
+    assert!(failure.what.contains("00D8d00000AbCdEEAV") && failure.remedy.contains("checkpoint set"), "{failure}");
+
+    // The checkpoint topic is deleted under a stream whose output is still there.
+    let mut same = SimulatorConfig::on_free_ports();
+    same.seed = 2;
+    deployment.simulator = casewire::simulator::Simulator::start(same).await.expect("a simulator");
+    deployment.delete_topic("checkpoints.00D8d00000AbCdEEAV.data.CaseChangeEvent").await;
+    let failure = deployment.run(&[CASES], "").ended().await.expect_err("refused");
+    assert!(failure.what.contains(".Case already holds records"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_takes_over_and_the_first_stands_by() {
+    let Some(brokers) = brokers("a_second_instance_takes_over_and_the_first_stands_by") else { return };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let mut lines = control.generate(60).await.expect("generated");
+    let first = deployment.run(&[CASES], "");
+    arrived(&first, &lines, CASES).await;
+    let second = deployment.run(&[CASES], "");
+    second.until("the take-over", |status| status.checkpoint_committed).await;
+    lines.extend(control.generate(60).await.expect("generated"));
+    let standby =
+        |status: &casewire::status::StreamStatus| matches!(status.state, casewire::status::StreamState::Standby { .. });
+    first.until("the standby", standby).await;
+    arrived(&second, &lines, CASES).await;
+    assert_eq!(first.board.snapshot().streams[0].fenced, 1);
+    assert_eq!(second.board.snapshot().streams[0].fenced, 0, "the one that took over is not disturbed again");
+    first.stop().await.expect("an orderly end");
+    second.stop().await.expect("an orderly end");
+    assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&lines, "Case"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_with_shared_replay_ids_and_platform_events_arrive_complete() {
+    let Some(brokers) = brokers("a_channel_with_shared_replay_ids_and_platform_events_arrive_complete") else { return };
+    let mut simulator = SimulatorConfig::on_free_ports();
+    simulator.channels = vec![casewire::simulator::Channel {
+        name: "Support__chn".to_owned(),
+        entities: vec!["Case".to_owned()],
+        enriched: vec!["Case.Subject".to_owned()],
+    }];
+    let deployment = Deployment::new(brokers, simulator).await;
+    let control = deployment.control();
+    let lines = control.generate(300).await.expect("generated");
+    let topics = ["/data/Support__chn", "/event/Case_Escalation__e"];
+    let running = deployment.run(&topics, "STREAM__0__TOMBSTONES = true");
+    for topic in topics {
+        arrived(&running, &lines, topic).await;
+    }
+    running.stop().await.expect("an orderly end");
+    let on_channel: Vec<LedgerLine> =
+        lines.iter().filter(|line| line.topics.iter().any(|topic| topic == topics[0])).cloned().collect();
+    let records = deployment.output("Case").await;
+    let (tombstones, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.raw.is_empty());
+    assert_eq!(sorted(identities(&records)), expected(&on_channel, "Case"));
+    let deletes = records.iter().filter(|record| record.headers["op"] == "delete").count();
+    assert_eq!(tombstones.len(), deletes);
+    let events: Vec<_> = lines.iter().filter(|line| line.entity == "Case_Escalation__e").collect();
+    let written = deployment.output("Case_Escalation__e").await;
+    assert_eq!(written.len(), events.len());
+    assert!(written.iter().all(|record| record.json()["op"] == "event"));
 }
