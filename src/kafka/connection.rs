@@ -30,7 +30,7 @@ impl Connection {
         !self.all_brokers_down.load(Ordering::Relaxed)
     }
 
-    /// The last error that the client reported, in librdkafka's words.
+    /// The last error that the client reported since a call was answered, in librdkafka's words.
     pub fn last_error(&self) -> Option<String> {
         lock(&self.last_error).clone()
     }
@@ -44,6 +44,7 @@ impl Connection {
     pub(crate) fn answered(&self) {
         self.all_brokers_down.store(false, Ordering::Relaxed);
         *lock(&self.refused) = None;
+        *lock(&self.last_error) = None;
     }
 
     fn report(&self, code: Option<RDKafkaErrorCode>, reason: &str) {

@@ -138,8 +138,8 @@ impl KafkaError {
             Self::Rebuild { .. } => (Exit::Temporary, "Run again: it goes on from the last checkpoint."),
             Self::Unauthorized { .. } => (
                 Exit::NoPermission,
-                "Grant the principal, with kafka-acls.sh: Write, Read, Describe, DescribeConfigs and Create on topics that \
-                 begin with kafka.topic_prefix, Write and Describe on transactional ids that begin with it, and \
+                "Grant the principal, with kafka-acls.sh: Write, Read, Describe, DescribeConfigs and Create on topics \
+                 that begin with kafka.topic_prefix, Write and Describe on transactional ids that begin with it, and \
                  IdempotentWrite on the cluster.",
             ),
             Self::Credentials { .. } => (

@@ -190,8 +190,8 @@ impl Reader {
 
     /// Reads the committed records of a range of offsets.
     ///
-    /// The end is where the reader's *position* says so: the last offset of a partition is usually a marker that is never
-    /// delivered, and a wait that ends without a message means nothing.
+    /// The end is where the reader's *position* says so: the last offset of a partition is usually a marker that is
+    /// never delivered, and a wait that ends without a message means nothing.
     pub fn read(
         &self,
         topic: &str,
@@ -251,9 +251,9 @@ impl Reader {
     fn stuck(&self, topic: &str, partition: i32, position: i64, end: i64) -> KafkaError {
         let stable = self.committed.fetch_watermarks(topic, partition, POLL * 10).map(|(_, stable)| stable);
         let reason = match stable {
-            Ok(stable) if stable < end => format!(
-                "`{topic}` partition {partition} cannot be read beyond offset {stable} of {end}: a transaction is open there"
-            ),
+            Ok(stable) if stable < end => {
+                format!("`{topic}` partition {partition} ends at offset {end}, and at {stable} a transaction is open")
+            }
             _ => format!("`{topic}` partition {partition} was read to offset {position} of {end}, then nothing came"),
         };
         KafkaError::Unavailable { call: CALL, reason }

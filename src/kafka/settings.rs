@@ -1,6 +1,7 @@
 //! What has to be known to reach a cluster, and the configuration of the clients made from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -17,8 +18,8 @@ pub const DEFAULT_BATCH_BYTES: usize = 500_000;
 /// It lies above the brokers' default of 1 MiB because they count compressed bytes.
 pub const DEFAULT_RECORD_BYTES: usize = 4 * 1024 * 1024;
 
-/// How Kafka is reached and what is written there.
-#[derive(Debug, Clone)]
+/// How Kafka is reached and what is written there. Its debug form leaves the values of properties out: one is a password.
+#[derive(Clone)]
 pub struct KafkaSettings {
     /// `host:port` pairs separated by commas.
     pub brokers: String,
@@ -105,6 +106,20 @@ pub(crate) fn configuration_fault(error: &rdkafka::error::KafkaError) -> String 
     }
 }
 
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("topic_prefix", &self.topic_prefix)
+            .field("properties", &self.properties.keys())
+            .field("transaction_timeout", &self.transaction_timeout)
+            .field("call_timeout", &self.call_timeout)
+            .field("topics", &self.topics)
+            .finish()
+    }
+}
+
 impl KafkaSettings {
     /// The largest single record, uncompressed, in bytes.
     pub fn record_limit(&self) -> usize {
@@ -133,7 +148,9 @@ impl KafkaSettings {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &self.brokers);
-        config.set_log_level(RDKafkaLogLevel::Info);
+        // librdkafka's own debugging is asked for by its property `debug` and comes at this level.
+        let debug = self.properties.contains_key("debug");
+        config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
         config
     }
 
@@ -218,6 +235,20 @@ mod tests {
             let found = faults(name, "1");
             assert!(found.len() == 1 && found[0].contains(name), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let settings = KafkaSettings {
+            brokers: "b:9092".into(),
+            topic_prefix: "salesforce".into(),
+            properties: BTreeMap::from([("sasl.password".to_owned(), "hunter2".to_owned())]),
+            transaction_timeout: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(60),
+            topics: TopicDefaults { create: true, check: true, partitions: 1, replication: -1 },
+        };
+        let printed = format!("{settings:?}");
+        assert!(printed.contains("sasl.password") && !printed.contains("hunter2"), "{printed}");
     }
 
     #[test]

@@ -77,9 +77,7 @@ impl Inspection<'_> {
         }
         let policy = self.get("cleanup.policy");
         if !policy.is_empty() && policy != "compact" {
-            let what = format!(
-                "has cleanup.policy={policy}: a stream that is quiet for the retention time would lose its place"
-            );
+            let what = format!("has cleanup.policy={policy}: a stream that is quiet for long would lose its place");
             self.find(Severity::Refusal, &what, "Set cleanup.policy=compact on it.");
         }
     }

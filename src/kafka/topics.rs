@@ -47,7 +47,7 @@ impl TopicRole {
     /// How a topic of this role is made.
     pub fn spec(self, defaults: &TopicDefaults) -> TopicSpec {
         let (partitions, config) = match self {
-            // Kept for ever unless the operator says otherwise, and never compacted: an update holds changed fields only.
+            // Kept unless the operator says otherwise, and never compacted: an update holds changed fields only.
             Self::Entity | Self::Conversation => {
                 (defaults.partitions, vec![("cleanup.policy", "delete"), ("retention.ms", "-1")])
             }
@@ -88,8 +88,8 @@ pub struct TopicReport {
     pub findings: Vec<Finding>,
 }
 
-/// Makes the topic if it is missing and may be made, and checks it. With [`TopicDefaults::check`] off its settings are not
-/// asked for, which some managed clusters and stand-ins do not answer; only its partitions and copies are looked at.
+/// Makes the topic if it is missing and may be made, and checks it. With [`TopicDefaults::check`] off its settings are
+/// not asked for, which some managed clusters and stand-ins do not answer; only its partitions and copies are looked at.
 ///
 /// An absent topic that may not be made is a [`KafkaError::Topic`]. Takes at most
 /// [`KafkaSettings::call_timeout`] for each of looking, making and checking.

@@ -136,7 +136,8 @@ impl Worker {
 
     /// Makes the same call until it gives a definite answer or the deadline passes.
     ///
-    /// A transaction call that timed out goes on inside librdkafka. Only the same call may follow; any other gets `Conflict`.
+    /// A transaction call that timed out goes on inside librdkafka. Only the same call may follow; any other gets
+    /// `Conflict`.
     fn repeat(
         &self,
         call: &'static str,
@@ -275,7 +276,7 @@ impl Worker {
                     self.settings.batch_limit()
                 ),
                 remedy: format!(
-                    "Raise the topic's max.message.bytes, or set `batch.size` in [kafka.properties] to less than {limit}."
+                    "Raise its max.message.bytes, or set `batch.size` in [kafka.properties] to less than {limit}."
                 ),
             },
             limit => too_large(index, record, limit.unwrap_or_else(|| record.size().saturating_sub(1))),

@@ -2,8 +2,9 @@
 //!
 //! Why nothing is lost or written twice:
 //! 1. `init_transactions` ends the predecessor's open transaction and fences it, so nobody older can commit.
-//! 2. The checkpoint is read up to the end of the partition *as asked after the fence*, so the newest committed one is read.
-//! 3. If another instance takes over after that, what was read is stale, but cannot be acted on: our next transaction fails.
+//! 2. The checkpoint is read up to the end that the partition has *after* the fence, so it is the newest committed one.
+//! 3. If another instance takes over after that, what was read is stale but cannot be acted on: our next transaction
+//!    fails.
 //! 4. The checkpoint is part of the transaction of the records it speaks for: both become visible or neither.
 
 use std::collections::HashMap;
@@ -206,8 +207,8 @@ impl TransactionalWriter {
     }
 
     /// Refuses records for `topic` above this many bytes, uncompressed, before anything is sent. With the topic's own
-    /// [`max_message_bytes`](crate::kafka::TopicReport::max_message_bytes) no broker has to refuse one, which would cost
-    /// the transaction and the writer.
+    /// [`max_message_bytes`](crate::kafka::TopicReport::max_message_bytes) no broker has to refuse one, which would
+    /// cost the transaction and the writer.
     pub fn limit_records(&mut self, topic: Arc<str>, bytes: usize) {
         self.limits.insert(topic, bytes);
     }

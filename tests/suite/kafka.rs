@@ -122,12 +122,14 @@ fn send_raw(producer: &BaseProducer, topic: &str, key: &str, value: &[u8]) {
     producer.flush(Duration::from_secs(30)).expect("flushed");
 }
 
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client")
+}
+
 async fn create_raw(brokers: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an admin client");
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     topic.config.extend(config);
-    let made = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
+    let made = admin(brokers).create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
     assert!(made[0].is_ok(), "{made:?}");
 }
 
@@ -353,6 +355,21 @@ async fn topics_are_made_once_and_checked_when_present() {
     let listed = list_topics(&settings).await.expect("a list");
     assert!(listed.iter().any(|listed| listed.name == topic && listed.partitions == 2));
     assert!(!ping(&settings).await.expect("an answer").brokers.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_under_the_writer_is_named() {
+    let Some(brokers) = broker("a_topic_that_is_deleted_under_the_writer_is_named") else { return };
+    let settings = settings(&brokers);
+    let topic = entity_topic(&settings).await;
+    let (mut writer, ..) = open(&settings).await;
+    writer.commit(vec![record(&topic, "a", "{}")], checkpoint()).await.expect("committed");
+    let deleted = admin(&brokers).delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted[0].is_ok(), "{deleted:?}");
+    let error = writer.commit(vec![record(&topic, "b", "{}")], checkpoint()).await.expect_err("it is gone");
+    assert!(matches!(&error, KafkaError::Topic { topic: named, .. } if *named == topic), "{error:?}");
+    let (_, _, stored) = open(&settings).await;
+    assert_eq!(stored, Some(1), "the position did not move past what could not be written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
