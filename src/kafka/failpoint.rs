@@ -5,29 +5,29 @@
 
 /// The places, in the order in which a transaction passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failpoint {
+pub(crate) enum After {
     /// The transaction is open and empty.
-    AfterBegin,
+    Begin,
     /// All records are handed over, the checkpoint is not.
-    AfterRecords,
+    Records,
     /// The checkpoint is handed over, the transaction is open.
-    AfterCheckpoint,
+    Checkpoint,
     /// The transaction is committed and nobody knows it yet.
-    AfterCommit,
+    Commit,
 }
 
 /// Ends the process if this is the place and the time.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
-pub(crate) fn pass(_place: Failpoint) {}
+pub(crate) fn pass(_place: After) {}
 
 /// Ends the process if this is the place and the time.
 #[cfg(feature = "failpoints")]
-pub(crate) fn pass(place: Failpoint) {
+pub(crate) fn pass(place: After) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static ARMED: OnceLock<Option<(Failpoint, u64)>> = OnceLock::new();
+    static ARMED: OnceLock<Option<(After, u64)>> = OnceLock::new();
     static HITS: AtomicU64 = AtomicU64::new(0);
 
     let armed = ARMED.get_or_init(|| std::env::var("CASEWIRE_FAILPOINT").ok().map(|text| parse(&text)));
@@ -43,13 +43,13 @@ pub(crate) fn pass(place: Failpoint) {
 /// Reads `name:hit`. A failpoint that would never be reached makes a test pass that proves nothing,
 /// so a wrong one ends the process too.
 #[cfg(feature = "failpoints")]
-fn parse(text: &str) -> (Failpoint, u64) {
+fn parse(text: &str) -> (After, u64) {
     let (name, hit) = text.split_once(':').unwrap_or((text, "1"));
     let place = match name {
-        "after_begin" => Failpoint::AfterBegin,
-        "after_records" => Failpoint::AfterRecords,
-        "after_checkpoint" => Failpoint::AfterCheckpoint,
-        "after_commit" => Failpoint::AfterCommit,
+        "after_begin" => After::Begin,
+        "after_records" => After::Records,
+        "after_checkpoint" => After::Checkpoint,
+        "after_commit" => After::Commit,
         _ => panic!("CASEWIRE_FAILPOINT names no place: {text}"),
     };
     let hit = hit.parse().unwrap_or_else(|_| panic!("CASEWIRE_FAILPOINT has no number after the colon: {text}"));

@@ -148,6 +148,9 @@ mod tests {
     use super::*;
     use crate::kafka::settings::TopicDefaults;
 
+    /// Role, layout, settings; what is found, and a word of it.
+    type Row<'a> = (TopicRole, Layout, &'a [(&'a str, &'a str)], &'a [Severity], &'a str);
+
     const ONE: Layout = Layout { partitions: 1, replication: 1, brokers: 1, led: true };
 
     #[test]
@@ -156,7 +159,7 @@ mod tests {
         let copies = |replication| Layout { replication, ..three };
         use Severity::{Refusal, Warning};
         use TopicRole::{Checkpoints, DeadLetters, Entity};
-        let table: &[(TopicRole, Layout, &[(&str, &str)], &[Severity], &str)] = &[
+        let table: &[Row] = &[
             (Entity, ONE, &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")], &[], ""),
             (Entity, ONE, &[("cleanup.policy", "delete"), ("retention.ms", "604800000")], &[Warning], "604800000"),
             (

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
 use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, explain};
-use crate::kafka::failpoint::{self, Failpoint};
+use crate::kafka::failpoint::{self, After};
 use crate::kafka::settings::{KafkaSettings, create};
 use crate::kafka::topics;
 use crate::kafka::writer::OutputRecord;
@@ -175,7 +175,7 @@ impl Worker {
         self.producer
             .begin_transaction()
             .map_err(|error| explain("beginning a transaction", &error, &self.context.connection))?;
-        failpoint::pass(Failpoint::AfterBegin);
+        failpoint::pass(After::Begin);
         let written = self.send_all(transaction, deadline).and_then(|()| self.await_deliveries(transaction, deadline));
         if let Err(error) = written {
             self.abort(&error);
@@ -183,7 +183,7 @@ impl Worker {
         }
         self.enter(COMMIT);
         self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))?;
-        failpoint::pass(Failpoint::AfterCommit);
+        failpoint::pass(After::Commit);
         Ok(started.elapsed())
     }
 
@@ -192,11 +192,11 @@ impl Worker {
         let last = transaction.records.len().saturating_sub(1);
         for (index, record) in transaction.records.iter().enumerate() {
             if index == last {
-                failpoint::pass(Failpoint::AfterRecords);
+                failpoint::pass(After::Records);
             }
             self.send(index, record, deadline)?;
         }
-        failpoint::pass(Failpoint::AfterCheckpoint);
+        failpoint::pass(After::Checkpoint);
         Ok(())
     }
 
