@@ -3,6 +3,7 @@
 //! Every call of a transactional producer blocks, so none is made on a runtime worker. The thread ends
 //! when its handle is dropped.
 
+use std::collections::HashSet;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
 use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, explain};
 use crate::kafka::failpoint::{self, After};
+use crate::kafka::scan::Reader;
 use crate::kafka::settings::{KafkaSettings, create};
 use crate::kafka::topics;
 use crate::kafka::writer::OutputRecord;
@@ -257,17 +259,55 @@ impl Worker {
             }
             return self.refused_for_size(index, record);
         }
-        // A record that was purged because another one failed says nothing about the cause.
+        // A purged record was given up because of something else, which another record or the transaction tells.
         let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
-        let cause = failed.iter().find(|(_, code)| !purged.contains(code)).or(failed.first());
+        let cause = failed.iter().find(|(_, code)| !purged.contains(code));
         match cause.and_then(|(index, code)| transaction.records.get(*index).map(|record| (record, *code))) {
+            // Records for a topic that is gone wait for it until their time is out.
+            Some((record, RDKafkaErrorCode::MessageTimedOut)) => match self.missing_topic(transaction) {
+                Some(missing) => self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition),
+                None => self.refused_record(record, RDKafkaErrorCode::MessageTimedOut),
+            },
             Some((record, code)) => self.refused_record(record, code),
-            None => KafkaError::Rebuild { call: "sending records", reason: "a delivery failed".to_owned() },
+            None => self.explain_aborted(transaction),
         }
     }
 
+    /// Why librdkafka gave the transaction up. Beginning another one is refused with exactly that reason, and unlike
+    /// a commit it can do no harm should the transaction be sound after all.
+    fn explain_aborted(&self, transaction: &Transaction) -> KafkaError {
+        const CALL: &str = "adding partitions to the transaction";
+        let Err(error) = self.producer.begin_transaction() else {
+            return KafkaError::Rebuild { call: CALL, reason: "records were given up without a reason".to_owned() };
+        };
+        match class_of_client(&error) {
+            Class::MissingTopic => self
+                .missing_topic(transaction)
+                .map(|record| self.refused_record(record, RDKafkaErrorCode::UnknownTopicOrPartition))
+                .unwrap_or_else(|| explain(CALL, &error, &self.context.connection)),
+            Class::Misuse => KafkaError::Rebuild { call: CALL, reason: error.to_string() },
+            _ => explain(CALL, &error, &self.context.connection),
+        }
+    }
+
+    /// Settings for finding out more about a failure: that may not take as long as what failed.
+    fn for_diagnosis(&self) -> KafkaSettings {
+        KafkaSettings { call_timeout: SLICE.min(self.settings.call_timeout), ..KafkaSettings::clone(&self.settings) }
+    }
+
+    /// A record whose topic the cluster does not have.
+    fn missing_topic<'a>(&self, transaction: &'a Transaction) -> Option<&'a OutputRecord> {
+        let reader = Reader::new(&self.for_diagnosis()).ok()?;
+        let mut asked = HashSet::new();
+        transaction
+            .records
+            .iter()
+            .filter(|record| asked.insert(Arc::clone(&record.topic)))
+            .find(|record| matches!(reader.partitions(&record.topic), Ok(None)))
+    }
+
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
-        match topics::message_limit(&self.settings, &record.topic, &self.runtime) {
+        match topics::message_limit(&self.for_diagnosis(), &record.topic, &self.runtime) {
             // The topic takes the record but not the batch around it: another record would be next.
             Some(limit) if record.size() <= limit => KafkaError::Topic {
                 topic: record.topic.to_string(),

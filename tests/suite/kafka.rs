@@ -360,7 +360,8 @@ async fn topics_are_made_once_and_checked_when_present() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_deleted_under_the_writer_is_named() {
     let Some(brokers) = broker("a_topic_that_is_deleted_under_the_writer_is_named") else { return };
-    let settings = settings(&brokers);
+    let mut settings = settings(&brokers);
+    settings.transaction_timeout = Duration::from_secs(5);
     let topic = entity_topic(&settings).await;
     let (mut writer, ..) = open(&settings).await;
     writer.commit(vec![record(&topic, "a", "{}")], checkpoint()).await.expect("committed");
@@ -474,7 +475,7 @@ async fn on_mock() -> (MockCluster<'static, DefaultProducerContext>, KafkaSettin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_brokers_get_their_verdicts() {
-    use RDKafkaApiKey::{EndTxn, Produce};
+    use RDKafkaApiKey::{AddPartitionsToTxn, EndTxn, Produce};
     use RDKafkaRespErr::*;
     #[derive(Debug, PartialEq)]
     enum Outcome {
@@ -494,6 +495,8 @@ async fn errors_of_brokers_get_their_verdicts() {
         (EndTxn, RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Outcome::NoPermission),
         (Produce, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, Outcome::Rebuild),
         (Produce, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Outcome::NoPermission),
+        (AddPartitionsToTxn, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, Outcome::NoPermission),
+        (AddPartitionsToTxn, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, Outcome::Rebuild),
     ] {
         let (cluster, _, mut writer) = on_mock().await;
         cluster.request_errors(api, &[error]);
