@@ -3,27 +3,25 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::broadcast;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_service::Service;
 
 use crate::proto::pub_sub_server::PubSubServer;
 use crate::simulator::org::Org;
 use crate::simulator::pubsub::{PubSubService, StreamCut};
+use crate::simulator::sockets::{self, Port, Wire};
 
 /// What can be done to every connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,63 +36,45 @@ pub(crate) enum ConnectionOrder {
 
 /// Calls that one connection may have open.
 const MOST_STREAMS: u32 = 1_000;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Accepts connections until told to stop.
+/// Serves the Pub/Sub API until told to stop.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    org: Arc<Org>,
+    port: Port,
     service: PubSubService,
     orders: broadcast::Sender<ConnectionOrder>,
-    shutdown: CancellationToken,
 ) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                let (org, service, tls) = (Arc::clone(&org), service.clone(), tls.clone());
-                let (orders, shutdown) = (orders.subscribe(), shutdown.clone());
-                tokio::spawn(async move {
-                    org.stats.count(|stats| stats.connections += 1);
-                    connection(socket, peer, tls, service, orders, shutdown).await;
-                    org.stats.count(|stats| stats.connections = stats.connections.saturating_sub(1));
-                });
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "a connection could not be accepted");
-                // Out of file descriptors, most likely: trying at once would spin.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+    let org = Arc::clone(&port.org);
+    sockets::accept(listener, port, |wire| {
+        let (open, service, orders) = (OpenConnection::new(&org), service.clone(), orders.subscribe());
+        async move {
+            let _open = open;
+            connection(wire, service, orders).await;
         }
+    })
+    .await;
+}
+
+/// Counts a connection for as long as it is open.
+struct OpenConnection {
+    org: Arc<Org>,
+}
+
+impl OpenConnection {
+    fn new(org: &Arc<Org>) -> Self {
+        org.stats.count(|stats| stats.connections += 1);
+        Self { org: Arc::clone(org) }
     }
 }
 
-async fn connection(
-    socket: TcpStream,
-    peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    service: PubSubService,
-    mut orders: broadcast::Receiver<ConnectionOrder>,
-    shutdown: CancellationToken,
-) {
-    // Small frames must not wait for the acknowledgement of earlier ones.
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(error = %error, "a connection was gone before it was served");
-        return;
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.org.stats.count(|stats| stats.connections = stats.connections.saturating_sub(1));
     }
+}
+
+async fn connection(wire: Box<dyn Wire>, service: PubSubService, mut orders: broadcast::Receiver<ConnectionOrder>) {
     let stopped = Arc::new(AtomicBool::new(false));
-    let wire: Box<dyn Wire> = match tls {
-        None => Box::new(socket),
-        Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
-            Ok(Ok(stream)) => Box::new(stream),
-            Ok(Err(error)) => return tracing::debug!(error = %error, %peer, "a TLS handshake failed"),
-            Err(_) => return tracing::debug!(%peer, "a TLS handshake took too long"),
-        },
-    };
     let io = TokioIo::new(Stoppable { wire, stopped: Arc::clone(&stopped) });
     let calls = service_fn(move |request| call(service.clone(), request));
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -105,7 +85,7 @@ async fn connection(
         tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(error = %error, %peer, "a connection ended");
+                    tracing::debug!(error = %error, "a connection ended");
                 }
                 return;
             }
@@ -115,7 +95,6 @@ async fn connection(
                 Ok(ConnectionOrder::Drop) | Err(broadcast::error::RecvError::Closed) => return,
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
             },
-            () = shutdown.cancelled() => return,
         }
     }
 }
@@ -181,11 +160,6 @@ impl Body for CuttableBody {
         self.inner.size_hint()
     }
 }
-
-/// A socket, with or without TLS.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// A socket through which nothing passes once it is stopped, and which nobody is told about.
 struct Stoppable {

@@ -153,6 +153,8 @@ impl Control {
             Fault::DropConnections => self.order_connections(ConnectionOrder::Drop),
             Fault::GoAway => self.order_connections(ConnectionOrder::GoAway),
             Fault::BlackHole => self.order_connections(ConnectionOrder::BlackHole),
+            Fault::Unreachable => drop(org.unreachable.send_replace(true)),
+            Fault::Reachable => drop(org.unreachable.send_replace(false)),
             Fault::Silence => drop(org.silent.send_replace(true)),
             Fault::Speak => drop(org.silent.send_replace(false)),
             Fault::PauseTraffic => drop(org.paused.send_replace(true)),

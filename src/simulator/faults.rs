@@ -29,6 +29,10 @@ pub enum Fault {
     GoAway,
     /// Every Pub/Sub connection stays open and nothing passes any more, pings included.
     BlackHole,
+    /// The org is down: every connection is closed, and new ones as soon as they are made. The control port stays.
+    Unreachable,
+    /// Ends [`Fault::Unreachable`].
+    Reachable,
     /// Open and new calls stay open without events or keepalives; pings are answered.
     Silence,
     /// Ends [`Fault::Silence`].

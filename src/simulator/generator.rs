@@ -290,6 +290,13 @@ impl Generator {
             let ids = (0..count).map(|_| self.new_record(object, transaction, None).id).collect();
             return self.empty(object, transaction, "GAP_CREATE", ids);
         }
+        if self.dice.percent(10)
+            && let Some(record) = self.records[object].any(&mut self.dice, true)
+        {
+            record.deleted = false;
+            let id = record.id.clone();
+            return self.empty(object, transaction, "GAP_UNDELETE", vec![id]);
+        }
         let delete = self.dice.percent(25);
         let places = self.records[object].several(&mut self.dice, count);
         let mut ids = Vec::new();

@@ -8,7 +8,8 @@ use jsonwebtoken::DecodingKey;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use crate::simulator::SimulatorError;
@@ -88,30 +89,55 @@ pub(crate) struct ServerTls {
     pub(crate) ca_pem: String,
 }
 
-/// A CA made for this run and a certificate from it for `localhost` and the loopback addresses.
+/// The server's chain and key, and the CA they come from, in PEM.
+struct Authority {
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+/// The CA and certificate of an earlier run in the directory, so that clients need to trust them once; else new ones.
 pub(crate) fn server_tls(directory: Option<&Path>) -> Result<ServerTls, SimulatorError> {
-    let ca_key = KeyPair::generate()?;
-    let mut ca = CertificateParams::new(Vec::new())?;
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    ca.distinguished_name.push(DnType::CommonName, "casewire simulator CA");
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    let server_key = KeyPair::generate()?;
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let server = CertificateParams::new(names)?.signed_by(&server_key, &Issuer::new(ca, ca_key))?;
-    if let Some(directory) = directory {
-        write(&directory.join("ca.pem"), &ca_pem)?;
+    let files = directory.map(|directory| ["ca.pem", "server.pem", "server-key.pem"].map(|name| directory.join(name)));
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| SimulatorError::file(path, error));
+    let authority = match &files {
+        Some([ca, certificate, key]) if ca.exists() && certificate.exists() && key.exists() => {
+            Authority { ca: read(ca)?, certificate: read(certificate)?, key: read(key)? }
+        }
+        _ => new_authority()?,
+    };
+    if let Some([ca, certificate, key]) = &files {
+        write(ca, &authority.ca)?;
+        write(certificate, &authority.certificate)?;
+        write(key, &authority.key)?;
+        owner_only(key)?;
     }
     let acceptor = |protocol: &[u8]| -> Result<TlsAcceptor, SimulatorError> {
+        let unusable =
+            |_| SimulatorError::Certificate("The server certificate in the directory is damaged.".to_owned());
+        let chain = CertificateDer::from_pem_slice(authority.certificate.as_bytes()).map_err(unusable)?;
+        let key = PrivateKeyDer::from_pem_slice(authority.key.as_bytes()).map_err(unusable)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(server_key.serialize_der()));
-        let chain = vec![CertificateDer::from(server.der().to_vec())];
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(chain, key)?;
+            .with_single_cert(vec![chain], key)?;
         config.alpn_protocols = vec![protocol.to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     };
-    Ok(ServerTls { pubsub: acceptor(b"h2")?, http: acceptor(b"http/1.1")?, ca_pem })
+    Ok(ServerTls { pubsub: acceptor(b"h2")?, http: acceptor(b"http/1.1")?, ca_pem: authority.ca })
+}
+
+/// A CA, and a certificate from it for `localhost` and the loopback addresses.
+fn new_authority() -> Result<Authority, SimulatorError> {
+    let ca_key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.distinguished_name.push(DnType::CommonName, "casewire simulator CA");
+    let ca = params.self_signed(&ca_key)?.pem();
+    let key = KeyPair::generate()?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &Issuer::new(params, ca_key))?;
+    Ok(Authority { ca, certificate: certificate.pem(), key: key.serialize_pem() })
 }

@@ -11,7 +11,9 @@
 //! | `org` | the state that all services share |
 //! | `sessions` | access tokens |
 //! | `oauth`, `rest` | what is answered on the login and instance hosts |
-//! | `connections` | the sockets of the Pub/Sub port and what can happen to them |
+//! | `running` | starting everything, and the end of it |
+//! | `sockets`, `http_server` | accepting connections, with or without TLS; HTTP/1.1 on them |
+//! | `connections` | HTTP/2 on the Pub/Sub port and what can happen to its connections |
 //! | `pubsub` | the calls of the Pub/Sub API and who may make them |
 //! | `subscription` | one Subscribe call |
 //! | `refusal` | gRPC errors with their trailers |
@@ -55,6 +57,7 @@ mod running;
 mod schema;
 mod sessions;
 mod settings;
+mod sockets;
 mod stats;
 mod subscription;
 mod text_diff;

@@ -70,6 +70,8 @@ pub(crate) struct Org {
     instance_url: Mutex<String>,
     /// While true, open calls say nothing: no events, no keepalives, no end.
     pub(crate) silent: watch::Sender<bool>,
+    /// While true, connections are closed as soon as they are made.
+    pub(crate) unreachable: watch::Sender<bool>,
     /// While true, no traffic is generated.
     pub(crate) paused: watch::Sender<bool>,
     /// Verifies the signatures of assertions.
@@ -108,6 +110,7 @@ impl Org {
             login_url: Mutex::default(),
             instance_url: Mutex::default(),
             silent: watch::Sender::new(false),
+            unreachable: watch::Sender::new(false),
             paused: watch::Sender::new(false),
             assertion_key,
             settings,

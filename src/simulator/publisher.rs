@@ -21,7 +21,7 @@ use crate::simulator::objects::{self, Field, Object};
 use crate::simulator::org::Org;
 use crate::simulator::schema::{EventSchema, is_nullable};
 use crate::simulator::settings::Channel;
-use crate::simulator::value;
+use crate::simulator::value::{self, Value};
 
 /// The largest event; a larger change is told as a gap.
 const LARGEST_EVENT: usize = 1_000_000;
@@ -323,19 +323,36 @@ impl Publisher {
         line
     }
 
-    /// Puts a client's own event on the bus, if its schema is the topic's.
+    /// Puts a client's own event on the bus and in the ledger, if it is one of the topic's current schema.
     fn accept(&mut self, topic: String, event: ProducerEvent) -> Result<u64, String> {
-        let object =
-            self.generator.objects.iter().position(|object| object.is_platform_event() && object.topic() == topic);
+        let mut objects = self.generator.objects.iter();
+        let object = objects.position(|object| object.is_platform_event() && object.topic() == topic);
         let object = object.ok_or("The topic takes no events from clients")?;
         if self.schemas[object].id != event.schema_id {
-            return Err("The schema id is not one of the topic".to_owned());
+            return Err("The schema id is not the topic's".to_owned());
         }
+        let values = value::read_datum(&self.schemas[object].json, &event.payload)
+            .ok_or("The payload is not an event of the schema")?;
+        let created = match values.first() {
+            Some(Some(Value::Long(created))) => *created,
+            _ => self.org.now_millis(),
+        };
         self.replay += 1;
         let id = if event.id.is_empty() { self.dice.uuid() } else { event.id };
-        let event = ConsumerEvent { event: Some(ProducerEvent { id, ..event }), replay_id: replay_bytes(self.replay) };
+        let draft = Draft::Platform { object, created, values };
+        let (topics, draft, event_id) = self.renditions(draft, id).pop().ok_or("The event has no topic")?;
+        self.lines += 1;
+        if self.ledger.is_kept() {
+            let line = self.line(&topics, &draft, &event_id, false);
+            let written = self.ledger.write(&line).and_then(|()| self.ledger.flush());
+            written.map_err(|error| format!("The ledger cannot be written: {error}"))?;
+        }
+        let event = ConsumerEvent {
+            event: Some(ProducerEvent { id: event_id, ..event }),
+            replay_id: replay_bytes(self.replay),
+        };
         let entry = Entry { replay: self.replay, published: self.org.now_millis(), object, event };
-        self.org.bus.append(vec![(vec![topic], entry)], self.replay);
+        self.org.bus.append(vec![(topics, entry)], self.replay);
         self.org.stats.published(1, self.replay);
         Ok(self.replay)
     }

@@ -10,13 +10,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::simulator::connections::ConnectionOrder;
 use crate::simulator::control::Control;
 use crate::simulator::keys::{self, SignInKeys};
 use crate::simulator::ledger::Ledger;
 use crate::simulator::org::Org;
 use crate::simulator::publisher::Publisher;
 use crate::simulator::pubsub::PubSubService;
-use crate::simulator::settings::SimulatorConfig;
+use crate::simulator::settings::{Listen, SimulatorConfig};
+use crate::simulator::sockets::Port;
 use crate::simulator::{connections, control_port, http_server, objects, random_faults, record_id, rest, traffic};
 
 /// Why a simulator could not be started.
@@ -97,64 +99,27 @@ impl Simulator {
             tokio::task::spawn_blocking(move || prepare(&settings)).await
         };
         let Prepared { keys, tls, ledger } = made.map_err(|error| SimulatorError::Publisher(error.to_string()))??;
-        let listen = settings.listen.clone();
-        let http = bind(listen.http).await?;
-        let instance = match listen.instance {
-            Some(address) => Some(bind(address).await?),
-            None => None,
-        };
-        let pubsub_listener = bind(listen.pubsub).await?;
-        let control_listener = bind(listen.control).await?;
-        let address = |listener: &TcpListener, wanted| {
-            listener.local_addr().map_err(|error| SimulatorError::Listen { address: wanted, error })
-        };
-        let pubsub = address(&pubsub_listener, listen.pubsub)?;
-        let control_address = address(&control_listener, listen.control)?;
-        let login = address(&http, listen.http)?;
-        let scheme = if listen.http_tls { "https" } else { "http" };
+        let ports = Ports::bind(&settings.listen).await?;
+        let (pubsub, control_address) = (address(&ports.pubsub)?, address(&ports.control)?);
+        let (login, instance) = (address(&ports.http)?, ports.instance.as_ref().map(address).transpose()?);
+        let scheme = if settings.listen.http_tls { "https" } else { "http" };
 
         let org = Arc::new(Org::new(settings, keys::verification_key(&keys.certificate_pem)?));
         org.set_login_url(format!("{scheme}://{}", reachable(login)));
-        let instance_address = instance.as_ref().and_then(|listener| listener.local_addr().ok()).unwrap_or(login);
-        org.set_instance_url(format!("{scheme}://{}", reachable(instance_address)));
+        org.set_instance_url(format!("{scheme}://{}", reachable(instance.unwrap_or(login))));
 
         let publisher =
             Publisher::start(Arc::clone(&org), ledger).map_err(|error| SimulatorError::Publisher(error.to_string()))?;
-        let (connection_orders, _) = broadcast::channel(64);
+        let (orders, _) = broadcast::channel(64);
         let (moves, moved) = mpsc::channel(4);
-        let control = Control::new(Arc::clone(&org), publisher, connection_orders.clone(), moves);
-        let span = org.settings.traffic.backlog_span;
-        if org.settings.traffic.backlog > 0 {
-            let backlog = control.generate_backlog(org.settings.traffic.backlog, span).await;
+        let control = Control::new(Arc::clone(&org), publisher, orders.clone(), moves);
+        let traffic = &org.settings.traffic;
+        if traffic.backlog > 0 {
+            let backlog = control.generate_backlog(traffic.backlog, traffic.backlog_span).await;
             backlog.map_err(|error| SimulatorError::Publisher(error.to_string()))?;
         }
-
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let http_tls = tls.as_ref().filter(|_| listen.http_tls).map(|tls| tls.http.clone());
-        let pubsub_tls = tls.as_ref().filter(|_| listen.tls).map(|tls| tls.pubsub.clone());
-        let router = rest::router(Arc::clone(&org));
-        for listener in [Some(http), instance].into_iter().flatten() {
-            tasks.spawn(http_server::serve(listener, http_tls.clone(), router.clone(), shutdown.clone()));
-        }
-        tasks.spawn(http_server::serve(
-            control_listener,
-            None,
-            control_port::router(control.clone()),
-            shutdown.clone(),
-        ));
-        let service = PubSubService::new(Arc::clone(&org), control.clone());
-        tasks.spawn(connections::serve(
-            pubsub_listener,
-            pubsub_tls,
-            Arc::clone(&org),
-            service,
-            connection_orders,
-            shutdown.clone(),
-        ));
-        tasks.spawn(serve_moves(Arc::clone(&org), moved, http_tls, tasks.clone(), shutdown.clone()));
-        tasks.spawn(traffic::publish(Arc::clone(&org), control.clone(), shutdown.clone()));
-        tasks.spawn(traffic::expire(Arc::clone(&org), shutdown.clone()));
-        tasks.spawn(random_faults::inflict(Arc::clone(&org), control.clone(), shutdown.clone()));
+        serve(&org, &control, ports, tls.as_ref(), Connected { orders, moved }, &tasks, &shutdown);
         let ca_pem = tls.map(|tls| tls.ca_pem);
         Ok(Self { org, control, keys, ca_pem, pubsub, control_address, shutdown, tasks })
     }
@@ -228,6 +193,64 @@ impl Simulator {
     }
 }
 
+/// The listeners, bound and not yet served.
+struct Ports {
+    http: TcpListener,
+    instance: Option<TcpListener>,
+    pubsub: TcpListener,
+    control: TcpListener,
+}
+
+impl Ports {
+    async fn bind(listen: &Listen) -> Result<Self, SimulatorError> {
+        let instance = match listen.instance {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let (http, pubsub, control) =
+            (bind(listen.http).await?, bind(listen.pubsub).await?, bind(listen.control).await?);
+        Ok(Self { http, instance, pubsub, control })
+    }
+}
+
+/// The ends of the channels by which the control handle reaches the ports.
+struct Connected {
+    orders: broadcast::Sender<ConnectionOrder>,
+    moved: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
+}
+
+/// Starts everything that runs.
+fn serve(
+    org: &Arc<Org>,
+    control: &Control,
+    ports: Ports,
+    tls: Option<&keys::ServerTls>,
+    connected: Connected,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
+    let listen = &org.settings.listen;
+    let port = |tls: Option<TlsAcceptor>, part_of_org| Port {
+        org: Arc::clone(org),
+        tls,
+        part_of_org,
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let http = port(tls.filter(|_| listen.http_tls).map(|tls| tls.http.clone()), true);
+    for listener in [Some(ports.http), ports.instance].into_iter().flatten() {
+        tasks.spawn(http_server::serve(listener, http.clone(), rest::router(Arc::clone(org))));
+    }
+    tasks.spawn(http_server::serve(ports.control, port(None, false), control_port::router(control.clone())));
+    let service = PubSubService::new(Arc::clone(org), control.clone());
+    let pubsub = port(tls.filter(|_| listen.tls).map(|tls| tls.pubsub.clone()), true);
+    tasks.spawn(connections::serve(ports.pubsub, pubsub, service, connected.orders));
+    tasks.spawn(serve_moves(http, connected.moved));
+    tasks.spawn(traffic::publish(Arc::clone(org), control.clone(), shutdown.clone()));
+    tasks.spawn(traffic::expire(Arc::clone(org), shutdown.clone()));
+    tasks.spawn(random_faults::inflict(Arc::clone(org), control.clone(), shutdown.clone()));
+}
+
 struct Prepared {
     keys: SignInKeys,
     tls: Option<keys::ServerTls>,
@@ -281,39 +304,31 @@ fn reachable(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
 }
 
+fn address(listener: &TcpListener) -> Result<SocketAddr, SimulatorError> {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    listener.local_addr().map_err(|error| SimulatorError::Listen { address: unknown, error })
+}
+
 /// Opens a port for the instance each time the org moves.
-async fn serve_moves(
-    org: Arc<Org>,
-    mut moves: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
-    tls: Option<TlsAcceptor>,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
-) {
+async fn serve_moves(http: Port, mut moves: mpsc::Receiver<oneshot::Sender<Result<(), String>>>) {
     loop {
         let moved = tokio::select! {
             moved = moves.recv() => moved,
-            () = shutdown.cancelled() => return,
+            () = http.shutdown.cancelled() => return,
         };
         let Some(done) = moved else { return };
-        let mut address = org.settings.listen.http;
-        address.set_port(0);
-        let result = match bind(address).await {
-            Ok(listener) => {
-                let scheme = if tls.is_some() { "https" } else { "http" };
-                if let Ok(address) = listener.local_addr() {
-                    org.set_instance_url(format!("{scheme}://{}", reachable(address)));
-                }
-                tasks.spawn(http_server::serve(
-                    listener,
-                    tls.clone(),
-                    rest::router(Arc::clone(&org)),
-                    shutdown.clone(),
-                ));
-                Ok(())
-            }
-            Err(error) => Err(error.to_string()),
-        };
+        let result = move_instance(&http).await.map_err(|error| error.to_string());
         // Whoever asked may have stopped waiting.
         let _ = done.send(result);
     }
+}
+
+async fn move_instance(http: &Port) -> Result<(), SimulatorError> {
+    let mut wanted = http.org.settings.listen.http;
+    wanted.set_port(0);
+    let listener = bind(wanted).await?;
+    let scheme = if http.tls.is_some() { "https" } else { "http" };
+    http.org.set_instance_url(format!("{scheme}://{}", reachable(address(&listener)?)));
+    http.tasks.spawn(http_server::serve(listener, http.clone(), rest::router(Arc::clone(&http.org))));
+    Ok(())
 }

@@ -155,6 +155,32 @@ fn parse_instant(kind: Kind, text: &str) -> Option<i64> {
     }
 }
 
+/// Reads the flat record that a client publishes as a platform event; `None` when it is not one of the schema.
+/// By `apache-avro`: only clients of the simulator make these payloads.
+pub(crate) fn read_datum(schema: &str, mut payload: &[u8]) -> Option<Vec<Option<Value>>> {
+    let schema = apache_avro::Schema::parse_str(schema).ok()?;
+    let datum = apache_avro::from_avro_datum(&schema, &mut payload, None).ok()?;
+    let apache_avro::types::Value::Record(fields) = datum else { return None };
+    if !payload.is_empty() {
+        return None;
+    }
+    fields.into_iter().map(|(_, value)| from_datum(value)).collect()
+}
+
+fn from_datum(value: apache_avro::types::Value) -> Option<Option<Value>> {
+    use apache_avro::types::Value as Datum;
+    Some(Some(match value {
+        Datum::Null => return Some(None),
+        Datum::Union(_, inner) => return from_datum(*inner),
+        Datum::String(text) => Value::Text(text),
+        Datum::Int(number) => Value::Integer(number),
+        Datum::Long(number) => Value::Long(number),
+        Datum::Double(number) => Value::Number(number),
+        Datum::Boolean(flag) => Value::Flag(flag),
+        _ => return None,
+    }))
+}
+
 /// The rendering of some components of a compound, null where one was cleared.
 pub(crate) fn render_components(kind: Kind, components: &[(usize, Option<Value>)]) -> Json {
     let names = component_names(kind);

@@ -265,6 +265,11 @@ async fn platform_events_can_be_published_by_clients_and_change_events_cannot() 
     assert_eq!((result.correlation_key.as_str(), result.error), ("chosen by the client", None));
     let events = client.open(earliest(topic, 5)).await.expect("open").take(2).await;
     assert_eq!(events[1].replay_id, result.replay_id);
+    let mut damaged = publish(topic);
+    damaged.events[0].payload = vec![0xFF; 20].into();
+    let request = client.request(damaged);
+    let result = client.stub.publish(request).await.expect("answered").into_inner().results.remove(0);
+    assert!(result.error.is_some() && result.replay_id.is_empty());
     let request = client.request(publish(CASES));
     assert_eq!(client.stub.publish(request).await.expect_err("refused").code(), Code::PermissionDenied);
 }

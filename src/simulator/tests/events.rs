@@ -173,6 +173,7 @@ async fn every_generated_event_decodes_with_the_served_schema_to_what_the_ledger
         "GAP_UPDATE",
         "GAP_DELETE",
         "GAP_OVERFLOW",
+        "GAP_UNDELETE",
         "SNAPSHOT",
         "ARCHIVE",
         "cleared",

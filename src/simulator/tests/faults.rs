@@ -77,6 +77,19 @@ async fn connections_are_dropped_or_told_to_go_away() {
 }
 
 #[tokio::test]
+async fn an_outage_closes_every_connection_and_an_end_of_it_loses_nothing() {
+    let (simulator, mut client, mut call) = open_call().await;
+    let control = simulator.control();
+    control.inflict(Fault::Unreachable).await.expect("inflicted");
+    call.next().await.expect_err("the connection is gone");
+    client.open(earliest(CASES, 5)).await.map(|_| ()).expect_err("nobody answers");
+    assert!(reqwest::get(format!("{}/services/data", simulator.login_url())).await.is_err());
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published meanwhile");
+    control.inflict(Fault::Reachable).await.expect("inflicted");
+    client.open(earliest(CASES, 5)).await.expect("open").take(2).await;
+}
+
+#[tokio::test]
 async fn silence_and_a_black_hole_say_nothing_at_all() {
     let mut config = config().await;
     config.pubsub.keepalive = Duration::from_millis(50);
