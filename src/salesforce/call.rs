@@ -41,7 +41,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<FetchRespon
 enum Incoming {
     /// The headers have not come; on a quiet topic that takes minutes.
     Opening(Opening),
-    Open(Streaming<FetchResponse>),
+    Open(Box<Streaming<FetchResponse>>),
     Over,
 }
 
@@ -79,7 +79,7 @@ impl Call {
         loop {
             match &mut self.incoming {
                 Incoming::Opening(opening) => match opening.await {
-                    Ok(response) => self.incoming = Incoming::Open(response.into_inner()),
+                    Ok(response) => self.incoming = Incoming::Open(Box::new(response.into_inner())),
                     Err(status) => {
                         self.incoming = Incoming::Over;
                         return Err(status);
@@ -116,7 +116,7 @@ impl Call {
         let drained = tokio::time::timeout(patience, async {
             if let Incoming::Opening(opening) = &mut incoming {
                 let Ok(response) = opening.await else { return };
-                incoming = Incoming::Open(response.into_inner());
+                incoming = Incoming::Open(Box::new(response.into_inner()));
             }
             if let Incoming::Open(stream) = &mut incoming {
                 while let Ok(Some(_)) = stream.message().await {}

@@ -3,11 +3,11 @@
 //! | file | duty |
 //! |---|---|
 //! | [`backoff`] | how long to wait before the next attempt |
-//! | [`tls`] | which certificate authorities are trusted |
-//! | [`proxy`] | connections through an HTTP proxy of the environment |
-//! | [`clock`] | Salesforce's time, as its own answers tell it |
+//! | `tls` | which certificate authorities are trusted |
+//! | `proxy` | connections through an HTTP proxy of the environment |
+//! | `clock` | Salesforce's time, as its own answers tell it |
 //! | [`grant`] | what casewire signs in with: JWT bearer or client credentials |
-//! | [`oauth`] | one token request, and what its answer means |
+//! | `oauth` | one token request, and what its answer means |
 //! | [`session`] | the one owner of the access token |
 //! | [`session_error`] | why there is no token, and which Setup page mends it |
 //! | [`rest`] | GET over REST with the session's token; the org's limits |
@@ -16,9 +16,9 @@
 //! | [`credit`] | how many events to ask for |
 //! | [`buffer`] | the room between the subscription and the committed end |
 //! | [`subscription`] | keeps a topic subscribed: the loop over calls |
-//! | [`recovery`] | what follows the end of a call |
-//! | [`subscription_state`] | how a subscription is doing, for whoever watches |
-//! | [`call`] | one Subscribe call, from its first FetchRequest to its end |
+//! | `recovery` | what follows the end of a call |
+//! | `subscription_state` | how a subscription is doing, for whoever watches |
+//! | `call` | one Subscribe call, from its first FetchRequest to its end |
 //! | [`intake`] | what a subscription hands downstream |
 
 pub mod backoff;
@@ -48,5 +48,7 @@ mod scripted;
 mod secrecy_tests;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod simulator_tests;
 #[cfg(test)]
 mod subscription_tests;

@@ -103,7 +103,8 @@ mod tests {
         for local in ["http://127.0.0.1:7443", "http://localhost:7443", "http://[::1]:7443"] {
             assert!(!tunnelled(local), "{local}");
         }
-        let refused = way("https://api.pubsub.salesforce.com", "socks5://proxy:1080").expect_err("not supported");
-        assert!(refused.to_string().contains("socks5"), "{refused}");
+        let proxy = "socks5://user:pass-phrase@proxy:1080";
+        let refused = way("https://api.pubsub.salesforce.com", proxy).expect_err("not supported").to_string();
+        assert!(refused.contains("socks5://proxy:1080") && !refused.contains("pass-phrase"), "{refused}");
     }
 }

@@ -118,8 +118,7 @@ async fn a_day_in_the_life(captured: &Captured) -> Vec<String> {
     server.call().await.fail(Code::PermissionDenied, "topic.meta.permission", "No permission.");
     captured.add(&soon(task).await.expect("no panic"));
     captured.add(&*watcher.borrow());
-    let sent = sent.lock().expect("no panic").clone();
-    sent
+    sent.lock().expect("no panic").clone()
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn a_token_that_is_always_rejected_costs_no_more_than_one_exchange_a_spaci
     let session = Session::new(SessionSettings { minimum_spacing: spacing, ..settings(&login.url) }).expect("settings");
     let began = Instant::now();
     for _ in 0..5 {
-        session.reject(&*session.token().await.expect("granted"));
+        session.reject(&session.token().await.expect("granted"));
     }
     assert!(began.elapsed() >= spacing * 4);
     assert_eq!(login.count(), 5);
@@ -168,7 +168,7 @@ async fn a_token_of_another_org_is_refused_whether_pinned_or_seen_before() {
     })
     .await;
     let session = session(&login.url);
-    session.reject(&*session.token().await.expect("granted"));
+    session.reject(&session.token().await.expect("granted"));
     let error = session.token().await.expect_err("the org cannot change");
     assert!(matches!(error, SessionError::WrongOrg { .. }), "{error}");
 
