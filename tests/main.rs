@@ -6,4 +6,5 @@ mod suite {
     mod kafka;
     mod main_job;
     mod real_events;
+    mod subscription;
 }

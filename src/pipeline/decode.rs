@@ -42,6 +42,8 @@ pub struct Prepared {
     pub dead_letters: u64,
     /// When the last of the events was committed at Salesforce.
     pub committed_at: Option<DateTime<Utc>>,
+    /// What the topics that are new among the records take in one message, in bytes.
+    pub limits: Vec<(Arc<str>, usize)>,
     /// Given back when the commit drops this.
     pub _room: Room,
 }
@@ -252,7 +254,7 @@ impl DecodeStation {
         self.hand_on(chunk, None, out).await
     }
 
-    async fn hand_on(&self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
+    async fn hand_on(&mut self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
         let kib = u32::try_from(chunk.bytes / 1024).unwrap_or(u32::MAX).clamp(1, self.budget_kib);
         let permit = self.budget.clone().acquire_many_owned(kib).await.ok();
         let prepared = Prepared {
@@ -264,6 +266,7 @@ impl DecodeStation {
             gaps: chunk.gaps,
             dead_letters: chunk.dead_letters,
             committed_at: chunk.committed_at,
+            limits: self.topics.new_limits(),
             _room: Room { _events: events, _records: permit },
         };
         out.send(prepared).await.map_err(|_| Halt::Finished)

@@ -171,6 +171,9 @@ impl RunLoop {
         let mut checkpoint = following(&self.checkpoint, position, u64::try_from(events).unwrap_or(u64::MAX));
         checkpoint.instance_url = Some(self.instance_url.clone());
         self.idle = None;
+        for (topic, limit) in transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.limits)) {
+            self.writer.limit_records(topic, limit);
+        }
         match self.writer.commit(records, checkpoint).await {
             Ok(committed) => {
                 self.note(&committed, Some(&transaction));

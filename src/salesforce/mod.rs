@@ -49,6 +49,4 @@ mod secrecy_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]
-mod simulator_tests;
-#[cfg(test)]
 mod subscription_tests;

@@ -9,7 +9,7 @@ use casewire::pipeline::process::Process;
 use casewire::simulator::{Control, Simulator, SimulatorConfig};
 use casewire::status::{Board, Snapshot, StreamStatus};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -108,10 +108,26 @@ impl Deployment {
         tokio::task::spawn_blocking(move || read_committed(&brokers, &topic)).await.expect("read")
     }
 
+    /// Makes `<prefix>.<name>` with these settings, as an operator would beforehand.
+    pub async fn create_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        let admin = self.admin();
+        let topic = format!("{}.{name}", self.prefix);
+        let made = settings
+            .iter()
+            .fold(NewTopic::new(&topic, 1, TopicReplication::Fixed(1)), |made, (key, value)| made.set(key, value));
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for outcome in admin.create_topics([&made], &options).await.expect("the broker answers") {
+            outcome.expect("created");
+        }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("an admin client")
+    }
+
     /// Deletes `<prefix>.<name>`, as an operator would by mistake.
     pub async fn delete_topic(&self, name: &str) {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("an admin client");
+        let admin = self.admin();
         let topic = format!("{}.{name}", self.prefix);
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for outcome in admin.delete_topics(&[&topic], &options).await.expect("the broker answers") {

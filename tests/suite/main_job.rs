@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use casewire::failure::Exit;
 use casewire::simulator::{EventOrder, Fault, LedgerLine, SimulatorConfig};
+use casewire::status::StreamState;
 use serde_json::{Value, json};
 
 use crate::suite::deployment::{Deployment, Output, Running, brokers};
@@ -128,7 +130,7 @@ async fn a_refused_replay_id_stops_the_stream_where_that_is_asked_for() {
     control.inflict(Fault::ExpireRetention).await.expect("inflicted");
     control.generate(20).await.expect("generated");
     let running = deployment.run(&[CASES], "STREAM__0__ON_GAP = stop");
-    let stopped = |status: &casewire::status::StreamStatus| matches!(&status.state, casewire::status::StreamState::Stopped { remedy, .. } if remedy.contains("checkpoint set"));
+    let stopped = |status: &casewire::status::StreamStatus| matches!(&status.state, StreamState::Stopped { remedy, .. } if remedy.contains("checkpoint set"));
     running.until("the stop", stopped).await;
     assert_eq!(running.board.snapshot().streams[0].gaps_opened, 1);
     running.stop().await.expect("an orderly end");
@@ -164,7 +166,7 @@ async fn an_undecodable_event_becomes_a_dead_letter_and_a_flood_of_them_stops_th
     for _ in 0..20 {
         control.publish(EventOrder::new("Case", "UPDATE")).await.expect("published");
     }
-    let stopped = |status: &casewire::status::StreamStatus| matches!(&status.state, casewire::status::StreamState::Stopped { what, .. } if what.contains("in a row"));
+    let stopped = |status: &casewire::status::StreamStatus| matches!(&status.state, StreamState::Stopped { what, .. } if what.contains("in a row"));
     let status = running.until("the brake", stopped).await;
     assert!(status.dead_letters < 22, "the event that pulled the brake is not put away: {}", status.dead_letters);
     running.stop().await.expect("an orderly end");
@@ -208,8 +210,7 @@ async fn a_second_instance_takes_over_and_the_first_stands_by() {
     let second = deployment.run(&[CASES], "");
     second.until("the take-over", |status| status.checkpoint_committed).await;
     lines.extend(control.generate(60).await.expect("generated"));
-    let standby =
-        |status: &casewire::status::StreamStatus| matches!(status.state, casewire::status::StreamState::Standby { .. });
+    let standby = |status: &casewire::status::StreamStatus| matches!(status.state, StreamState::Standby { .. });
     first.until("the standby", standby).await;
     arrived(&second, &lines, CASES).await;
     assert_eq!(first.board.snapshot().streams[0].fenced, 1);
@@ -248,4 +249,126 @@ async fn a_channel_with_shared_replay_ids_and_platform_events_arrive_complete() 
     let written = deployment.output("Case_Escalation__e").await;
     assert_eq!(written.len(), events.len());
     assert!(written.iter().all(|record| record.json()["op"] == "event"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_too_large_for_its_topic_becomes_a_dead_letter_and_the_others_pass() {
+    let Some(brokers) = brokers("an_event_too_large_for_its_topic_becomes_a_dead_letter_and_the_others_pass") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    deployment.create_topic("Case", &[("max.message.bytes", "600000"), ("retention.ms", "-1")]).await;
+    let control = deployment.control();
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let text: String = (0..700_000).map(|index| char::from(b'a' + (index % 26) as u8)).collect();
+    control.publish(EventOrder::new("Case", "CREATE").with("Description", text)).await.expect("published");
+    let last = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &last, CASES).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!(deployment.output("Case").await.len(), 2);
+    let letters = deployment.output("dead-letters").await;
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].headers["reason"].contains("larger"), "{:?}", letters[0].headers);
+    assert!(letters[0].raw.len() > 700_000, "the letter holds the whole event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hopeless_answers_end_a_run_that_has_nothing_to_keep_alive() {
+    let Some(brokers) = brokers("hopeless_answers_end_a_run_that_has_nothing_to_keep_alive") else { return };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let failure = deployment.run(&["/data/NotSelectedChangeEvent"], "").ended().await.expect_err("no such topic");
+    assert_eq!(failure.exit, Exit::NoPermission);
+    assert!(failure.remedy.contains("Change Data Capture"), "{failure}");
+
+    deployment.control().inflict(Fault::Deny { entity: "Case".to_owned() }).await.expect("inflicted");
+    let failure = deployment.run(&[CASES], "").ended().await.expect_err("no permission");
+    assert_eq!(failure.exit, Exit::NoPermission);
+
+    let unapproved = Fault::RefuseSignIn {
+        error: "invalid_app_access".to_owned(),
+        description: "user is not admin approved to access this app".to_owned(),
+        status: 400,
+        times: 1,
+    };
+    deployment.control().inflict(unapproved).await.expect("inflicted");
+    let failure = deployment.run(&[SESSIONS], "").ended().await.expect_err("not approved");
+    assert_eq!(failure.exit, Exit::NoPermission);
+    assert!(failure.remedy.contains("Setup"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_lost_later_stops_its_stream_and_leaves_the_other_running() {
+    let Some(brokers) = brokers("a_permission_lost_later_stops_its_stream_and_leaves_the_other_running") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let lines = control.generate(80).await.expect("generated");
+    let running = deployment.run(&[CASES, SESSIONS], "");
+    arrived(&running, &lines, CASES).await;
+    arrived(&running, &lines, SESSIONS).await;
+    control.inflict(Fault::Deny { entity: "Case".to_owned() }).await.expect("inflicted");
+    control.inflict(Fault::CutStreams).await.expect("inflicted");
+    let stopped = |snapshot: &casewire::status::Snapshot| {
+        matches!(snapshot.streams[0].state, StreamState::Stopped { .. })
+            && snapshot.not_ready().iter().any(|reason| reason.part == CASES)
+    };
+    running.until_all("the stop", stopped).await;
+    let more = control.publish(EventOrder::new("MessagingSession", "CREATE")).await.expect("published");
+    arrived(&running, &more, SESSIONS).await;
+    running.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_at_the_tip_takes_what_comes_and_records_what_an_early_end_may_have_missed() {
+    let Some(brokers) = brokers("a_start_at_the_tip_takes_what_comes_and_records_what_an_early_end_may_have_missed")
+    else {
+        return;
+    };
+    let mut simulator = SimulatorConfig::on_free_ports();
+    simulator.pubsub.keepalive = std::time::Duration::from_millis(300);
+    let deployment = Deployment::new(brokers, simulator).await;
+    let control = deployment.control();
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    control.inflict(Fault::Silence).await.expect("inflicted");
+    let running = deployment.run(&[CASES], "STREAM__0__START = latest");
+    running.until("the call", |status| status.call_open_since.is_some()).await;
+    running.stop().await.expect("an orderly end");
+    // Published between two starts at the tip: it cannot arrive, so it has to be in the ledger.
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    control.inflict(Fault::Speak).await.expect("inflicted");
+    let running = deployment.run(&[CASES], "STREAM__0__START = latest");
+    running.until("a keepalive's position", |status| status.resume_after.is_some()).await;
+    let seen = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    arrived(&running, &seen, CASES).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&seen, "Case"));
+    let ledger = deployment.output("gaps").await;
+    assert_eq!(ledger.len(), 1, "{ledger:?}");
+    assert_eq!(ledger[0].json()["cause"], json!("latest_restarted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_that_two_streams_deliver_stops_the_channel_and_names_both() {
+    let Some(brokers) = brokers("an_entity_that_two_streams_deliver_stops_the_channel_and_names_both") else { return };
+    let mut simulator = SimulatorConfig::on_free_ports();
+    let name = "Support__chn".to_owned();
+    simulator.channels =
+        vec![casewire::simulator::Channel { name, entities: vec!["Case".to_owned()], enriched: Vec::new() }];
+    simulator.pubsub.keepalive = std::time::Duration::from_millis(300);
+    let deployment = Deployment::new(brokers, simulator).await;
+    let running = deployment.run(&[CASES, "/data/Support__chn"], "");
+    let anchored =
+        |snapshot: &casewire::status::Snapshot| snapshot.streams.iter().all(|stream| stream.resume_after.is_some());
+    running.until_all("positions", anchored).await;
+    let lines = deployment.control().generate(60).await.expect("generated");
+    arrived(&running, &lines, CASES).await;
+    let stopped = |snapshot: &casewire::status::Snapshot| {
+        matches!(&snapshot.streams[1].state, StreamState::Stopped { what, .. }
+            if what.contains(CASES) && what.contains("/data/Support__chn"))
+    };
+    running.until_all("the stop of the channel", stopped).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&lines, "Case"));
 }

@@ -6,23 +6,28 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::position::{Anchor, Position};
-use crate::salesforce::backoff::BackoffLimits;
-use crate::salesforce::buffer::Buffer;
-use crate::salesforce::grant::Grant;
-use crate::salesforce::intake::Intake;
-use crate::salesforce::pubsub::{PubSub, PubSubSettings};
-use crate::salesforce::scripted::{KEY, PATIENCE, quick, soon};
-use crate::salesforce::session::{Session, SessionSettings};
-use crate::salesforce::subscription::{Ended, SubscriptionSettings, SubscriptionState, run};
-use crate::simulator::{Fault, Simulator, SimulatorConfig};
+use casewire::position::{Anchor, Position};
+use casewire::salesforce::backoff::BackoffLimits;
+use casewire::salesforce::buffer::Buffer;
+use casewire::salesforce::grant::Grant;
+use casewire::salesforce::intake::Intake;
+use casewire::salesforce::pubsub::{PubSub, PubSubSettings};
+use casewire::salesforce::session::{Session, SessionSettings};
+use casewire::salesforce::subscription::{Ended, SubscriptionSettings, SubscriptionState, run};
+use casewire::simulator::{Fault, Simulator, SimulatorConfig};
 
 const TOPIC: &str = "/data/ChangeEvents";
+
+/// Whatever has not come by then will not.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("nothing came in time")
+}
 
 /// An org over TLS whose clock is an hour ahead.
 async fn org() -> Simulator {
     let mut config = SimulatorConfig::on_free_ports();
-    config.sign_in.certificate = Some(KEY.certificate.clone());
     config.sign_in.clock_offset_seconds = 3600;
     config.listen.tls = true;
     Simulator::start(config).await.expect("the simulator starts")
@@ -32,10 +37,15 @@ fn channel(org: &Simulator) -> PubSub {
     let grant = Grant::JwtBearer {
         username: org.username().to_owned(),
         client_id: org.client_id().to_owned(),
-        private_key: KEY.pkcs1.as_str().into(),
+        private_key: org.private_key_pem().expect("the simulator made a key").into(),
         certificate: None,
     };
-    let settings = quick(SessionSettings::new(org.login_url().parse().expect("url"), grant));
+    // The waits of a client that must not be noticed at Salesforce would only slow the test.
+    let settings = SessionSettings {
+        minimum_spacing: Duration::ZERO,
+        backoff: BackoffLimits::new(Duration::from_millis(5), Duration::from_millis(20)).expect("valid"),
+        ..SessionSettings::new(org.login_url().parse().expect("url"), grant)
+    };
     let session = Session::new(SessionSettings { org_id: Some(org.org_id().parse().expect("org")), ..settings });
     let settings = PubSubSettings {
         extra_ca: org.ca_pem().map(str::to_owned),
