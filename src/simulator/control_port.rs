@@ -8,7 +8,7 @@
 //! | `POST /faults` | a [`Fault`], `{"kind": "cut-streams"}` | 204 |
 //! | `GET /faults` | | the survivable faults, as examples of the form |
 //!
-//! What cannot be done is answered with 422 and `{"error": "…"}`.
+//! What cannot be done is answered with 422 and `{"error": "…"}`, a body of another form with 422 and a text.
 
 use std::time::Duration;
 

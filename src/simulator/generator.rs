@@ -135,7 +135,7 @@ impl Generator {
     }
 
     fn begin(&mut self, now: i64) -> Transaction {
-        self.commit_number += 1 + self.dice.below(400) as i64;
+        self.commit_number = self.commit_number.saturating_add(1 + self.dice.below(400) as i64);
         let key = self.dice.uuid();
         Transaction {
             // Real keys begin with zeros.

@@ -129,8 +129,8 @@ fn check_client(org: &Org, headers: &HeaderMap, form: &HashMap<String, String>) 
     let settings = &org.settings.sign_in;
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     // Only My Domain offers this flow; the common login hosts do not.
-    let my_domain =
-        org.instance_url().replace("127.0.0.1", "localhost").ends_with(&host.replace("127.0.0.1", "localhost"));
+    let instance = org.instance_url().replace("127.0.0.1", "localhost");
+    let my_domain = instance.split_once("://").is_some_and(|(_, name)| name == host.replace("127.0.0.1", "localhost"));
     if !settings.client_credentials || !my_domain {
         return Err(OAuthError("invalid_grant", "request not supported on this domain"));
     }

@@ -119,7 +119,7 @@ impl Org {
 
     /// The org's own idea of the time, in milliseconds of the epoch.
     pub(crate) fn now_millis(&self) -> i64 {
-        Utc::now().timestamp_millis() + self.clock_offset_millis.load(Ordering::Relaxed)
+        Utc::now().timestamp_millis().saturating_add(self.clock_offset_millis.load(Ordering::Relaxed))
     }
 
     pub(crate) fn shift_clock(&self, seconds: i64) {

@@ -10,6 +10,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::DateTime;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::simulator::oauth;
@@ -20,23 +21,25 @@ const DAILY_REQUESTS: u64 = 100_000;
 const VERSIONS: [(&str, &str); 4] =
     [("Summer '25", "64.0"), ("Winter '26", "65.0"), ("Spring '26", "66.0"), ("Summer '26", "67.0")];
 
-/// A REST error: an array of one object.
-#[derive(Debug)]
+/// A REST error: an array of one object, the message first, as Salesforce writes it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Refused {
+    #[serde(skip)]
     status: StatusCode,
-    code: &'static str,
     message: &'static str,
+    error_code: &'static str,
 }
 
 impl Refused {
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message }
+    pub(crate) fn new(status: StatusCode, error_code: &'static str, message: &'static str) -> Self {
+        Self { status, message, error_code }
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.status, Json(json!([{ "message": self.message, "errorCode": self.code }]))).into_response()
+        (self.status, Json([self])).into_response()
     }
 }
 

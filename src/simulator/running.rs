@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -292,7 +293,35 @@ fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
     if !(0.0..=1_000_000.0).contains(&rate) {
         return wrong("traffic.rate", &rate.to_string(), "it is a number of events a second from 0 to 1,000,000");
     }
-    Ok(())
+    if settings.traffic.first_replay_id > 1 << 60 {
+        let given = settings.traffic.first_replay_id.to_string();
+        return wrong("traffic.first_replay_id", &given, "it is at most 2^60, so that there is room to count");
+    }
+    check_durations(settings)
+}
+
+/// Bounds that keep sums of times from overflowing and intervals from spinning.
+fn check_durations(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
+    const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+    let (pubsub, traffic) = (&settings.pubsub, &settings.traffic);
+    let durations = [
+        ("pubsub.keepalive", pubsub.keepalive, Duration::from_millis(1)),
+        ("pubsub.idle_close", pubsub.idle_close, Duration::ZERO),
+        ("pubsub.latest_race", pubsub.latest_race, Duration::ZERO),
+        ("pubsub.bad_token_delay", pubsub.bad_token_delay, Duration::ZERO),
+        ("traffic.backlog_span", traffic.backlog_span, Duration::ZERO),
+    ];
+    match durations.into_iter().find(|(_, given, least)| given < least || *given > LONGEST) {
+        Some((key, given, _)) => {
+            let value = format!("`{}`", humantime_serde::re::humantime::format_duration(given));
+            Err(SimulatorError::Setting {
+                key,
+                value,
+                allowed: "it is at most 30 days, and the keepalive at least 1ms",
+            })
+        }
+        None => Ok(()),
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, SimulatorError> {
@@ -331,4 +360,45 @@ async fn move_instance(http: &Port) -> Result<(), SimulatorError> {
     http.org.set_instance_url(format!("{scheme}://{}", reachable(address(&listener)?)));
     http.tasks.spawn(http_server::serve(listener, http.clone(), rest::router(Arc::clone(&http.org))));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn settings_that_cannot_be_are_named() {
+        type Change = fn(&mut SimulatorConfig);
+        let cases: [(&str, Change); 6] = [
+            ("org_id", |settings| settings.org_id = "00D8d00000AbCdEEAA".to_owned()),
+            ("traffic.rate", |settings| settings.traffic.rate = f64::NAN),
+            ("traffic.entities", |settings| settings.traffic.entities = vec!["Lead".to_owned()]),
+            ("traffic.first_replay_id", |settings| settings.traffic.first_replay_id = u64::MAX),
+            ("pubsub.keepalive", |settings| settings.pubsub.keepalive = Duration::ZERO),
+            ("traffic.backlog_span", |settings| settings.traffic.backlog_span = Duration::MAX),
+        ];
+        for (key, change) in cases {
+            let mut settings = SimulatorConfig::on_free_ports();
+            change(&mut settings);
+            let refused = Simulator::start(settings).await.expect_err("it cannot be");
+            assert!(refused.to_string().contains(&format!("`{key}`")), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_and_free_again_after_the_end() {
+        let mut settings = SimulatorConfig::on_free_ports();
+        settings.sign_in.certificate =
+            Some(keys::sign_in_keys(&settings.sign_in, None).expect("a pair").certificate_pem);
+        let taken = TcpListener::bind(settings.listen.pubsub).await.expect("a free port");
+        settings.listen.pubsub = taken.local_addr().expect("bound");
+        let refused = Simulator::start(settings.clone()).await.expect_err("taken");
+        assert!(refused.to_string().contains(&settings.listen.pubsub.to_string()), "{refused}");
+        drop(taken);
+        for _ in 0..2 {
+            let simulator = Simulator::start(settings.clone()).await.expect("free");
+            assert_eq!(simulator.private_key_pem(), None, "only the certificate is known");
+            simulator.shutdown().await;
+        }
+    }
 }

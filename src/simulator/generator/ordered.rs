@@ -82,6 +82,8 @@ impl Generator {
             "CREATE" | "UNDELETE" => {
                 let record = records.first_mut().ok_or("a create needs a record")?;
                 record.deleted = false;
+                // A record from before a field was added has no place for it yet.
+                record.values.resize(self.objects[object].fields.len(), None);
                 for (at, json) in &given {
                     record.values[*at] = value::parse(self.objects[object].fields[*at].kind, json)?;
                 }

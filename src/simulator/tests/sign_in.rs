@@ -112,7 +112,7 @@ async fn tokens_end_and_scripted_errors_are_answered_as_often_as_ordered() {
     assert_eq!(limits().await.0, 200);
     let revoke = http.post(format!("{}/services/oauth2/revoke", simulator.login_url())).form(&[("token", &access)]);
     assert_eq!(revoke.send().await.expect("an answer").status(), 200);
-    let refused = (401, r#"[{"errorCode":"INVALID_SESSION_ID","message":"Session expired or invalid"}]"#.to_owned());
+    let refused = (401, r#"[{"message":"Session expired or invalid","errorCode":"INVALID_SESSION_ID"}]"#.to_owned());
     assert_eq!(limits().await, refused);
     control.inflict(Fault::FailHttp { status: 503, times: 1 }).await.expect("inflicted");
     let (status, body) = limits().await;
