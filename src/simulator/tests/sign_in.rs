@@ -162,3 +162,28 @@ async fn every_call_needs_the_three_headers_and_errors_carry_their_trailers() {
     let refused = ask(good.headers.clone(), "/data/casechangeevent").await.expect_err("topics are case-sensitive");
     assert_eq!((refused.code(), error_code(&refused)), (tonic::Code::NotFound, "topic.not.found".to_owned()));
 }
+
+#[tokio::test]
+async fn the_login_host_can_speak_tls_and_keeps_its_authority_between_runs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pair = config().await.directory.expect("set");
+    for file in ["key.pem", "certificate.pem"] {
+        std::fs::copy(pair.join(file), directory.path().join(file)).expect("copied");
+    }
+    let mut config = config().await;
+    config.listen.http_tls = true;
+    config.directory = Some(directory.path().to_owned());
+    let earlier = start(config.clone()).await;
+    let trusted = earlier.ca_pem().expect("a CA").to_owned();
+    earlier.shutdown().await;
+    let simulator = start(config).await;
+    assert_eq!(simulator.ca_pem(), Some(trusted.as_str()));
+    let ca = reqwest::Certificate::from_pem(trusted.as_bytes()).expect("a certificate");
+    let http = reqwest::Client::builder().tls_certs_only([ca]).build().expect("a client");
+    let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+    let signed = assertion(&simulator, |_| {});
+    let url = format!("{}/services/oauth2/token", simulator.login_url());
+    let answer = http.post(url).form(&[("grant_type", grant), ("assertion", &signed)]).send().await.expect("an answer");
+    let token: Value = answer.json().await.expect("JSON");
+    assert!(token["instance_url"].as_str().is_some_and(|url| url.starts_with("https://")), "{token}");
+}
