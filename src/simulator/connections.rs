@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
@@ -15,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_service::Service;
 
@@ -36,6 +38,8 @@ pub(crate) enum ConnectionOrder {
 
 /// Calls that one connection may have open.
 const MOST_STREAMS: u32 = 1_000;
+/// A connection through which nothing passes does not notice that its client has gone, so it ends by itself.
+const LONGEST_BLACK_HOLE: Duration = Duration::from_secs(600);
 
 /// Serves the Pub/Sub API until told to stop.
 pub(crate) async fn serve(
@@ -81,8 +85,10 @@ async fn connection(wire: Box<dyn Wire>, service: PubSubService, mut orders: bro
     builder.timer(TokioTimer::new()).max_concurrent_streams(MOST_STREAMS);
     let connection = builder.serve_connection(io, calls);
     tokio::pin!(connection);
+    let mut buried = None;
     loop {
         tokio::select! {
+            () = tokio::time::sleep_until(buried.unwrap_or_else(Instant::now)), if buried.is_some() => return,
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(error = %error, "a connection ended");
@@ -91,7 +97,10 @@ async fn connection(wire: Box<dyn Wire>, service: PubSubService, mut orders: bro
             }
             order = orders.recv() => match order {
                 Ok(ConnectionOrder::GoAway) => connection.as_mut().graceful_shutdown(),
-                Ok(ConnectionOrder::BlackHole) => stopped.store(true, Ordering::Relaxed),
+                Ok(ConnectionOrder::BlackHole) => {
+                    stopped.store(true, Ordering::Relaxed);
+                    buried.get_or_insert_with(|| Instant::now() + LONGEST_BLACK_HOLE);
+                }
                 Ok(ConnectionOrder::Drop) | Err(broadcast::error::RecvError::Closed) => return,
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
             },

@@ -127,6 +127,17 @@ impl Fault {
         json.and_then(|json| Some(json.get("kind")?.as_str()?.to_owned())).unwrap_or_default()
     }
 
+    /// What undoes a fault that lasts until it is undone.
+    pub(crate) fn ending(&self) -> Option<Self> {
+        match self {
+            Self::Unreachable => Some(Self::Reachable),
+            Self::Silence => Some(Self::Speak),
+            Self::PauseTraffic => Some(Self::ResumeTraffic),
+            Self::Deny { entity } => Some(Self::Allow { entity: entity.clone() }),
+            _ => None,
+        }
+    }
+
     /// The kinds that a client must survive without a gap: the table of random faults.
     pub fn survivable() -> Vec<Self> {
         let unavailable = "The service is unavailable. Try again later.".to_owned();
@@ -142,6 +153,8 @@ impl Fault {
             Self::FailStreams { status: 13, error_code: "service.unavailable".to_owned(), message: unavailable },
             Self::DropConnections,
             Self::GoAway,
+            Self::BlackHole,
+            Self::Unreachable,
             Self::RevokeTokens,
             refuse("server_error", "try again", 500),
             Self::FailGetSchema { status: 14, error_code: "schema.api.unavailable".to_owned(), times: 2 },

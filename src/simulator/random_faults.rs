@@ -11,6 +11,7 @@ use crate::simulator::faults::Fault;
 use crate::simulator::org::Org;
 
 /// Inflicts faults until told to stop. The time between two is anything up to twice the mean.
+/// One that lasts until it is undone is undone after at most three seconds.
 pub(crate) async fn inflict(org: Arc<Org>, control: Control, shutdown: CancellationToken) {
     let settings = &org.settings.random_faults;
     if settings.per_minute <= 0.0 {
@@ -27,8 +28,20 @@ pub(crate) async fn inflict(org: Arc<Org>, control: Control, shutdown: Cancellat
             () = shutdown.cancelled() => return,
         }
         let fault = dice.pick(&table).clone();
+        let ending = fault.ending();
         if let Err(error) = control.inflict(fault).await {
             tracing::warn!(error = %error, "a random fault could not be inflicted");
+            continue;
+        }
+        if let Some(ending) = ending {
+            let lasting = Duration::from_millis(dice.between(200, 3_000) as u64);
+            tokio::select! {
+                () = tokio::time::sleep(lasting) => {}
+                () = shutdown.cancelled() => return,
+            }
+            if let Err(error) = control.inflict(ending).await {
+                tracing::warn!(error = %error, "a random fault could not be ended");
+            }
         }
     }
 }
