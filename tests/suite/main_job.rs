@@ -360,8 +360,9 @@ async fn an_entity_that_two_streams_deliver_stops_the_channel_and_names_both() {
     simulator.pubsub.keepalive = std::time::Duration::from_millis(300);
     let deployment = Deployment::new(brokers, simulator).await;
     let running = deployment.run(&[CASES, "/data/Support__chn"], "");
-    let anchored =
-        |snapshot: &casewire::status::Snapshot| snapshot.streams.iter().all(|stream| stream.resume_after.is_some());
+    let anchored = |snapshot: &casewire::status::Snapshot| {
+        snapshot.streams.iter().filter(|stream| stream.resume_after.is_some()).count() == 2
+    };
     running.until_all("positions", anchored).await;
     let lines = deployment.control().generate(60).await.expect("generated");
     arrived(&running, &lines, CASES).await;
