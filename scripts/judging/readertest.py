@@ -45,7 +45,7 @@ class TheReader(unittest.TestCase):
         producer.produce(self.name(record), key=record.key, value=record.value, headers=list(record.headers.items()))
 
     def judged(self):
-        records, _ = topics.read_all(BOOTSTRAP, self.prefix, patience=10)
+        records, self.hidden = topics.read_all(BOOTSTRAP, self.prefix, patience=10)
         events = ledger.read([json.dumps(line) for line in LEDGER], [CASES, ORDERS])
         return verdict.judge(events, records, self.prefix, ORG, [CASES, ORDERS])
 
@@ -60,6 +60,7 @@ class TheReader(unittest.TestCase):
             self.write(producer, record)
             producer.commit_transaction(30)
         self.assertEqual(self.judged().faults, {})
+        self.assertEqual(self.hidden, len(self.written))
         producer.begin_transaction()
         self.write(producer, self.written[0])
         producer.commit_transaction(30)
@@ -78,3 +79,4 @@ class TheReader(unittest.TestCase):
             topics.read_all(BOOTSTRAP, self.prefix, patience=3)
         open_one.abort_transaction(30)
         self.assertEqual(self.judged().faults, {})
+        self.assertEqual(self.hidden, 1)

@@ -31,20 +31,22 @@ class Record:
 
 
 def read_all(bootstrap, prefix, patience):
-    """Every record of every topic `<prefix>.…`, by partition and offset; topics that exist, with their partitions."""
+    """Every committed record of every topic `<prefix>.…`, by partition and offset; and how many there are of transactions
+    that were aborted, which nobody should see."""
     import confluent_kafka as kafka
 
     common = {
         "bootstrap.servers": bootstrap,
         "group.id": "casewire-judge",  # asked for by the client; no offset is ever committed
         "enable.auto.commit": False,
+        "enable.partition.eof": True,
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
         "log_level": 3,
         "error_cb": lambda _error: None,  # a broker that comes back is no fault; patience bounds the wait
     }
     uncommitted = kafka.Consumer(common | {"isolation.level": "read_uncommitted"})
-    committed = kafka.Consumer(common | {"isolation.level": "read_committed", "enable.partition.eof": True})
+    committed = kafka.Consumer(common | {"isolation.level": "read_committed"})
     try:
         return _read(kafka, uncommitted, committed, prefix, patience)
     except kafka.KafkaException as error:
@@ -64,17 +66,19 @@ def _read(kafka, uncommitted, committed, prefix, patience):
             if high > low:
                 ends[name, partition] = high
                 begins.append(kafka.TopicPartition(name, partition, low))
-    records = []
+    records, all_written = [], []
     if begins:
         committed.assign(begins)
-        _drain(kafka, committed, dict(ends), records, patience)
+        _drain(kafka, committed, dict(ends), lambda message: records.append(_record(message)), patience)
+        uncommitted.assign(begins)
+        _drain(kafka, uncommitted, dict(ends), lambda message: all_written.append(message.offset()), patience)
     records.sort(key=lambda record: (record.topic, record.partition, record.offset))
-    return records, topics
+    return records, len(all_written) - len(records)
 
 
-def _drain(kafka, consumer, missing, records, patience):
-    """Polls until every partition in `missing` has been read up to its high watermark."""
-    last_progress = time.monotonic()
+def _drain(kafka, consumer, missing, take, patience):
+    """Polls until every partition in `missing` has been read up to its high watermark; `take` gets each record below it."""
+    ends, last_progress = dict(missing), time.monotonic()
     while missing:
         messages = consumer.consume(num_messages=500, timeout=0.5)
         for message in messages:
@@ -82,8 +86,9 @@ def _drain(kafka, consumer, missing, records, patience):
             error = message.error()
             if error is None:
                 reached = message.offset() + 1
-                records.append(_record(message))
-                last_progress = time.monotonic()
+                if reached <= ends[place]:
+                    take(message)
+                    last_progress = time.monotonic()
             elif error.code() == kafka.KafkaError._PARTITION_EOF:
                 # Also behind the commit marker that ends most partitions, where no record will ever come.
                 reached = message.offset()

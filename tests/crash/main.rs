@@ -259,6 +259,11 @@ async fn every_event_is_written_once_through_crashes_cuts_and_take_overs() {
     assert_eq!(scene.published, PORTION * PORTIONS);
     let verdict = scene.judge();
     assert_eq!(verdict["verdict"], "clean", "{verdict:#}");
+    let hidden = verdict["seen"]["records of aborted transactions, not visible"].as_u64();
+    assert!(
+        hidden.is_some_and(|hidden| hidden > 0),
+        "no end came inside a transaction, so nothing was put to the test"
+    );
     eprintln!("judged: {}", verdict["seen"]);
     drop(scene);
     directory.disable_cleanup(false);
