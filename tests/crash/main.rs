@@ -13,6 +13,7 @@ mod org;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,10 +33,13 @@ const PREFIX: &str = "crash";
 const EVENTS: u64 = 20_000;
 /// SIGKILLs at random moments.
 const KILLS: u64 = 10;
-/// Where the process ends itself, at the third transaction it comes by there.
-const FAILPOINTS: [&str; 4] = ["after_begin:3", "after_records:3", "after_checkpoint:3", "after_commit:3"];
-/// Portions in which the events are published: one a kill, one a failpoint, one for the broker, three for the fight.
-const PORTIONS: u64 = KILLS + FAILPOINTS.len() as u64 + 4;
+/// Where the process ends itself, each place twice.
+const FAILPOINTS: [&str; 4] = ["after_begin", "after_records", "after_checkpoint", "after_commit"];
+/// At which of the transactions that come by: behind those by which each stream announces its new writer,
+/// which hold no records, and within the least that a portion needs.
+const HITS: RangeInclusive<u32> = 7..=16;
+/// Portions in which the events are published: one a kill, two a failpoint, one for the broker, three for the fight.
+const PORTIONS: u64 = KILLS + 2 * FAILPOINTS.len() as u64 + 4;
 const PORTION: u64 = EVENTS.div_ceil(PORTIONS);
 
 /// Everything that takes part in a run.
@@ -182,8 +186,9 @@ async fn kills_at_random_moments(scene: &mut Scene) {
 
 /// The process ends itself at the places where a commit could be half done.
 async fn ends_at_named_places(scene: &mut Scene) {
-    for failpoint in FAILPOINTS {
-        let instance = scene.start(Some(failpoint));
+    for place in FAILPOINTS.iter().chain(&FAILPOINTS) {
+        let failpoint = format!("{place}:{}", scene.dice.random_range(HITS));
+        let instance = scene.start(Some(&failpoint));
         scene.publish().await;
         let status = instance.ended().await;
         assert!(status.signal().is_some(), "at {failpoint} it did not come to its end but ended with {status}");
