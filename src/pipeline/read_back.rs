@@ -108,7 +108,7 @@ pub async fn position_at(
     identity: &StreamIdentity,
     at: DateTime<Utc>,
 ) -> Result<Option<(ReplayId, DateTime<Utc>)>, KafkaError> {
-    let newest: Arc<Mutex<Option<(DateTime<Utc>, i64, ReplayId)>>> = Arc::default();
+    let newest: Arc<Mutex<Option<Place>>> = Arc::default();
     for topic in output_topics(identity, settings).await? {
         let (org, stream, found) = (identity.org.clone(), identity.topic.clone(), newest.clone());
         scan(settings, &topic, ScanFrom::Timestamp(at - WINDOW), move |record| {
@@ -120,10 +120,11 @@ pub async fn position_at(
                 && committed_at <= at
             {
                 let mut newest = found.lock().unwrap_or_else(PoisonError::into_inner);
+                let produced_at = record.timestamp.map_or(0, |time| time.timestamp_millis());
                 // Equal times are of one transaction or one second; the order of production decides.
-                let place = record.timestamp.map_or(0, |time| time.timestamp_millis());
-                if newest.as_ref().is_none_or(|(time, produced, _)| (*time, *produced) <= (committed_at, place)) {
-                    *newest = Some((committed_at, place, replay_id));
+                let after = |place: &Place| (place.committed_at, place.produced_at) <= (committed_at, produced_at);
+                if newest.as_ref().is_none_or(after) {
+                    *newest = Some(Place { committed_at, produced_at, replay_id });
                 }
             }
             ControlFlow::Continue(())
@@ -131,7 +132,14 @@ pub async fn position_at(
         .await?;
     }
     let newest = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(newest.map(|(time, _, replay_id)| (replay_id, time)))
+    Ok(newest.map(|place| (place.replay_id, place.committed_at)))
+}
+
+/// Where an event stands in time.
+struct Place {
+    committed_at: DateTime<Utc>,
+    produced_at: i64,
+    replay_id: ReplayId,
 }
 
 /// The event of a record. One without an event id cannot be told from its siblings and is not

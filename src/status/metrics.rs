@@ -87,6 +87,7 @@ impl Collector for BoardCollector {
 }
 
 type Read<T> = fn(&StreamStatus) -> T;
+type ReadGauge<'a> = &'a dyn Fn(&StreamStatus) -> Option<f64>;
 
 /// Counts that only grow. `_total` is added by the encoder.
 fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -134,7 +135,7 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     let up = |stream: &StreamStatus| Some(f64::from(u8::from(stream.state == StreamState::Running)));
     #[allow(clippy::cast_precision_loss, reason = "a buffer of 2^53 events does not exist")]
     let flight = |stream: &StreamStatus| Some(stream.events_in_flight as f64);
-    let gauges: [(&str, &str, &dyn Fn(&StreamStatus) -> Option<f64>); 5] = [
+    let gauges: [(&str, &str, ReadGauge<'_>); 5] = [
         ("last_message_age_seconds", "Since the last event or keepalive", &local),
         ("last_event_age_seconds", "Age of the last committed event", &event),
         ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),

@@ -14,8 +14,8 @@ const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
 
 /// Waits until the first stream has committed the last event of `lines` that is on `topic`.
 async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
-    let mine = lines.iter().filter(|line| line.topics.iter().any(|name| name == topic));
-    let last = mine.last().expect("an event on the topic").replay_id.clone();
+    let mut mine = lines.iter().filter(|line| line.topics.iter().any(|name| name == topic));
+    let last = mine.next_back().expect("an event on the topic").replay_id.clone();
     let is = |status: &casewire::status::StreamStatus| {
         // The simulated org counts its ids upwards, and a keepalive may have carried the position further.
         status.topic.as_str() == topic && status.last_replay_id.as_deref() >= Some(last.as_str())
