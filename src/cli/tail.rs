@@ -17,6 +17,7 @@ use crate::position::{Anchor, Position};
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::intake::{Intake, ReceivedEvent};
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
+use crate::salesforce::verdict::CallError;
 
 /// Print decoded events as JSON lines, without Kafka and without a checkpoint.
 ///
@@ -128,8 +129,7 @@ impl Printer {
     }
 
     async fn lines(&mut self, event: &ReceivedEvent, cancel: &CancellationToken) -> Result<Vec<Vec<u8>>, Failure> {
-        let waiting =
-            |error: &crate::salesforce::verdict::CallError| eprintln!("casewire: waiting for a schema: {error}");
+        let waiting = |error: &CallError, _| eprintln!("casewire: waiting for a schema: {error}");
         let undecodable = |reason: String| {
             eprintln!("casewire: event {} cannot be decoded: {reason}", event.key);
             Ok(Vec::new())

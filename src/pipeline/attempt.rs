@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{BufferConfig, OnGap};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
-use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
+use crate::kafka::{Checkpoint, Connection, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
 use crate::pipeline::context::{StreamContext, following, position_time};
 use crate::pipeline::decode::{DecodeEnd, DecodeMemory, DecodeStation};
@@ -182,7 +182,7 @@ impl Attempt {
             state_in,
             stations.clone(),
         ));
-        let mirror = tokio::spawn(mirror(context.clone(), state_out, room));
+        let mirror = tokio::spawn(mirror(context.clone(), state_out, room, writer.connection()));
         let station = self.station(position, topics, written);
         let decode = tokio::spawn(station.run(intake_out, prepared_in, stations.clone()));
 
@@ -339,9 +339,21 @@ fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
 }
 
 /// Copies what the subscription reports to the board. Its counts are those of one attempt.
-async fn mirror(context: Arc<StreamContext>, mut state: watch::Receiver<SubscriptionState>, room: Buffer) {
+async fn mirror(
+    context: Arc<StreamContext>,
+    mut state: watch::Receiver<SubscriptionState>,
+    room: Buffer,
+    connection: Arc<Connection>,
+) {
     let Some(before) = context.board.status() else { return };
+    let mut reachable = true;
     loop {
+        // A quiet stream makes no transaction for minutes; its client knows sooner that the brokers are gone.
+        if connection.is_reachable() != reachable {
+            reachable = !reachable;
+            let gone = || connection.last_error().unwrap_or_else(|| "no broker answers".to_owned());
+            context.board.board().set_kafka(if reachable { Ok(()) } else { Err(gone()) });
+        }
         let now = state.borrow_and_update().clone();
         let (in_flight, _) = room.used();
         context.board.update(|status| show(status, &before, &now, in_flight));

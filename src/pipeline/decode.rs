@@ -4,6 +4,7 @@
 //! the end of the stream. There is no path on which one is only logged.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -23,6 +24,8 @@ use crate::pipeline::schemas::{NoSchema, SchemaCache};
 use crate::position::{Admission, Anchor, EventKey, Position};
 use crate::salesforce::buffer::Hold;
 use crate::salesforce::intake::{Batch, Intake, ReceivedEvent};
+use crate::salesforce::verdict::CallError;
+use crate::status::StreamState;
 
 /// Records ready for a transaction, and the position once they are committed.
 pub struct Prepared {
@@ -160,8 +163,16 @@ impl DecodeStation {
             return self.dead_letter(event, "A record of this event is larger than Kafka takes", chunk);
         }
         let board = &self.context.board;
-        let waiting = |error: &crate::salesforce::verdict::CallError| board.error(error.to_string(), "");
-        let schema = match self.schemas.get(&event.schema_id, cancel, waiting).await {
+        let waited = AtomicBool::new(false);
+        let waiting = |error: &CallError, next_attempt_at| {
+            waited.store(true, Ordering::Relaxed);
+            board.waiting(&error.failure(), next_attempt_at);
+        };
+        let schema = self.schemas.get(&event.schema_id, cancel, waiting).await;
+        if waited.load(Ordering::Relaxed) {
+            board.set_state(StreamState::Running);
+        }
+        let schema = match schema {
             Ok(schema) => schema,
             Err(NoSchema::Undecodable(reason)) => return self.dead_letter(event, &reason, chunk),
             Err(NoSchema::Stop(failure)) => return Err(Halt::Stopped(failure)),

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use chrono::{TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -54,6 +55,7 @@ impl OutputTopics {
             return Ok(());
         }
         let mut backoff = Backoff::new(BackoffLimits::default());
+        let before = self.board.status().map(|status| status.state);
         let report = loop {
             let error = match ensure_topic(&self.settings, name, role).await {
                 Ok(report) => break report,
@@ -63,14 +65,18 @@ impl OutputTopics {
                 return Err(failure);
             }
             warn!(topic = &**name, %error, "the topic cannot be looked at yet");
-            self.board.error(error.to_string(), "");
+            let wait = backoff.next_wait();
+            self.board.waiting(&error.failure(), Utc::now() + TimeDelta::from_std(wait).unwrap_or_default());
             tokio::select! {
                 () = cancel.cancelled() => {
                     return Err(Failure::new(Exit::Temporary, error.to_string(), "run again when the broker is reachable"));
                 }
-                () = tokio::time::sleep(backoff.next_wait()) => {}
+                () = tokio::time::sleep(wait) => {}
             }
         };
+        if let Some(before) = before.filter(|_| backoff.attempts() > 0) {
+            self.board.set_state(before);
+        }
         for finding in &report.findings {
             match finding.severity {
                 Severity::Refusal => {

@@ -254,10 +254,9 @@ impl Process {
     }
 
     fn warn_of_earliest(&self, delivered: Allowance) {
-        let used = delivered.maximum.saturating_sub(delivered.remaining);
         // Nobody tells how many events are retained. What was delivered to all subscribers in a
         // day bounds what was published in one, if somebody subscribed to it all.
-        let expected = used.saturating_mul(RETENTION_DAYS);
+        let expected = delivered.used().saturating_mul(RETENTION_DAYS);
         for (stream, status) in self.config.streams.iter().zip(self.board.snapshot().streams) {
             if stream.start == Start::Earliest && !status.checkpoint_committed && expected > delivered.remaining {
                 warn!(

@@ -224,6 +224,7 @@ impl RunLoop {
         self.context.metrics.transaction(self.context.identity.topic.as_str(), committed.duration());
         let Some(transaction) = transaction else { return };
         self.context.board.update(|status| {
+            status.batches_committed += u64::try_from(transaction.batches.len()).unwrap_or(u64::MAX);
             status.records_committed += u64::try_from(transaction.records).unwrap_or(u64::MAX);
             for batch in &transaction.batches {
                 status.gaps_opened += batch.gaps;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,8 @@ impl SchemaCache {
     }
 
     /// The schema of `id`. Whoever asks while it is being fetched waits for the same call.
-    /// `waiting` hears of each failed attempt, so that a stream that waits says so.
+    /// `waiting` hears of each failed attempt and of the
+    /// time of the next, so that a stream that waits says so.
     ///
     /// # Errors
     /// Only when waiting longer would not help.
@@ -65,7 +67,7 @@ impl SchemaCache {
         &self,
         id: &SchemaId,
         cancel: &CancellationToken,
-        waiting: impl Fn(&CallError),
+        waiting: impl Fn(&CallError, DateTime<Utc>),
     ) -> Result<Arc<WriterSchema>, NoSchema> {
         let entry = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +84,7 @@ impl SchemaCache {
         id: &SchemaId,
         entry: &Entry,
         cancel: &CancellationToken,
-        waiting: impl Fn(&CallError),
+        waiting: impl Fn(&CallError, DateTime<Utc>),
     ) -> Result<Arc<WriterSchema>, NoSchema> {
         let mut backoff = Backoff::new(BackoffLimits::default());
         let mut refusals = 0;
@@ -99,7 +101,6 @@ impl SchemaCache {
                 Err(error) => error,
             };
             warn!(schema_id = %id, %error, "the schema of an event cannot be had yet");
-            waiting(&error);
             let delay = match error.verdict() {
                 Verdict::RetryNow | Verdict::NewToken => backoff.next_wait(),
                 Verdict::RetryAfter(pause) => backoff.next_wait_at_least(pause.at_least),
@@ -112,6 +113,7 @@ impl SchemaCache {
                     backoff.next_wait()
                 }
             };
+            waiting(&error, Utc::now() + TimeDelta::from_std(delay).unwrap_or_default());
             tokio::select! {
                 () = cancel.cancelled() => return Err(NoSchema::Cancelled),
                 () = tokio::time::sleep(delay) => {}

@@ -63,6 +63,7 @@ impl Stream {
         let mut backoff = Backoff::new(BackoffLimits::default());
         let mut stalled_since: Option<DateTime<Utc>> = None;
         let mut generation = 0;
+        let mut goes_on = 0_u32;
         while !stop.is_cancelled() {
             generation += 1;
             let began = Instant::now();
@@ -70,10 +71,19 @@ impl Stream {
             if began.elapsed() >= WORKED {
                 backoff.reset();
                 stalled_since = None;
+                goes_on = 0;
             }
             let failure = match end {
                 AttemptEnd::Finished => break,
-                AttemptEnd::GoOn => continue,
+                AttemptEnd::GoOn => {
+                    // Once is what a refused position or a large record needs. Again and again at once would be
+                    // a server that refuses whatever it gave out, and each round costs deliveries.
+                    if began.elapsed() < WORKED && goes_on > 0 {
+                        pause(backoff.next_wait(), &stop).await;
+                    }
+                    goes_on += 1;
+                    continue;
+                }
                 AttemptEnd::Stopped(failure) => failure,
                 AttemptEnd::Kafka(error) => {
                     let shown = self.show(&error, &mut stalled_since);

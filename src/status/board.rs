@@ -175,6 +175,15 @@ impl StreamBoard {
         });
     }
 
+    /// Waiting for something that usually comes back by itself.
+    pub fn waiting(&self, failure: &Failure, next_attempt_at: DateTime<Utc>) {
+        self.update(|status| {
+            let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
+            status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy });
+            status.state = StreamState::Recovering { what, next_attempt_at };
+        });
+    }
+
     /// Notes an error without changing the state.
     pub fn error(&self, what: impl Into<String>, remedy: impl Into<String>) {
         let error = LastError { at: Utc::now(), what: what.into(), remedy: remedy.into() };

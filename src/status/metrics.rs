@@ -91,7 +91,7 @@ type ReadGauge<'a> = &'a dyn Fn(&StreamStatus) -> Option<f64>;
 
 /// Counts that only grow. `_total` is added by the encoder.
 fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    const COUNTERS: [(&str, &str, Read<u64>); 9] = [
+    const COUNTERS: [(&str, &str, Read<u64>); 10] = [
         ("events_received", "Events received, duplicates among them", |stream| stream.events_received),
         ("duplicates_dropped", "Events received again and dropped", |stream| stream.duplicates_dropped),
         ("events_already_written", "Events that the output already held after a refused replay id", |stream| {
@@ -99,6 +99,7 @@ fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
         }),
         ("keepalives_received", "Keepalives received", |stream| stream.keepalives_received),
         ("records_committed", "Records committed to Kafka", |stream| stream.records_committed),
+        ("batches_committed", "Batches of Salesforce committed to Kafka", |stream| stream.batches_committed),
         ("transactions_committed", "Transactions committed to Kafka", |stream| stream.transactions_committed),
         ("gaps_opened", "Entries opened in the gap ledger", |stream| stream.gaps_opened),
         ("dead_letters", "Events that could not be decoded", |stream| stream.dead_letters),
@@ -162,6 +163,7 @@ fn process(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Res
     let values = [
         ("kafka_reachable", "1 while the broker answers", Some(f64::from(u8::from(snapshot.kafka.reachable)))),
         ("delivered_events_allowed", "Delivered events in 24 hours", delivered.map(|all| number(all.maximum))),
+        ("delivered_events_used", "Delivered events used", delivered.map(|all| number(all.used()))),
         ("delivered_events_left", "Delivered events left", delivered.map(|all| number(all.remaining))),
         ("api_requests_allowed", "REST calls in 24 hours", snapshot.api_requests.map(|all| number(all.maximum))),
         ("api_requests_left", "REST calls left", snapshot.api_requests.map(|all| number(all.remaining))),

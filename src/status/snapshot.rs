@@ -109,6 +109,8 @@ pub struct StreamStatus {
     pub keepalives_received: u64,
     /// Records committed to Kafka, checkpoints not counted.
     pub records_committed: u64,
+    /// Batches committed: what Salesforce sent together; a transaction holds one or more.
+    pub batches_committed: u64,
     /// Transactions committed.
     pub transactions_committed: u64,
     /// Ledger entries opened.
@@ -132,6 +134,13 @@ pub struct Allowance {
     pub maximum: u64,
     /// What is left.
     pub remaining: u64,
+}
+
+impl Allowance {
+    /// What is gone.
+    pub fn used(&self) -> u64 {
+        self.maximum.saturating_sub(self.remaining)
+    }
 }
 
 /// The broker as the producers see it.
@@ -197,6 +206,7 @@ impl StreamStatus {
             events_already_written: 0,
             keepalives_received: 0,
             records_committed: 0,
+            batches_committed: 0,
             transactions_committed: 0,
             gaps_opened: 0,
             dead_letters: 0,
