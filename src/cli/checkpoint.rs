@@ -241,7 +241,12 @@ async fn set(arguments: SetArguments) -> Result<(), Failure> {
         ),
     };
     let stored = read_checkpoint(&kafka, &identity).await.map_err(failed)?;
-    announce(&identity, stored.as_ref(), &format!("{} ({meaning})", position_text(&position)));
+    announce(
+        &identity,
+        stored.as_ref(),
+        &format!("{} ({meaning})", position_text(&position)),
+        "it stands by, so restart it",
+    );
     if !confirmed(common)? {
         return Ok(());
     }
@@ -265,7 +270,12 @@ async fn reset(arguments: &MoveArguments) -> Result<(), Failure> {
         println!("{} of {} has no checkpoint", identity.topic, identity.org);
         return Ok(());
     }
-    announce(&identity, stored.as_ref(), "none: the next start is a first run");
+    announce(
+        &identity,
+        stored.as_ref(),
+        "none: the next start is a first run",
+        "it begins anew at once, as a first run",
+    );
     if !confirmed(arguments)? {
         return Ok(());
     }
@@ -321,7 +331,7 @@ async fn identify(
     Ok(StreamIdentity { prefix: kafka.topic_prefix.clone(), org, topic: arguments.topic.clone() })
 }
 
-fn announce(identity: &StreamIdentity, stored: Option<&StoredCheckpoint>, to: &str) {
+fn announce(identity: &StreamIdentity, stored: Option<&StoredCheckpoint>, to: &str, then: &str) {
     println!("{} of {}", identity.topic, identity.org);
     println!(
         "  from  {}",
@@ -333,7 +343,7 @@ fn announce(identity: &StreamIdentity, stored: Option<&StoredCheckpoint>, to: &s
     {
         let writer = &stored.checkpoint.writer;
         println!(
-            "  The instance on {} (run {}) committed {} s ago. If it still runs it is fenced and stands by: restart it afterwards.",
+            "  The instance on {} (run {}) committed {} s ago. If it still runs it is fenced: {then}.",
             writer.host,
             writer.run_id,
             (Utc::now() - stored.checkpoint.committed_at).num_seconds().max(0)

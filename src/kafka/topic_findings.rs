@@ -114,7 +114,7 @@ impl Inspection<'_> {
             self.find(
                 Severity::Warning,
                 &format!("has one copy on a cluster of {brokers} brokers: it is lost with its broker"),
-                "Raise its replication factor to 3 with kafka-reassign-partitions.sh, and set kafka.topics.replication.",
+                "Raise its replication factor to 3 with kafka-reassign-partitions.sh, and set kafka.replication_factor.",
             );
         }
         let Some(needed) = self.number("min.insync.replicas").and_then(|needed| usize::try_from(needed).ok()) else {

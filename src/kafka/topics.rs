@@ -105,7 +105,7 @@ pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole)
         None => {
             return Err(KafkaError::Topic {
                 topic: name.to_owned(),
-                what: "it does not exist, and kafka.topics.create is off".to_owned(),
+                what: "it does not exist, and kafka.create_topics is off".to_owned(),
                 remedy: format!("Create it with: {}", create_command(name, &role.spec(&settings.topics))),
             });
         }
@@ -222,7 +222,10 @@ fn refused_topic(name: &str, spec: &TopicSpec, code: RDKafkaErrorCode) -> KafkaE
                 "it could not be created with {} partitions and replication {}: {code}",
                 spec.partitions, spec.replication
             ),
-            remedy: format!("Correct kafka.topics, or create it with: {}", create_command(name, spec)),
+            remedy: format!(
+                "Correct kafka.partitions and kafka.replication_factor, or create it with: {}",
+                create_command(name, spec)
+            ),
         },
     }
 }

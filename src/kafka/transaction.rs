@@ -330,7 +330,7 @@ impl Worker {
             Class::MissingTopic => KafkaError::Topic {
                 topic: record.topic.to_string(),
                 what: "it does not exist any more".to_owned(),
-                remedy: "Create it again, or let casewire do so by starting it with kafka.topics.create = true."
+                remedy: "Create it again, or let casewire do so by starting it with kafka.create_topics = true."
                     .to_owned(),
             },
             Class::Unauthorized => {

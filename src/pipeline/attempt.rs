@@ -11,7 +11,7 @@
 //! nothing that was read is acted upon.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::config::{BufferConfig, OnGap};
 use crate::failure::{Exit, Failure};
-use crate::identity::ReplayId;
+use crate::identity::{ReplayId, TopicName};
 use crate::kafka::{Checkpoint, Connection, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
 use crate::pipeline::context::{StreamContext, following, position_time};
@@ -32,7 +32,7 @@ use crate::pipeline::read_back;
 use crate::pipeline::records::RecordWriter;
 use crate::pipeline::run_loop::{LoopEnd, RunLoop};
 use crate::pipeline::schemas::SchemaCache;
-use crate::position::Position;
+use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
@@ -45,6 +45,9 @@ const BATCHES: usize = 1024;
 /// Rendered records of one stream that wait for their transaction, as a multiple of a full transaction:
 /// one in commit, one gathering, and as much again so that decoding never waits for a commit.
 const TRANSACTIONS_IN_MEMORY: usize = 4;
+
+/// Salesforce's retention in days.
+const RETENTION_DAYS: u64 = 3;
 
 /// How old the number of events in flight on the board may be.
 const IN_FLIGHT_SHOWN: Duration = Duration::from_secs(1);
@@ -115,11 +118,15 @@ impl Attempt {
             info!(topic = %context.identity.topic, instance_url = self.instance_url, "the organisation has another instance url");
         }
         let now = self.pubsub.session().salesforce_now();
+        let first_run = stored.is_none();
         let Beginning { mut checkpoint, gap } =
             beginning(context, &self.kafka, stored, now).await.map_err(|none| match none {
                 NoBeginning::Stop(failure) => AttemptEnd::Stopped(failure),
                 NoBeginning::Kafka(error) => AttemptEnd::Kafka(error),
             })?;
+        if first_run || checkpoint.position.repeats() {
+            self.warn_of_earliest(&checkpoint.position);
+        }
         let mut topics = OutputTopics::new(self.kafka.clone(), board.clone());
         for (name, role) in
             [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
@@ -146,6 +153,23 @@ impl Attempt {
             None
         };
         Ok((writer, checkpoint, topics, written))
+    }
+
+    /// A start from the oldest event is delivered, and counted, once more. Nobody tells how many events are
+    /// retained; but what was delivered to all subscribers in a day bounds what was published in one, if
+    /// somebody subscribed to it all.
+    fn warn_of_earliest(&self, position: &Position) {
+        let Some(delivered) = self.context.board.board().snapshot().delivered_events else { return };
+        let expected = delivered.used().saturating_mul(RETENTION_DAYS);
+        if position.replay_from() == ReplayFrom::Earliest && expected > delivered.remaining {
+            warn!(
+                topic = %self.context.identity.topic,
+                left = delivered.remaining,
+                maximum = delivered.maximum,
+                expected,
+                "a start from the oldest event may not fit into the delivered events that are left today"
+            );
+        }
     }
 
     /// Step 4.
@@ -283,6 +307,11 @@ impl Attempt {
         gap.id = format!("refused-{}-{replay_id}", topic.as_str().trim_start_matches('/').replace('/', "."));
         warn!(%topic, %replay_id, ?cause, "salesforce refused the stored position; gap opened");
         let stops = context.stream.on_gap == OnGap::Stop;
+        let known = self.memory.refused.lock().unwrap_or_else(PoisonError::into_inner).replace(replay_id.clone());
+        if stops && known.as_ref() == Some(&replay_id) {
+            close(writer, context).await;
+            return AttemptEnd::Stopped(refused_and_stopped(topic, &replay_id, cause, message));
+        }
         let position = if stops { checkpoint.position.clone() } else { Position::starting_over(now) };
         let mut next = following(&checkpoint, position, 0);
         next.instance_url = Some(self.instance_url.clone());
@@ -298,13 +327,18 @@ impl Attempt {
                 .error(gap.detail, "the gap is in the ledger; the stream goes on from the oldest retained event");
             return AttemptEnd::GoOn;
         }
-        let what = format!("Salesforce refused the stored position {replay_id} ({cause:?}): {message}");
-        let remedy = format!(
-            "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
-             which goes through all retained events and drops what the output holds"
-        );
-        AttemptEnd::Stopped(Failure::new(Exit::Temporary, what, remedy))
+        AttemptEnd::Stopped(refused_and_stopped(topic, &replay_id, cause, message))
     }
+}
+
+/// What an operator has to decide.
+fn refused_and_stopped(topic: &TopicName, replay_id: &ReplayId, cause: GapCause, message: &str) -> Failure {
+    let what = format!("Salesforce refused the stored position {replay_id} ({cause:?}): {message}");
+    let remedy = format!(
+        "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
+         which goes through all retained events and drops what the output holds"
+    );
+    Failure::new(Exit::Temporary, what, remedy)
 }
 
 /// Why a position was refused. Salesforce has one answer for all reasons; age and instance tell them apart.

@@ -66,10 +66,7 @@ fn resume(context: &StreamContext, mut checkpoint: Checkpoint, now: DateTime<Utc
             Some(OpenGap::of_range(GapCause::LatestRestarted, ends(since), ends(now), detail.to_owned()))
         }
         (Anchor::Latest { .. }, ReplayFrom::After(id)) if is_channel(context) => {
-            let detail = "the only position known lies inside what may be a group of enriched events with one \
-                          replay id; events of that group that had not been delivered are not delivered any more";
-            let end = GapEnd { replay_id: Some(id), time: checkpoint.position.time() };
-            Some(OpenGap::of_range(GapCause::Unanchored, end.clone(), end, detail.to_owned()))
+            Some(OpenGap::unanchored(id, checkpoint.position.time()))
         }
         _ => None,
     };

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::config::OnUndecodable;
 use crate::failure::{Exit, Failure};
+use crate::identity::ReplayId;
 use crate::kafka::OutputRecord;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::dead_letter::{DeadLetter, FloodBrake};
@@ -45,8 +46,6 @@ pub struct Prepared {
     pub dead_letters: u64,
     /// When the last of the events was committed at Salesforce.
     pub committed_at: Option<DateTime<Utc>>,
-    /// What the topics that are new among the records take in one message, in bytes.
-    pub limits: Vec<(Arc<str>, usize)>,
     /// Given back when the commit drops this.
     pub _room: Room,
 }
@@ -75,6 +74,8 @@ pub struct DecodeMemory {
     pub brake: Mutex<FloodBrake>,
     /// Events of which Kafka refused a record for its size: they become dead letters.
     pub oversize: Mutex<HashSet<EventKey>>,
+    /// The position that Salesforce refused last; its gap is in the ledger.
+    pub refused: Mutex<Option<ReplayId>>,
 }
 
 /// The station of one attempt of a stream.
@@ -111,6 +112,9 @@ impl DecodeStation {
             let outcome = match intake {
                 Intake::Batch(batch) => self.batch(batch, &out, &cancel).await,
                 Intake::LatestRestarted { from, to } => self.latest_restarted(from, to, &out).await,
+                Intake::ResumedInsideGroup { replay_id } => {
+                    self.gap(&OpenGap::unanchored(replay_id, self.position.time()), &out).await
+                }
             };
             match outcome {
                 Ok(()) => {}
@@ -260,12 +264,17 @@ impl DecodeStation {
                       events published in between were not delivered";
         let ends = |time| GapEnd { replay_id: None, time: Some(time) };
         let gap = OpenGap::of_range(GapCause::LatestRestarted, ends(from), ends(to), detail.to_owned());
+        self.gap(&gap, out).await
+    }
+
+    /// A gap that no event tells of.
+    async fn gap(&mut self, gap: &OpenGap, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
         let mut chunk = Chunk::default();
-        self.open(&gap, None, &mut chunk);
+        self.open(gap, None, &mut chunk);
         self.hand_on(chunk, None, out).await
     }
 
-    async fn hand_on(&mut self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
+    async fn hand_on(&self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
         let kib = u32::try_from(chunk.bytes / 1024).unwrap_or(u32::MAX).clamp(1, self.budget_kib);
         let permit = self.budget.clone().acquire_many_owned(kib).await.ok();
         let prepared = Prepared {
@@ -277,7 +286,6 @@ impl DecodeStation {
             gaps: chunk.gaps,
             dead_letters: chunk.dead_letters,
             committed_at: chunk.committed_at,
-            limits: self.topics.new_limits(),
             _room: Room { _events: events, _records: permit },
         };
         out.send(prepared).await.map_err(|_| Halt::Finished)

@@ -100,6 +100,14 @@ impl OpenGap {
         Self { id, cause, entity: None, records: Vec::new(), from, to, detail, event: None, source: None }
     }
 
+    /// A start at the tip that goes on inside what may be a group of events with one replay id.
+    pub fn unanchored(replay_id: ReplayId, time: Option<DateTime<Utc>>) -> Self {
+        let detail = "the only position known lies inside what may be a group of enriched events with one \
+                      replay id; events of that group that had not been delivered are not delivered any more";
+        let end = GapEnd { replay_id: Some(replay_id), time };
+        Self::of_range(GapCause::Unanchored, end.clone(), end, detail.to_owned())
+    }
+
     /// The ledger's record.
     pub fn record(&self, ledger_topic: &Arc<str>, org: &OrgId, topic: &TopicName, run_id: &str) -> OutputRecord {
         let value = serde_json::json!({

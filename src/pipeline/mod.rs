@@ -6,6 +6,7 @@
 //! | [`stream`] | one stream: attempt after attempt, standby, stops |
 //! | `attempt` | one attempt: fence, read the position, announce, subscribe, run |
 //! | `beginning` | the position from which an attempt goes on, and when it must not |
+//! | `sign_in` | signing in, disturbances waited for |
 //! | `decode` | the decode station |
 //! | `run_loop` | the run loop: the one writer of a stream's topics |
 //! | [`records`] | from a decoded change to the records that consumers read |
@@ -32,4 +33,5 @@ pub mod records;
 mod run_loop;
 pub mod schemas;
 pub mod settings;
+mod sign_in;
 pub mod stream;

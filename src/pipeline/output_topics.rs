@@ -18,19 +18,12 @@ pub struct OutputTopics {
     settings: KafkaSettings,
     board: StreamBoard,
     known: HashSet<Arc<str>>,
-    limits: Vec<(Arc<str>, usize)>,
 }
 
 impl OutputTopics {
     /// Nothing is known yet.
     pub fn new(settings: KafkaSettings, board: StreamBoard) -> Self {
-        Self { settings, board, known: HashSet::new(), limits: Vec::new() }
-    }
-
-    /// What the topics looked at since the last call take in one message, in bytes. The writer has to know
-    /// before it writes: a record that the broker refuses costs the whole transaction.
-    pub fn new_limits(&mut self) -> Vec<(Arc<str>, usize)> {
-        std::mem::take(&mut self.limits)
+        Self { settings, board, known: HashSet::new() }
     }
 
     /// Makes sure of an entity's topic.
@@ -87,9 +80,6 @@ impl OutputTopics {
                     self.board.error(finding.what.clone(), finding.remedy.clone());
                 }
             }
-        }
-        if let Some(limit) = report.max_message_bytes {
-            self.limits.push((name.clone(), limit));
         }
         self.known.insert(name.clone());
         Ok(())

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config::{Config, Start};
+use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::identity::OrgId;
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
@@ -16,6 +16,7 @@ use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, position_time};
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
+use crate::pipeline::sign_in::sign_in;
 use crate::pipeline::stream::Stream;
 use crate::salesforce::pubsub::PubSub;
 use crate::status::{Allowance, Board, Metrics, StreamBoard};
@@ -23,8 +24,8 @@ use crate::status::{Allowance, Board, Metrics, StreamBoard};
 /// How often the allowances are asked for; Salesforce's figures are that old anyway.
 const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Retention in days, times the events of a day: what a start from EARLIEST may have delivered at most.
-const RETENTION_DAYS: u64 = 3;
+/// How long the first answer may hold the start up.
+const FIRST_ALLOWANCES: Duration = Duration::from_secs(10);
 
 /// Everything a running process consists of, before it runs.
 pub struct Process {
@@ -98,6 +99,8 @@ impl Process {
         self.show_stored_positions(&boards).await;
         let org = self.sign_in(&boards, &stop).await?;
         let Some(org) = org else { return Ok(()) };
+        // Before the streams start, so that one that begins at the oldest event can say whether that fits.
+        let _ = tokio::time::timeout(FIRST_ALLOWANCES, self.look_at_allowances()).await;
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
         let claims = EntityClaims::of(topics);
         let anchored = Arc::new(AtomicBool::new(false));
@@ -167,28 +170,25 @@ impl Process {
     async fn sign_in(&self, boards: &[StreamBoard], stop: &CancellationToken) -> Result<Option<OrgId>, Failure> {
         const AGAIN: Duration = Duration::from_secs(300);
         loop {
-            for board in boards {
-                board.starting("signing in");
-            }
-            let token = tokio::select! {
-                () = stop.cancelled() => return Ok(None),
-                token = self.pubsub.session().token() => token,
-            };
-            let failure = match token {
-                Ok(token) => {
+            let failure = match sign_in(self.pubsub.session(), boards, stop).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(token)) => {
                     self.board.set_org(token.org_id());
-                    self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
                     info!(org = %token.org_id(), instance_url = token.instance_origin(), "signed in");
                     return Ok(Some(token.org_id().clone()));
                 }
-                Err(error) => error.failure(),
+                Err(failure) => failure,
             };
             let ran_before =
                 boards.iter().any(|board| board.status().is_some_and(|status| status.position_time.is_some()));
             if !ran_before {
                 return Err(failure);
             }
-            warn!(error = failure.what, remedy = failure.remedy, "signing in failed; trying again in five minutes");
+            warn!(
+                error = failure.what,
+                remedy = failure.remedy,
+                "signing in was refused; trying again in five minutes"
+            );
             for board in boards {
                 board.stopped(&failure);
             }
@@ -229,44 +229,26 @@ impl Process {
         }
     }
 
-    /// Asks for the allowances now and then; warns when a start from EARLIEST does not fit.
+    /// Asks for the allowances now and then.
     async fn watch_allowances(&self, stop: &CancellationToken) {
-        let mut first = true;
         loop {
-            match self.pubsub.session().limits().await {
-                Ok(limits) => {
-                    let delivered = limits.delivered_events.and_then(allowance);
-                    self.board.set_allowances(delivered, limits.api_requests.and_then(allowance));
-                    self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
-                    if let Some(delivered) = delivered.filter(|_| first) {
-                        self.warn_of_earliest(delivered);
-                    }
-                    first = false;
-                }
-                // The figures are a comfort, not a condition: what they warn of is handled where it happens.
-                Err(error) => debug!(%error, "the allowances cannot be had"),
-            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(ALLOWANCE_INTERVAL) => {}
             }
+            self.look_at_allowances().await;
         }
     }
 
-    fn warn_of_earliest(&self, delivered: Allowance) {
-        // Nobody tells how many events are retained. What was delivered to all subscribers in a
-        // day bounds what was published in one, if somebody subscribed to it all.
-        let expected = delivered.used().saturating_mul(RETENTION_DAYS);
-        for (stream, status) in self.config.streams.iter().zip(self.board.snapshot().streams) {
-            if stream.start == Start::Earliest && !status.checkpoint_committed && expected > delivered.remaining {
-                warn!(
-                    topic = %stream.topic,
-                    left = delivered.remaining,
-                    maximum = delivered.maximum,
-                    expected,
-                    "a start from earliest may not fit into the delivered events that are left today"
-                );
+    async fn look_at_allowances(&self) {
+        match self.pubsub.session().limits().await {
+            Ok(limits) => {
+                let delivered = limits.delivered_events.and_then(allowance);
+                self.board.set_allowances(delivered, limits.api_requests.and_then(allowance));
+                self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
             }
+            // The figures are a comfort, not a condition: what they warn of is handled where it happens.
+            Err(error) => debug!(%error, "the allowances cannot be had"),
         }
     }
 }

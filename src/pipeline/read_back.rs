@@ -115,7 +115,7 @@ pub async fn position_at(
             let own =
                 header(record, "org") == Some(org.as_str()) && source_topic(record).as_deref() == Some(stream.as_str());
             if own
-                && let Some(committed_at) = header(record, "committed_at").and_then(|text| text.parse().ok())
+                && let Some(committed_at) = committed_at(record)
                 && let Some(replay_id) = header(record, "replay_id").and_then(|text| text.parse().ok())
                 && committed_at <= at
             {
@@ -156,6 +156,23 @@ fn event_key(record: &ScannedRecord) -> Option<EventKey> {
 
 fn header<'a>(record: &'a ScannedRecord, name: &str) -> Option<&'a str> {
     std::str::from_utf8(record.header(name)?).ok()
+}
+
+/// When the event was committed in Salesforce; a platform event carries only when it was published.
+fn committed_at(record: &ScannedRecord) -> Option<DateTime<Utc>> {
+    #[derive(Deserialize)]
+    struct Value {
+        changed: Changed,
+    }
+    #[derive(Deserialize)]
+    struct Changed {
+        #[serde(rename = "CreatedDate")]
+        created_date: DateTime<Utc>,
+    }
+    match header(record, "committed_at") {
+        Some(text) => text.parse().ok(),
+        None => serde_json::from_slice::<Value>(record.value.as_deref()?).ok().map(|value| value.changed.created_date),
+    }
 }
 
 fn source_topic(record: &ScannedRecord) -> Option<String> {

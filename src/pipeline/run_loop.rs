@@ -171,9 +171,6 @@ impl RunLoop {
         let mut checkpoint = following(&self.checkpoint, position, u64::try_from(events).unwrap_or(u64::MAX));
         checkpoint.instance_url = Some(self.instance_url.clone());
         self.idle = None;
-        for (topic, limit) in transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.limits)) {
-            self.writer.limit_records(topic, limit);
-        }
         match self.writer.commit(records, checkpoint).await {
             Ok(committed) => {
                 self.note(&committed, Some(&transaction));
@@ -206,9 +203,13 @@ impl RunLoop {
 
     /// Commits the newest position without records, or the last one again as a sign of life.
     async fn commit_idle(&mut self) -> Result<(), KafkaError> {
-        let position = self.idle.take().unwrap_or_else(|| self.checkpoint.position.clone());
+        let mut next = following(&self.checkpoint, self.checkpoint.position.clone(), 0);
+        if let Some(position) = self.idle.take() {
+            next.position = position;
+            next.instance_url = Some(self.instance_url.clone());
+        }
         debug!(topic = %self.context.identity.topic, "committing a position without records");
-        let committed = self.writer.commit(Vec::new(), following(&self.checkpoint, position, 0)).await?;
+        let committed = self.writer.commit(Vec::new(), next).await?;
         self.note(&committed, None);
         self.checkpoint = committed.checkpoint().clone();
         Ok(())

@@ -20,6 +20,7 @@ use crate::pipeline::attempt::{Attempt, AttemptEnd};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::decode::DecodeMemory;
 use crate::pipeline::schemas::SchemaCache;
+use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::verdict::Verdict as CallVerdict;
@@ -67,11 +68,14 @@ impl Stream {
         while !stop.is_cancelled() {
             generation += 1;
             let began = Instant::now();
+            let committed_before = self.transactions();
             let end = self.attempt(generation, memory.clone(), &stop).await;
             if began.elapsed() >= WORKED {
                 backoff.reset();
-                stalled_since = None;
                 goes_on = 0;
+            }
+            if self.transactions() > committed_before {
+                stalled_since = None;
             }
             let failure = match end {
                 AttemptEnd::Finished => break,
@@ -112,17 +116,11 @@ impl Stream {
 
     async fn attempt(&self, generation: u64, memory: Arc<DecodeMemory>, stop: &CancellationToken) -> AttemptEnd {
         let board = &self.context.board;
-        board.starting("signing in");
-        let session = self.pubsub.session();
-        let token = tokio::select! {
-            () = stop.cancelled() => return AttemptEnd::Finished,
-            token = session.token() => token,
+        let token = match sign_in(self.pubsub.session(), std::slice::from_ref(board), stop).await {
+            Ok(Some(token)) => token,
+            Ok(None) => return AttemptEnd::Finished,
+            Err(failure) => return AttemptEnd::Stopped(failure),
         };
-        let token = match token {
-            Ok(token) => token,
-            Err(error) => return AttemptEnd::Stopped(error.failure()),
-        };
-        board.board().set_salesforce_now(session.salesforce_now());
         board.starting("asking salesforce for the topic");
         let asked = tokio::select! {
             () = stop.cancelled() => return AttemptEnd::Finished,
@@ -168,13 +166,21 @@ impl Stream {
         }
     }
 
+    /// Transactions of this run so far.
+    fn transactions(&self) -> u64 {
+        self.context.board.status().map_or(0, |status| status.transactions_committed)
+    }
+
     /// Shows what went wrong at Kafka; returns it in words.
     fn show(&self, error: &KafkaError, stalled_since: &mut Option<DateTime<Utc>>) -> String {
         let what = error.to_string();
         let board = &self.context.board;
         warn!(topic = %self.context.identity.topic, error = what, "the producer is given up");
         board.error(what.clone(), "");
-        board.board().set_kafka(Err(what.clone()));
+        // A fence or a missing permission is an answer, and proves that somebody is there.
+        if matches!(error, KafkaError::Unavailable { .. } | KafkaError::Stalled { .. }) {
+            board.board().set_kafka(Err(what.clone()));
+        }
         if let KafkaError::Stalled { call, .. } = error {
             let since = *stalled_since.get_or_insert_with(Utc::now);
             board.set_state(StreamState::Stalled { call: (*call).to_string(), since });

@@ -70,6 +70,12 @@ pub enum Intake {
         /// When the attempt was made that lasted.
         to: DateTime<Utc>,
     },
+    /// A start from the tip was resumed after its first id, on a topic where events share ids: siblings of
+    /// what came, if there were any, are not delivered any more.
+    ResumedInsideGroup {
+        /// The id that the group would share.
+        replay_id: ReplayId,
+    },
 }
 
 #[cfg(test)]

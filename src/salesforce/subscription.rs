@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Exit, Failure};
-use crate::identity::{ReplayId, TopicName};
+use crate::identity::{ReplayId, TopicKind, TopicName};
 use crate::position::{Admission, Position, ReplayFrom};
 use crate::proto::FetchResponse;
 use crate::salesforce::backoff::BackoffLimits;
@@ -83,6 +83,7 @@ pub async fn run(
         state: StateWriter::new(state, settings.generation),
         recovery: Recovery::new(settings.backoff),
         latest: None,
+        called: false,
         pubsub,
         settings,
         position,
@@ -128,6 +129,8 @@ struct Subscription {
     cancel: CancellationToken,
     recovery: Recovery,
     latest: Option<LatestStart>,
+    /// Whether a call has been made.
+    called: bool,
 }
 
 impl Subscription {
@@ -150,6 +153,9 @@ impl Subscription {
         };
         let first = credit::first_request(target, self.buffer.free_events());
         let from = self.position.replay_from();
+        if let Err(end) = self.report_group(&from).await {
+            return (end, None);
+        }
         let mut call = match Call::open(&self.pubsub, token, &self.settings.topic, &from, first) {
             Ok(call) => call,
             Err(status) => return (CallEnd::Failed(status.into()), None),
@@ -258,6 +264,18 @@ impl Subscription {
             // The clock may have been corrected in between; the gap is told all the same.
             Some(LatestStart { first_call: from, this_call, repeated: true }) => {
                 self.send(Intake::LatestRestarted { from, to: this_call.max(from) }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Only a call made again is told: where a stream goes on from a stored position, its start has done so.
+    async fn report_group(&mut self, from: &ReplayFrom) -> Result<(), CallEnd> {
+        let again = std::mem::replace(&mut self.called, true);
+        let shared = matches!(self.settings.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel);
+        match from {
+            ReplayFrom::After(id) if again && shared && self.position.may_miss_siblings() => {
+                self.send(Intake::ResumedInsideGroup { replay_id: id.clone() }).await
             }
             _ => Ok(()),
         }

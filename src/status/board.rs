@@ -156,9 +156,14 @@ impl StreamBoard {
         self.update(|status| status.state = state);
     }
 
-    /// On the way up, at this step.
+    /// On the way up, at this step. A stream whose call to Kafka hung stays stalled until one succeeds:
+    /// each new attempt may hang in the same place.
     pub fn starting(&self, step: &str) {
-        self.set_state(StreamState::Starting { step: step.to_owned() });
+        self.update(|status| {
+            if !matches!(status.state, StreamState::Stalled { .. }) {
+                status.state = StreamState::Starting { step: step.to_owned() };
+            }
+        });
     }
 
     /// Something failed that does not mend itself.

@@ -129,15 +129,14 @@ fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
 
 /// Values that come and go; a value that is not known is left out rather than shown as zero.
 fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let now = Utc::now();
-    let local = |stream: &StreamStatus| seconds(now, stream.last_message_at);
+    let message = |stream: &StreamStatus| seconds(snapshot.salesforce_now, stream.last_message_at);
     let event = |stream: &StreamStatus| seconds(snapshot.salesforce_now, stream.last_event_committed_at);
     let loss = |stream: &StreamStatus| Some(stream.until_data_loss(snapshot.salesforce_now)?.as_secs_f64());
     let up = |stream: &StreamStatus| Some(f64::from(u8::from(stream.state == StreamState::Running)));
     #[allow(clippy::cast_precision_loss, reason = "a buffer of 2^53 events does not exist")]
     let flight = |stream: &StreamStatus| Some(stream.events_in_flight as f64);
     let gauges: [(&str, &str, ReadGauge<'_>); 5] = [
-        ("last_message_age_seconds", "Since the last event or keepalive", &local),
+        ("last_message_age_seconds", "Since the last event or keepalive", &message),
         ("last_event_age_seconds", "Age of the last committed event", &event),
         ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),
         ("stream_running", "1 while the stream carries events", &up),
