@@ -10,7 +10,7 @@ pub(crate) enum After {
     Begin,
     /// All records are handed over, the checkpoint is not.
     Records,
-    /// The checkpoint is handed over, the transaction is open.
+    /// The brokers have acknowledged everything, the checkpoint too, and the transaction is open.
     Checkpoint,
     /// The transaction is committed and nobody knows it yet.
     Commit,

@@ -183,6 +183,7 @@ impl Worker {
             self.abort(&error);
             return Err(error);
         }
+        failpoint::pass(After::Checkpoint);
         self.enter(COMMIT);
         self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))?;
         failpoint::pass(After::Commit);
@@ -198,7 +199,6 @@ impl Worker {
             }
             self.send(index, record, deadline)?;
         }
-        failpoint::pass(After::Checkpoint);
         Ok(())
     }
 
