@@ -105,6 +105,17 @@ impl Scene {
         self.org.has_sent(before + some).await;
     }
 
+    /// The same, with a disturbance on the way, so that what follows meets events under way again.
+    async fn publish_and_deliver_some_disturbed(&mut self) {
+        let before = self.org.events_sent().await;
+        self.publish().await;
+        let some = self.dice.random_range(1..PORTION / 2);
+        self.org.has_sent(before + some).await;
+        self.disturb().await;
+        let more = self.dice.random_range(some..PORTION);
+        self.org.has_sent(before + more).await;
+    }
+
     async fn publish(&mut self) {
         self.published += PORTION;
         self.org.generate(PORTION).await;
@@ -175,8 +186,7 @@ impl Scene {
 async fn kills_at_random_moments(scene: &mut Scene) {
     let mut instance = scene.start(None);
     for _ in 0..KILLS {
-        scene.publish_and_deliver_some().await;
-        scene.disturb().await;
+        scene.publish_and_deliver_some_disturbed().await;
         instance.kill().await;
         instance = scene.start(None);
     }

@@ -36,6 +36,9 @@ fn violations(src: &Path) -> Vec<String> {
     for path in rust_files(src) {
         let name = path.strip_prefix(src).expect("listed below src").to_owned();
         let shown = name.display();
+        if is_declared_as_test(src, &name) {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{shown}: {error}"));
         let code = without_tests(&text);
         let room = room_of(&name);
@@ -69,7 +72,11 @@ fn violations(src: &Path) -> Vec<String> {
 fn uses(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in rust_files(src) {
-        let room = room_of(path.strip_prefix(src).expect("listed below src"));
+        let name = path.strip_prefix(src).expect("listed below src");
+        if is_declared_as_test(src, name) {
+            continue;
+        }
+        let room = room_of(name);
         let text = fs::read_to_string(&path).expect("a source file is UTF-8");
         graph.entry(room).or_default().extend(rooms_used(&without_comments(without_tests(&text))));
     }
@@ -119,9 +126,26 @@ fn room_of(name: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// Whether the file, or a module that it lies in, is declared as `#[cfg(test)] mod …;`.
+fn is_declared_as_test(src: &Path, name: &Path) -> bool {
+    let mut directory = src.to_owned();
+    for part in name {
+        let module = part.to_string_lossy();
+        let declaration = format!("#[cfg(test)]\nmod {};", module.trim_end_matches(".rs"));
+        let parents = [directory.join("mod.rs"), directory.join("lib.rs"), directory.with_extension("rs")];
+        if parents.iter().filter_map(|parent| fs::read_to_string(parent).ok()).any(|text| text.contains(&declaration)) {
+            return true;
+        }
+        directory.push(part);
+    }
+    false
+}
+
 /// The text up to the unit tests, which by the house's custom end a file.
 fn without_tests(text: &str) -> &str {
-    text.find("\n#[cfg(test)]\nmod ").map_or(text, |at| &text[..at + 1])
+    let opens = |at: usize| text[at..].lines().nth(2).is_some_and(|line| line.ends_with('{'));
+    let begins = text.match_indices("\n#[cfg(test)]\nmod ").map(|(at, _)| at).find(|at| opens(*at));
+    begins.map_or(text, |at| &text[..at + 1])
 }
 
 /// The text without line comments; documentation may name whatever it likes.
@@ -212,6 +236,7 @@ fn what_the_table_forbids_is_found_wherever_it_stands() {
         ("kafka/mod.rs", "use crate::{\n    identity::{A, B},\n    change,\n};\n", "`kafka` may not use `change`"),
         ("change/mod.rs", "use super::salesforce::Session;\n", "`change` may not use `salesforce`"),
         ("status.rs", "use crate::cli::run;\n", "`status` may not use `cli`"),
+        ("kafka/mod.rs", "#[cfg(test)]\nmod tests;\nuse crate::change;\n", "`kafka` may not use `change`"),
         ("attic/mod.rs", "", "the room `attic` is not in the table"),
         ("kafka/helpers.rs", "", "`helpers.rs` says nothing"),
         ("common/mod.rs", "", "`common` says nothing"),
@@ -232,6 +257,9 @@ fn what_the_table_allows_is_left_alone() {
             "//! Like [`crate::salesforce`].\nuse crate::kafka::inner;\nuse crate::{config::Kafka, identity};\n",
         ),
         ("simulator/mod.rs", &long_tests),
+        ("salesforce/mod.rs", "#[cfg(test)]\nmod against_simulator;\n#[cfg(test)]\nmod tests;\nuse crate::proto;\n"),
+        ("salesforce/against_simulator.rs", "use crate::simulator;\n"),
+        ("salesforce/tests/faults.rs", "use crate::simulator;\n"),
         ("cli/run.rs", "use crate::{pipeline, simulator};\n"),
         ("main.rs", "use casewire::cli;\n"),
     ]);
