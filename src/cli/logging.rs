@@ -22,7 +22,10 @@ pub fn start(config: &LogConfig) -> Result<(), Failure> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // An error means that somebody (a test) has started a log already.
     let _ = if json { log.json().flatten_event(true).try_init() } else { log.with_target(false).try_init() };
     Ok(())

@@ -172,6 +172,12 @@ impl ClientContext for ConnectionContext {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
+        // Asked for by the readers: the end of a partition is where they look up, not an error.
+        if matches!(error, ClientError::PartitionEOF(_))
+            || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
+        {
+            return;
+        }
         self.connection.report(error.rdkafka_error_code(), reason);
         tracing::warn!(target: "librdkafka", error = %error, reason, "client error");
     }

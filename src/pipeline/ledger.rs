@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -51,8 +51,13 @@ pub struct GapEnd {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_id: Option<ReplayId>,
     /// Salesforce's time, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "with_milliseconds")]
     pub time: Option<DateTime<Utc>>,
+}
+
+/// The one rendering of a date-time.
+fn with_milliseconds<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true)).serialize(serializer)
 }
 
 /// A gap that has just been found.
