@@ -3,10 +3,18 @@
 use std::process::ExitCode;
 
 use casewire::cli;
+use casewire::failure::Exit;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = match cli::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(told) => {
+            // Help and version are answers, not errors; clap's own code for the rest is not that of sysexits.
+            let _ = told.print();
+            return if told.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
     match cli::execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

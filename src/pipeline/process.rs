@@ -95,7 +95,10 @@ impl Process {
     }
 
     async fn carry(&self, boards: Vec<StreamBoard>, stop: CancellationToken) -> Result<(), Failure> {
-        self.show_stored_positions(&boards).await;
+        tokio::select! {
+            () = self.show_stored_positions(&boards) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
         let org = self.sign_in(&boards, &stop).await?;
         let Some(org) = org else { return Ok(()) };
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
@@ -203,15 +206,18 @@ impl Process {
     /// checkpoint can be read before signing in, its age is on the board at once.
     async fn show_stored_positions(&self, boards: &[StreamBoard]) {
         const PATIENCE: Duration = Duration::from_secs(10);
+        // Shorter, so that what ends the wait is an error that says why the brokers do not answer.
+        const CALL: Duration = Duration::from_secs(8);
+        let kafka = KafkaSettings { call_timeout: self.kafka.call_timeout.min(CALL), ..self.kafka.clone() };
         let look = async {
             for (stream, board) in self.config.streams.iter().zip(boards) {
                 let prefix = &self.kafka.topic_prefix;
                 let wanted = self.config.salesforce.org_id.as_ref();
-                let orgs = checkpoints_of_topic(&self.kafka, prefix, &stream.topic).await?;
+                let orgs = checkpoints_of_topic(&kafka, prefix, &stream.topic).await?;
                 let mut times = Vec::new();
                 for org in orgs.into_iter().filter(|org| wanted.is_none_or(|wanted| wanted == org)) {
                     let identity = StreamIdentity { prefix: prefix.clone(), org, topic: stream.topic.clone() };
-                    if let Some(stored) = read_checkpoint(&self.kafka, &identity).await? {
+                    if let Some(stored) = read_checkpoint(&kafka, &identity).await? {
                         times.push(position_time(&stored.checkpoint.position));
                     }
                 }
