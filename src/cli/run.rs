@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::pipeline::process::Process;
 
-/// How long the admin port may take to end. A client that connects and asks for nothing would hold it up for ever.
+/// How long the admin port may take to end. A client that asks half a question would hold it up.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`, with the admin port open from before the first call to after the last commit.

@@ -58,6 +58,8 @@ pub enum AttemptEnd {
     Kafka(KafkaError),
     /// The stream goes on at once from what has just been committed.
     GoOn,
+    /// Signing in failed for a reason that passes by itself; the time is what the login server asks for at least.
+    NotSignedIn(Failure, Duration),
     /// An operator has to look.
     Stopped(Failure),
 }

@@ -17,6 +17,7 @@ use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, 
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
 use crate::pipeline::stream::Stream;
+use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::pubsub::PubSub;
 use crate::status::{Allowance, Board, Metrics, StreamBoard};
 
@@ -165,10 +166,13 @@ impl Process {
 
     /// Signs in once for all. `None` when the end was asked for meanwhile.
     ///
-    /// If the streams ran before, a hopeless answer does not end the process: their countdown is
+    /// A login server that cannot be reached, or has a disturbance, is waited for: a machine that boots before its
+    /// network does should not need a second start. If the streams ran before, a hopeless answer does not end the process: their countdown is
     /// on the board, and an operator who mends it should not have to restart anything.
     async fn sign_in(&self, boards: &[StreamBoard], stop: &CancellationToken) -> Result<Option<OrgId>, Failure> {
         const AGAIN: Duration = Duration::from_secs(300);
+        const DISTURBANCE: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(60));
+        let mut backoff = Backoff::new(DISTURBANCE);
         loop {
             for board in boards {
                 board.starting("signing in");
@@ -183,6 +187,17 @@ impl Process {
                     self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
                     info!(org = %token.org_id(), instance_url = token.instance_origin(), "signed in");
                     return Ok(Some(token.org_id().clone()));
+                }
+                Err(error) if error.is_retryable() => {
+                    let (failure, wait) = (error.failure(), backoff.next_wait_at_least(error.wait_at_least()));
+                    warn!(error = failure.what, ?wait, "signing in failed; trying again");
+                    for board in boards {
+                        board.recovering(&failure, wait);
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(wait) => continue,
+                    }
                 }
                 Err(error) => error.failure(),
             };

@@ -75,6 +75,12 @@ impl Stream {
                 AttemptEnd::Finished => break,
                 AttemptEnd::GoOn => continue,
                 AttemptEnd::Stopped(failure) => failure,
+                AttemptEnd::NotSignedIn(failure, least) => {
+                    let wait = backoff.next_wait_at_least(least);
+                    self.context.board.recovering(&failure, wait);
+                    pause(wait, &stop).await;
+                    continue;
+                }
                 AttemptEnd::Kafka(error) => {
                     let shown = self.show(&error, &mut stalled_since);
                     match error.verdict() {
@@ -113,6 +119,9 @@ impl Stream {
         };
         let token = match token {
             Ok(token) => token,
+            Err(error) if error.is_retryable() => {
+                return AttemptEnd::NotSignedIn(error.failure(), error.wait_at_least());
+            }
             Err(error) => return AttemptEnd::Stopped(error.failure()),
         };
         board.board().set_salesforce_now(session.salesforce_now());

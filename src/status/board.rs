@@ -1,6 +1,7 @@
 //! The one place that is written to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
@@ -159,6 +160,17 @@ impl StreamBoard {
     /// On the way up, at this step.
     pub fn starting(&self, step: &str) {
         self.set_state(StreamState::Starting { step: step.to_owned() });
+    }
+
+    /// Something failed that usually mends itself; it is tried again after `wait`.
+    pub fn recovering(&self, failure: &Failure, wait: Duration) {
+        let at = Utc::now();
+        let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
+        self.update(|status| {
+            status.last_error = Some(LastError { at, what: what.clone(), remedy });
+            let next_attempt_at = at + TimeDelta::from_std(wait).unwrap_or_default();
+            status.state = StreamState::Recovering { what, next_attempt_at };
+        });
     }
 
     /// Something failed that does not mend itself.

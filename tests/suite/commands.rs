@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use casewire::simulator::{EventOrder, Fault, LedgerLine, Mix, Simulator, SimulatorConfig};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::suite::binary::{Finished, Installation, Running, casewire};
 use crate::suite::deployment::{Deployment, Output, brokers};
@@ -150,8 +151,15 @@ async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     let deployment = Deployment::new(brokers, plain()).await;
     let (control, installation) = (deployment.control(), installed(&deployment));
     control.inflict(Fault::Silence).await.expect("inflicted");
+    control.inflict(Fault::Unreachable).await.expect("inflicted");
     let running = installation.start("run");
     let admin = running.admin().await;
+    let waits = |status: &Value| {
+        let stream = &status["process"]["streams"][0];
+        stream["state"] == "recovering" && stream["what"].to_string().contains("cannot be reached")
+    };
+    admin.until("the wait for the login server", waits).await;
+    control.inflict(Fault::Reachable).await.expect("inflicted");
     admin.until("the call", |status| status["process"]["streams"][0]["call_open_since"].is_string()).await;
     let (code, reasons) = admin.get("/ready").await;
     assert!(code == 503 && reasons.contains("has had no message yet"), "{code} {reasons}");
@@ -172,8 +180,9 @@ async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     installation.output("run").await.failed_with(69, &[&admin.address, "admin.listen"]);
     std::fs::write(&installation.config, text).expect("written");
 
-    // Somebody who connects and asks for nothing does not hold the end up.
-    let idle = tokio::net::TcpStream::connect(&admin.address).await.expect("connected");
+    // Somebody who asks half a question does not hold the end up.
+    let mut idle = tokio::net::TcpStream::connect(&admin.address).await.expect("connected");
+    idle.write_all(b"GET /sta").await.expect("written");
     let ended = running.terminated().await;
     drop(idle);
     assert!(ended.stderr.contains("committing what was received"), "{ended:?}");
