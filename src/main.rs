@@ -10,10 +10,9 @@ fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(told) => {
-            // Help and version are answers; anything else is a wrong command line.
-            let wrong = told.use_stderr();
+            // Help and version are answers, not errors; clap's own code for the rest is not that of sysexits.
             let _ = told.print();
-            return if wrong { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            return if told.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     match cli::execute(arguments) {

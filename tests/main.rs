@@ -2,6 +2,8 @@
 
 mod suite {
     mod architecture;
+    mod binary;
+    mod commands;
     mod deployment;
     mod kafka;
     mod main_job;

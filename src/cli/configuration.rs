@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 
-use crate::cli::ConfigFile;
-use crate::failure::Failure;
-use crate::pipeline::process::Process;
+use crate::cli::{ConfigFile, logging, say};
+use crate::config::Config;
+use crate::failure::{Exit, Failure};
+use crate::pipeline::settings;
 
 /// Check or print the configuration.
 #[derive(Debug, Args)]
@@ -34,11 +35,26 @@ pub fn run(arguments: &ConfigurationArguments) -> Result<(), Failure> {
         ConfigurationCommand::Check(file) => {
             let config = file.load()?;
             let streams = config.streams.len();
-            Process::new(config)?;
+            usable(&config)?;
             let noun = if streams == 1 { "stream" } else { "streams" };
-            println!("{}: the configuration is valid, with {streams} {noun}", file.config.display());
+            say(format_args!("{}: the configuration is valid, with {streams} {noun}", file.config.display()));
         }
-        ConfigurationCommand::Print(file) => print!("{}", file.load()?.printed()),
+        ConfigurationCommand::Print(file) => say(file.load()?.printed().trim_end()),
     }
     Ok(())
+}
+
+/// Whether each part can make something of its values: what parses may still be no key, no property, no filter.
+fn usable(config: &Config) -> Result<(), Failure> {
+    let mut faults: Vec<Failure> =
+        [logging::filter(&config.log).err(), settings::salesforce(config).err(), settings::kafka(&config.kafka).err()]
+            .into_iter()
+            .flatten()
+            .collect();
+    if faults.len() < 2 {
+        return faults.pop().map_or(Ok(()), Err);
+    }
+    let lines: String = faults.iter().map(|fault| format!("\n  - {fault}")).collect();
+    let what = format!("The configuration has {} faults:{lines}", faults.len());
+    Err(Failure::new(Exit::Configuration, what, "correct each as it says"))
 }

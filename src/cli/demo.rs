@@ -3,14 +3,16 @@
 //! A simulated org and a broker are started, the real pipeline runs between them, and what
 //! arrives in the Kafka topics is printed: read from Kafka, as any consumer would, not taken from the pipeline.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chrono::Utc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::cli::demo_broker::DemoBroker;
-use crate::cli::{demo_view, run};
+use crate::cli::{demo_view, run, say};
 use crate::config::{Config, Environment};
 use crate::failure::{Exit, Failure};
 use crate::simulator::{Simulator, SimulatorConfig};
@@ -34,9 +36,9 @@ pub struct DemoArguments {
     /// End by itself after this long, such as 30s; runs until Ctrl-C otherwise.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Where the admin port listens.
+    /// Where the admin port listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8686", value_name = "ADDRESS")]
-    admin: String,
+    admin: SocketAddr,
     /// Take the in-memory stand-in even where a real Kafka could be started.
     #[arg(long)]
     stand_in: bool,
@@ -47,17 +49,20 @@ pub struct DemoArguments {
 /// # Errors
 /// When a part cannot be started.
 pub async fn run(arguments: DemoArguments, stop: CancellationToken) -> Result<(), Failure> {
-    println!("casewire demo: a simulated Salesforce org, a broker, and casewire between them. Ctrl-C ends it.\n");
+    say(format_args!(
+        "casewire demo: a simulated Salesforce org, a broker, and casewire between them. Ctrl-C ends it.\n"
+    ));
+    let listen = free_address(arguments.admin).await?;
     let simulator = start_simulator(&arguments).await?;
-    println!("  org      {} (simulated), Pub/Sub API at {}", simulator.org_id(), simulator.pubsub_endpoint());
+    say(format_args!("  org      {} (simulated), Pub/Sub API at {}", simulator.org_id(), simulator.pubsub_endpoint()));
     let broker = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         broker = DemoBroker::start(arguments.stand_in, simulator.org_id(), &TOPICS) => broker?,
     };
-    println!("  broker   {}", broker.description());
-    let config = configuration(&simulator, &broker, &arguments)?;
-    println!("  admin    http://{}/status, /metrics, /ready", arguments.admin);
-    println!("\nlook for yourself:\n  {}\n", broker.look(PREFIX));
+    say(format_args!("  broker   {}", broker.description()));
+    let config = configuration(&simulator, &broker, listen)?;
+    say(format_args!("  admin    http://{}/status, /metrics, /ready", listen));
+    say(format_args!("\nlook for yourself:\n  {}\n", broker.look(PREFIX)));
     let view = demo_view::start(broker.bootstrap().to_owned(), PREFIX.to_owned(), stop.child_token());
     let ends = stop.child_token();
     if let Some(duration) = arguments.duration {
@@ -69,10 +74,18 @@ pub async fn run(arguments: DemoArguments, stop: CancellationToken) -> Result<()
     }
     let outcome = run::run(config, ends).await;
     let seen = view.finish().await;
-    println!("\n{seen} records arrived in Kafka.");
+    say(format_args!("\n{seen} records arrived in Kafka."));
     simulator.shutdown().await;
     broker.stop().await;
     outcome
+}
+
+/// The admin port is tried before a broker is started for a minute. It is opened again a little later.
+async fn free_address(wanted: SocketAddr) -> Result<SocketAddr, Failure> {
+    let taken =
+        |what: String| Failure::new(Exit::Unavailable, what, "give another address, such as --admin 127.0.0.1:0");
+    let listener = admin::bind(wanted).await.map_err(|error| taken(error.to_string()))?;
+    listener.local_addr().map_err(|error| taken(format!("The admin port {wanted} cannot be used: {error}")))
 }
 
 async fn start_simulator(arguments: &DemoArguments) -> Result<Simulator, Failure> {
@@ -87,7 +100,7 @@ async fn start_simulator(arguments: &DemoArguments) -> Result<Simulator, Failure
 }
 
 /// The configuration that a user would have written for this org and broker.
-fn configuration(simulator: &Simulator, broker: &DemoBroker, arguments: &DemoArguments) -> Result<Config, Failure> {
+fn configuration(simulator: &Simulator, broker: &DemoBroker, listen: SocketAddr) -> Result<Config, Failure> {
     let mut text = format!(
         "[salesforce]\nusername = '{}'\nclient_id = '{}'\nlogin_url = '{}'\n\
          [salesforce.pubsub]\nendpoint = '{}'\n\
@@ -98,7 +111,7 @@ fn configuration(simulator: &Simulator, broker: &DemoBroker, arguments: &DemoArg
         simulator.login_url(),
         simulator.pubsub_endpoint(),
         broker.bootstrap(),
-        arguments.admin,
+        listen,
         real = broker.is_kafka(),
     );
     for topic in TOPICS {

@@ -10,6 +10,7 @@ use rdkafka::producer::DefaultProducerContext;
 use tokio::process::Command;
 
 use crate::cli::demo::PREFIX;
+use crate::cli::say;
 use crate::failure::{Exit, Failure};
 use crate::identity::{TopicKind, TopicName};
 use crate::kafka::StreamIdentity;
@@ -34,7 +35,7 @@ impl DemoBroker {
         let reason = if stand_in {
             "asked for".to_owned()
         } else {
-            println!("  broker   starting a real Apache Kafka (the first time its jars are downloaded) …");
+            say("  broker   starting a real Apache Kafka (the first time its jars are downloaded) …");
             match start_kafka().await {
                 Ok(broker) => return Ok(broker),
                 Err(reason) => reason,

@@ -7,16 +7,24 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogConfig, LogFormat};
 use crate::failure::{Exit, Failure};
 
-/// Starts logging. `RUST_LOG` overrides the filter of the configuration.
+/// The filter in effect: `RUST_LOG` overrides that of the configuration.
+///
+/// # Errors
+/// When it is not one.
+pub fn filter(config: &LogConfig) -> Result<EnvFilter, Failure> {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
+    EnvFilter::try_new(&wanted).map_err(|error| {
+        let what = format!("The log filter \"{wanted}\" is not valid: {error}");
+        Failure::new(Exit::Configuration, what, "set log.filter to something like \"info\" or \"casewire=debug\"")
+    })
+}
+
+/// Starts logging.
 ///
 /// # Errors
 /// When the filter is not one.
 pub fn start(config: &LogConfig) -> Result<(), Failure> {
-    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
-        let what = format!("The log filter \"{wanted}\" is not valid: {error}");
-        Failure::new(Exit::Configuration, what, "set log.filter to something like \"info\" or \"casewire=debug\"")
-    })?;
+    let filter = filter(config)?;
     let json = match config.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Text => false,

@@ -7,12 +7,14 @@
 //! | `demo_broker`, `demo_view` | its broker and what it prints |
 //! | `simulate` | `casewire simulate`: only the simulated org |
 //! | `tail` | `casewire tail`: decoded events on stdout, without Kafka |
-//! | `checkpoint` | `casewire checkpoint show`, `set`, `reset` |
+//! | `checkpoint` | `casewire checkpoint set`, `reset` |
+//! | `checkpoint_show` | `casewire checkpoint show`, and a position in words |
 //! | `configuration` | `casewire config check`, `print` |
 //! | `logging` | the log of all of them |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
 
 mod checkpoint;
+mod checkpoint_show;
 mod configuration;
 mod demo;
 mod demo_broker;
@@ -23,6 +25,8 @@ mod signals;
 mod simulate;
 mod tail;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -77,6 +81,11 @@ impl ConfigFile {
 
 fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path, &Config::environment()).map_err(Failure::from)
+}
+
+/// Prints a line. Whoever closed the pipe does not want to read it, and `println!` would panic.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Runs a command to its end.

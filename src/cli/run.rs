@@ -1,5 +1,7 @@
 //! `casewire run`: the main job.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -7,6 +9,9 @@ use crate::admin;
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::pipeline::process::Process;
+
+/// How long the admin port may take to end. A client that asks half a question would hold it up.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Runs until `stop`, with the admin port open from before the first call to after the last commit.
 ///
@@ -30,10 +35,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
     let outcome = process.run(stop).await;
     admin_stop.cancel();
     if let Some(admin) = admin {
-        match admin.await {
-            Ok(Ok(())) => {}
+        match tokio::time::timeout(LAST_ANSWERS, admin).await {
+            Ok(Ok(Ok(()))) | Err(_) => {}
+            Ok(Ok(Err(error))) => return outcome.and(Err(lost(&error.to_string()))),
             Ok(Err(error)) => return outcome.and(Err(lost(&error.to_string()))),
-            Err(error) => return outcome.and(Err(lost(&error.to_string()))),
         }
     }
     outcome

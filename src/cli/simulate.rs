@@ -41,6 +41,8 @@ pub async fn run(args: SimulateArgs, shutdown: CancellationToken) -> Result<(), 
     let settings = settings(args).await?;
     let directory = settings.directory.clone().unwrap_or_default();
     let simulator = Simulator::start(settings).await.map_err(failure)?;
+    // What is printed is pasted into files that are read from elsewhere.
+    let directory = directory.canonicalize().unwrap_or(directory);
     // Who closed the standard output does not want to read this; the org is served all the same.
     let _ = std::io::stdout().write_all(how_to_connect(&simulator, &directory).as_bytes());
     shutdown.cancelled().await;
@@ -131,7 +133,7 @@ export SALESFORCE_CLIENT_SECRET={secret}
 export SALESFORCE_PRIVATE_KEY_FILE={key}
 export PUB_SUB_ENDPOINT={address}
 {ca_env}
-For casewire:
+For casewire (the broker is yours):
 [salesforce]
 username = \"{user}\"
 client_id = \"{client}\"
@@ -142,6 +144,8 @@ endpoint = \"{endpoint}\"
 {ca_key}[[stream]]
 topic = \"/data/CaseChangeEvent\"
 start = \"earliest\"
+[kafka]
+brokers = \"127.0.0.1:9092\"
 
 Topics: /data/ChangeEvents, /data/CaseChangeEvent, /data/MessagingSessionChangeEvent,
 /data/MessagingEndUserChangeEvent, /data/Installation__ChangeEvent, /event/Case_Escalation__e

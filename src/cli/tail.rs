@@ -40,7 +40,7 @@ pub struct TailArguments {
     #[arg(long, value_name = "REPLAY-ID")]
     after: Option<ReplayId>,
     /// End after this many lines.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
@@ -57,7 +57,10 @@ enum TailStart {
 pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<(), Failure> {
     let config = arguments.file.load()?;
     let pubsub = settings::salesforce(&config)?;
-    let token = pubsub.session().token().await.map_err(|error| error.failure())?;
+    let token = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        token = pubsub.session().token() => token.map_err(|error| error.failure())?,
+    };
     let since = Utc::now();
     let anchor = match (&arguments.after, arguments.start) {
         (Some(id), _) => Anchor::After(id.clone()),

@@ -22,6 +22,7 @@ pub struct Connection {
     all_brokers_down: AtomicBool,
     refused: Mutex<Option<String>>,
     last_error: Mutex<Option<String>>,
+    told: Mutex<Vec<RDKafkaErrorCode>>,
 }
 
 impl Connection {
@@ -45,6 +46,19 @@ impl Connection {
         self.all_brokers_down.store(false, Ordering::Relaxed);
         *lock(&self.refused) = None;
         *lock(&self.last_error) = None;
+        lock(&self.told).clear();
+    }
+
+    /// Whether an error of this kind is news since a call was answered. librdkafka repeats itself with every
+    /// attempt to connect, several times a second; a log of that hides what else happens.
+    fn is_news(&self, code: Option<RDKafkaErrorCode>) -> bool {
+        let Some(code) = code else { return true };
+        let mut told = lock(&self.told);
+        let news = !told.contains(&code);
+        if news {
+            told.push(code);
+        }
+        news
     }
 
     fn report(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
@@ -172,14 +186,17 @@ impl ClientContext for ConnectionContext {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
+        let code = error.rdkafka_error_code();
         // Asked for by the readers: the end of a partition is where they look up, not an error.
-        if matches!(error, ClientError::PartitionEOF(_))
-            || error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
-        {
+        if code == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
-        self.connection.report(error.rdkafka_error_code(), reason);
-        tracing::warn!(target: "librdkafka", error = %error, reason, "client error");
+        self.connection.report(code, reason);
+        if self.connection.is_news(code) {
+            tracing::warn!(target: "librdkafka", error = %error, reason, "client error");
+        } else {
+            tracing::debug!(target: "librdkafka", error = %error, reason, "client error");
+        }
     }
 
     fn stats(&self, statistics: Statistics) {

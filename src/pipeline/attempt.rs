@@ -92,7 +92,13 @@ pub struct Attempt {
 impl Attempt {
     /// Makes it.
     pub async fn run(self) -> AttemptEnd {
-        match self.start().await {
+        // Nothing has been taken from Salesforce yet, so an end that is asked for does not wait for a broker that
+        // does not answer. An announcement that is cut off here is what a crash leaves, and the next fence ends it.
+        let started = tokio::select! {
+            started = self.start() => started,
+            () = self.stop.cancelled() => return AttemptEnd::Finished,
+        };
+        match started {
             Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written).await,
             Err(end) => end,
         }

@@ -104,8 +104,8 @@ async fn first_run(context: &StreamContext, settings: &KafkaSettings) -> Result<
     let held = read_back::holds_records(context, settings).await.map_err(NoBeginning::Kafka)?;
     if let Some(output) = held {
         let what = format!(
-            "{topic} has no checkpoint, but {output} already holds records of this organisation: the checkpoint topic \
-             {} was deleted, or another stream wrote them",
+            "{topic} has no checkpoint, but {output} already holds records of this organisation: the checkpoint was \
+             reset, its topic {} was deleted, or another stream wrote them",
             identity.checkpoint_topic()
         );
         let remedy = format!(

@@ -168,9 +168,9 @@ impl DecodeStation {
         }
         let board = &self.context.board;
         let waited = AtomicBool::new(false);
-        let waiting = |error: &CallError, next_attempt_at| {
+        let waiting = |error: &CallError, wait| {
             waited.store(true, Ordering::Relaxed);
-            board.waiting(&error.failure(), next_attempt_at);
+            board.recovering(&error.failure(), wait);
         };
         let schema = self.schemas.get(&event.schema_id, cancel, waiting).await;
         if waited.load(Ordering::Relaxed) {

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chrono::{TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -59,7 +58,7 @@ impl OutputTopics {
             }
             warn!(topic = &**name, %error, "the topic cannot be looked at yet");
             let wait = backoff.next_wait();
-            self.board.waiting(&error.failure(), Utc::now() + TimeDelta::from_std(wait).unwrap_or_default());
+            self.board.recovering(&error.failure(), wait);
             tokio::select! {
                 () = cancel.cancelled() => {
                     return Err(Failure::new(Exit::Temporary, error.to_string(), "run again when the broker is reachable"));

@@ -96,7 +96,10 @@ impl Process {
     }
 
     async fn carry(&self, boards: Vec<StreamBoard>, stop: CancellationToken) -> Result<(), Failure> {
-        self.show_stored_positions(&boards).await;
+        tokio::select! {
+            () = self.show_stored_positions(&boards) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
         let org = self.sign_in(&boards, &stop).await?;
         let Some(org) = org else { return Ok(()) };
         // Before the streams start, so that one that begins at the oldest event can say whether that fits.
@@ -165,7 +168,8 @@ impl Process {
 
     /// Signs in once for all. `None` when the end was asked for meanwhile.
     ///
-    /// If the streams ran before, a hopeless answer does not end the process: their countdown is
+    /// A login server that cannot be reached, or has a disturbance, is waited for: a machine that boots before its
+    /// network does should not need a second start. If the streams ran before, a hopeless answer does not end the process: their countdown is
     /// on the board, and an operator who mends it should not have to restart anything.
     async fn sign_in(&self, boards: &[StreamBoard], stop: &CancellationToken) -> Result<Option<OrgId>, Failure> {
         const AGAIN: Duration = Duration::from_secs(300);
@@ -203,15 +207,18 @@ impl Process {
     /// checkpoint can be read before signing in, its age is on the board at once.
     async fn show_stored_positions(&self, boards: &[StreamBoard]) {
         const PATIENCE: Duration = Duration::from_secs(10);
+        // Shorter, so that what ends the wait is an error that says why the brokers do not answer.
+        const CALL: Duration = Duration::from_secs(8);
+        let kafka = KafkaSettings { call_timeout: self.kafka.call_timeout.min(CALL), ..self.kafka.clone() };
         let look = async {
             for (stream, board) in self.config.streams.iter().zip(boards) {
                 let prefix = &self.kafka.topic_prefix;
                 let wanted = self.config.salesforce.org_id.as_ref();
-                let orgs = checkpoints_of_topic(&self.kafka, prefix, &stream.topic).await?;
+                let orgs = checkpoints_of_topic(&kafka, prefix, &stream.topic).await?;
                 let mut times = Vec::new();
                 for org in orgs.into_iter().filter(|org| wanted.is_none_or(|wanted| wanted == org)) {
                     let identity = StreamIdentity { prefix: prefix.clone(), org, topic: stream.topic.clone() };
-                    if let Some(stored) = read_checkpoint(&self.kafka, &identity).await? {
+                    if let Some(stored) = read_checkpoint(&kafka, &identity).await? {
                         times.push(position_time(&stored.checkpoint.position));
                     }
                 }

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,8 +57,8 @@ impl SchemaCache {
     }
 
     /// The schema of `id`. Whoever asks while it is being fetched waits for the same call.
-    /// `waiting` hears of each failed attempt and of the
-    /// time of the next, so that a stream that waits says so.
+    /// `waiting` hears of each failed attempt and how
+    /// long it is until the next, so that a stream that waits says so.
     ///
     /// # Errors
     /// Only when waiting longer would not help.
@@ -67,7 +66,7 @@ impl SchemaCache {
         &self,
         id: &SchemaId,
         cancel: &CancellationToken,
-        waiting: impl Fn(&CallError, DateTime<Utc>),
+        waiting: impl Fn(&CallError, Duration),
     ) -> Result<Arc<WriterSchema>, NoSchema> {
         let entry = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +83,7 @@ impl SchemaCache {
         id: &SchemaId,
         entry: &Entry,
         cancel: &CancellationToken,
-        waiting: impl Fn(&CallError, DateTime<Utc>),
+        waiting: impl Fn(&CallError, Duration),
     ) -> Result<Arc<WriterSchema>, NoSchema> {
         let mut backoff = Backoff::new(BackoffLimits::default());
         let mut refusals = 0;
@@ -113,7 +112,7 @@ impl SchemaCache {
                     backoff.next_wait()
                 }
             };
-            waiting(&error, Utc::now() + TimeDelta::from_std(delay).unwrap_or_default());
+            waiting(&error, delay);
             tokio::select! {
                 () = cancel.cancelled() => return Err(NoSchema::Cancelled),
                 () = tokio::time::sleep(delay) => {}

@@ -53,8 +53,8 @@ pub fn salesforce(config: &Config) -> Result<PubSub, Failure> {
 pub fn kafka(config: &KafkaConfig) -> Result<KafkaSettings, Failure> {
     let refused = check_properties(&config.properties);
     if !refused.is_empty() {
-        let what = format!("[kafka.properties] sets what casewire must set itself: {}", refused.join("; "));
-        return Err(Failure::new(Exit::Configuration, what, "remove these properties"));
+        let what = format!("[kafka.properties] cannot be used: {}", refused.join("; "));
+        return Err(Failure::new(Exit::Configuration, what, "correct or remove these properties"));
     }
     let number = |number: u64| i32::try_from(number).ok().filter(|number| *number > 0).unwrap_or(-1);
     Ok(KafkaSettings {

@@ -1,8 +1,8 @@
 //! Signing in as a stream needs it: disturbances are waited for, refusals are not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -10,6 +10,9 @@ use crate::failure::Failure;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::session::{Session, Token};
 use crate::status::StreamBoard;
+
+/// A login host is up again within minutes, and every stream waits for it.
+const DISTURBANCE: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(60));
 
 /// A token, or `None` when `stop` came first. While the login host is disturbed the streams say so and wait.
 ///
@@ -20,7 +23,7 @@ pub async fn sign_in(
     boards: &[StreamBoard],
     stop: &CancellationToken,
 ) -> Result<Option<Arc<Token>>, Failure> {
-    let mut backoff = Backoff::new(BackoffLimits::default());
+    let mut backoff = Backoff::new(DISTURBANCE);
     for board in boards {
         board.starting("signing in");
     }
@@ -42,7 +45,7 @@ pub async fn sign_in(
         let wait = backoff.next_wait_at_least(error.wait_at_least());
         warn!(%error, ?wait, "signing in failed; trying again");
         for board in boards {
-            board.waiting(&error.failure(), Utc::now() + TimeDelta::from_std(wait).unwrap_or_default());
+            board.recovering(&error.failure(), wait);
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),

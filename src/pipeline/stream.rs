@@ -94,7 +94,10 @@ impl Stream {
                     match error.verdict() {
                         Verdict::Stop(failure) => failure,
                         Verdict::DecideFenced => {
-                            self.fenced(&stop).await;
+                            tokio::select! {
+                                () = self.fenced(&stop) => {}
+                                () = stop.cancelled() => {}
+                            }
                             continue;
                         }
                         Verdict::Rebuild | Verdict::SplitRecord(_) => {
@@ -222,7 +225,8 @@ impl Stream {
         warn!(%topic, by, "another instance has taken the stream over; standing by");
         let what = format!("{by} has taken this stream over");
         let remedy = "two instances have the same topic prefix, organisation and topic: this one stands by and takes over \
-                      when the other falls silent; if that is not meant, give them different topic prefixes";
+                      when the other falls silent; if that is not meant, give them different topic prefixes. After \
+                      `casewire checkpoint`, restart this one to go on at once";
         self.context.board.update(|status| {
             status.fenced += 1;
             status.state = StreamState::Standby { by: by.clone(), since };

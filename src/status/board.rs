@@ -1,6 +1,7 @@
 //! The one place that is written to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
@@ -166,6 +167,17 @@ impl StreamBoard {
         });
     }
 
+    /// Something failed that usually mends itself; it is tried again after `wait`.
+    pub fn recovering(&self, failure: &Failure, wait: Duration) {
+        let at = Utc::now();
+        let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
+        self.update(|status| {
+            status.last_error = Some(LastError { at, what: what.clone(), remedy });
+            let next_attempt_at = at + TimeDelta::from_std(wait).unwrap_or_default();
+            status.state = StreamState::Recovering { what, next_attempt_at };
+        });
+    }
+
     /// Something failed that does not mend itself.
     pub fn stopped(&self, failure: &Failure) {
         self.update(|status| {
@@ -177,15 +189,6 @@ impl StreamBoard {
             status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy: remedy.clone() });
             status.state = StreamState::Stopped { what, remedy, since };
             status.call_open_since = None;
-        });
-    }
-
-    /// Waiting for something that usually comes back by itself.
-    pub fn waiting(&self, failure: &Failure, next_attempt_at: DateTime<Utc>) {
-        self.update(|status| {
-            let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
-            status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy });
-            status.state = StreamState::Recovering { what, next_attempt_at };
         });
     }
 

@@ -1,0 +1,374 @@
+//! The commands: the real binary over real sockets, from its arguments to its exit code.
+
+use std::collections::BTreeMap;
+
+use casewire::simulator::{EventOrder, Fault, LedgerLine, Mix, Simulator, SimulatorConfig};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use crate::suite::binary::{Finished, Installation, Running, casewire};
+use crate::suite::deployment::{Deployment, Output, brokers};
+
+const CASES: &str = "/data/CaseChangeEvent";
+/// Nothing listens there.
+const NOWHERE: &str = "127.0.0.1:1";
+
+/// An org in which each event of a case is one record.
+fn plain() -> SimulatorConfig {
+    let mut settings = SimulatorConfig::on_free_ports();
+    settings.traffic.mix = Mix::plain();
+    settings.traffic.entities = vec!["Case".to_owned()];
+    settings
+}
+
+fn installed(deployment: &Deployment) -> Installation {
+    Installation::new(&deployment.simulator, &deployment.brokers, &deployment.prefix, &[CASES], "")
+}
+
+fn ids(lines: &[LedgerLine]) -> Vec<String> {
+    lines.iter().map(|line| line.event_id.clone()).collect()
+}
+
+fn sorted_ids(records: &[Output]) -> Vec<String> {
+    let mut ids: Vec<String> = records.iter().map(|record| record.headers["event_id"].clone()).collect();
+    ids.sort();
+    ids
+}
+
+fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort();
+    ids
+}
+
+fn last(lines: &[LedgerLine]) -> &str {
+    &lines.last().expect("an event").replay_id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_with_64() {
+    let commands = ["", "run", "demo", "simulate", "tail"];
+    let below = ["checkpoint show", "checkpoint set", "checkpoint reset", "config check", "config print"];
+    for command in commands.iter().chain(&below) {
+        let help = casewire(&format!("{command} --help")).await.succeeded();
+        assert!(help.contains("Example") && help.contains(&format!("casewire {command}")), "{command}: {help}");
+    }
+    assert!(casewire("--version").await.succeeded().contains(env!("CARGO_PKG_VERSION")));
+    casewire("").await.failed_with(64, &["Usage"]);
+    casewire("carry").await.failed_with(64, &["carry"]);
+    casewire("run").await.failed_with(64, &["--config"]);
+    let when = "checkpoint set --config x --topic /data/CaseChangeEvent --at";
+    casewire(&format!("{when} yesterday")).await.failed_with(64, &["2026-11-22T09:00:00Z"]);
+    casewire(&format!("{when} 2026-11-22T09:00:00Z --start earliest")).await.failed_with(64, &["cannot be used"]);
+    casewire("run --config /nowhere.toml").await.failed_with(78, &["/nowhere.toml", "what to do"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_is_checked_whole_and_printed_without_its_secrets() {
+    let simulator = Simulator::start(plain()).await.expect("a simulator");
+    let secrets = "[kafka.properties]\n\"sasl.username\" = \"key\"\n\"sasl.password\" = \"hunter2\"\n";
+    let installation = Installation::new(&simulator, NOWHERE, "salesforce", &[CASES], secrets);
+    let told = installation.output("config check").await.succeeded();
+    assert!(told.contains("is valid, with 1 stream\n"), "{told}");
+    let printed = installation.output("config print").await.succeeded();
+    assert!(printed.contains("sasl.username") && printed.contains("# default"), "{printed}");
+    assert!(!printed.contains("hunter2") && !printed.contains("PRIVATE KEY"), "{printed}");
+    let table: toml::Table = printed.parse().expect("what is printed is TOML");
+    assert_eq!(table["stream"][0]["topic"].as_str(), Some(CASES));
+
+    // What only shows when a part is made of the values is reported together, too.
+    let key = installation.directory.path().join("key.pem");
+    let pem = std::fs::read_to_string(&key).expect("read");
+    std::fs::write(&key, pem.replace("PRIVATE KEY", "WORTHLESS")).expect("written");
+    let text = std::fs::read_to_string(&installation.config).expect("read");
+    let broken = format!("{text}\"acks\" = \"0\"\n[log]\nfilter = \"casewire=loud\"\n");
+    std::fs::write(&installation.config, broken).expect("written");
+    installation.output("config check").await.failed_with(78, &["3 faults", "key", "acks", "loud"]);
+
+    let wrong = "surprise = 1\n[salesforce]\nusername = 7\n[[stream]]\ntopic = \"Case\"\nstart = \"now\"\n[kafka]\n";
+    std::fs::write(&installation.config, wrong).expect("written");
+    let faults = ["surprise", "salesforce.client_id", "stream[0].topic", "stream[0].start", "kafka.brokers"];
+    installation.output("config check").await.failed_with(78, &faults);
+    installation.output("run").await.failed_with(78, &faults);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_prints_what_the_ledger_has_and_says_what_it_cannot_read() {
+    let simulator = Simulator::start(plain()).await.expect("a simulator");
+    let control = simulator.control();
+    let lines = control.generate(40).await.expect("generated");
+    let installation = Installation::new(&simulator, NOWHERE, "salesforce", &[CASES], "");
+    let tail = format!("tail --topic {CASES}");
+
+    let printed = installation.output(&format!("{tail} --start earliest --limit 40")).await.succeeded();
+    let records: Vec<Value> =
+        printed.lines().map(|line| serde_json::from_str(line).expect("a line is a JSON object")).collect();
+    assert_eq!(records.len(), 40);
+    for (record, line) in records.iter().zip(&lines) {
+        assert_eq!(record["source"]["event_id"], json!(line.event_id));
+        assert_eq!(record["id"], json!(line.record_ids[0]));
+        assert_eq!(record["changed"], Value::Object(line.changed.clone()));
+    }
+    let after = installation.output(&format!("{tail} --after {} --limit 1", lines[19].replay_id)).await.succeeded();
+    assert!(after.contains(&lines[20].event_id), "{after}");
+
+    let following = installation.start(&format!("{tail} --start earliest"));
+    let event = lines[39].event_id.clone();
+    following.until("the last event", move |stdout, _| stdout.contains(&event).then_some(())).await;
+    following.terminated().await.succeeded();
+
+    let refused = installation.output(&format!("{tail} --after 00000000000000000001")).await;
+    refused.failed_with(64, &["refused the replay id 00000000000000000001", "--start earliest"]);
+    installation.output(&format!("{tail} --limit 0")).await.failed_with(64, &["--limit"]);
+    let unknown = installation.output("tail --topic /data/NotSelectedChangeEvent").await;
+    unknown.failed_with(77, &["/data/NotSelectedChangeEvent", "Setup > Change Data Capture"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hopeless_sign_in_ends_the_command_with_the_setup_page_that_mends_it() {
+    let simulator = Simulator::start(plain()).await.expect("a simulator");
+    let other = Simulator::start(plain()).await.expect("another simulator");
+    let installation = Installation::new(&simulator, NOWHERE, "salesforce", &[CASES], "");
+    let unapproved = Fault::RefuseSignIn {
+        error: "invalid_app_access".to_owned(),
+        description: "user is not admin approved to access this app".to_owned(),
+        status: 400,
+        times: 1,
+    };
+    simulator.control().inflict(unapproved).await.expect("inflicted");
+    installation.output(&format!("tail --topic {CASES}")).await.failed_with(77, &["not admin approved", "Setup >"]);
+
+    // The key of another org: its certificate is not the one that was uploaded.
+    let key = installation.directory.path().join("key.pem");
+    std::fs::write(key, other.private_key_pem().expect("a key")).expect("written");
+    let refused = installation.output(&format!("tail --topic {CASES}")).await;
+    assert!(matches!(refused.code, Some(77 | 78)), "{refused:?}");
+    refused.failed_with(refused.code.unwrap_or_default(), &["invalid assertion", "certificate", "Setup >"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
+    let Some(brokers) = brokers("run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order") else { return };
+    let deployment = Deployment::new(brokers, plain()).await;
+    let (control, installation) = (deployment.control(), installed(&deployment));
+    control.inflict(Fault::Silence).await.expect("inflicted");
+    control.inflict(Fault::Unreachable).await.expect("inflicted");
+    let running = installation.start("run");
+    let admin = running.admin().await;
+    let waits = |status: &Value| {
+        let stream = &status["process"]["streams"][0];
+        stream["state"] == "recovering" && stream["what"].to_string().contains("cannot be reached")
+    };
+    admin.until("the wait for the login server", waits).await;
+    control.inflict(Fault::Reachable).await.expect("inflicted");
+    admin.until("the call", |status| status["process"]["streams"][0]["call_open_since"].is_string()).await;
+    let (code, reasons) = admin.get("/ready").await;
+    assert!(code == 503 && reasons.contains("has had no message yet"), "{code} {reasons}");
+    control.inflict(Fault::Speak).await.expect("inflicted");
+    let lines = control.generate(30).await.expect("generated");
+    admin.arrived(last(&lines)).await;
+    assert_eq!(admin.get("/ready").await.0, 200);
+    assert_eq!(admin.get("/live").await.0, 200);
+    let metrics = admin.get("/metrics").await.1;
+    for name in ["data_loss_seconds", "events_received_total", "records_committed_total", "transaction_seconds_count"] {
+        assert!(metrics.contains(&format!("casewire_{name}{{topic=\"{CASES}\"}}")), "{name}: {metrics}");
+    }
+
+    let taken = format!("[admin]\nlisten = '{}'\n", admin.address);
+    let text = std::fs::read_to_string(&installation.config).expect("read");
+    let second = text.replace("[admin]\nlisten = '127.0.0.1:0'\n", &taken);
+    std::fs::write(&installation.config, second).expect("written");
+    installation.output("run").await.failed_with(69, &[&admin.address, "admin.listen"]);
+    std::fs::write(&installation.config, text).expect("written");
+
+    // Somebody who asks half a question does not hold the end up.
+    let mut idle = tokio::net::TcpStream::connect(&admin.address).await.expect("connected");
+    idle.write_all(b"GET /sta").await.expect("written");
+    let ended = running.terminated().await;
+    drop(idle);
+    assert!(ended.stderr.contains("committing what was received"), "{ended:?}");
+    ended.succeeded();
+    assert_eq!(sorted_ids(&deployment.output("Case").await), sorted(ids(&lines)));
+
+    let running = installation.start("run");
+    let admin = running.admin().await;
+    admin.until("the start", |status| status["process"]["streams"][0]["state"] == "running").await;
+    // Both signals are there before the process can act on the first of them.
+    running.signal(&["STOP", "TERM", "INT", "CONT"]).await;
+    assert_eq!(running.ended().await.code, Some(130), "the second signal ends at once");
+
+    let unknown =
+        Installation::new(&deployment.simulator, &deployment.brokers, "t", &["/data/NotSelectedChangeEvent"], "");
+    unknown.output("run").await.failed_with(77, &["/data/NotSelectedChangeEvent", "Setup > Change Data Capture"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_is_shown_and_does_not_hold_up_the_end() {
+    let simulator = Simulator::start(plain()).await.expect("a simulator");
+    let installation = Installation::new(&simulator, NOWHERE, "salesforce", &[CASES], "");
+    let running = installation.start("run");
+    let admin = running.admin().await;
+    let told = |status: &Value| {
+        let why = status["process"]["kafka"]["last_error"].as_str().unwrap_or_default();
+        why.contains("127.0.0.1:1") && why.contains("Connection refused")
+    };
+    admin.until("the reason", told).await;
+    let fencing = |status: &Value| status["process"]["streams"][0]["step"].to_string().contains("fencing");
+    let status = admin.until("the fence", fencing).await;
+    assert_eq!(status["process"]["kafka"]["reachable"], json!(false));
+    let (code, reasons) = admin.get("/ready").await;
+    assert!(code == 503 && reasons.contains("Connection refused"), "{code} {reasons}");
+    assert_eq!(admin.get("/live").await.0, 200, "a restart would not help");
+    let ended = running.terminated().await;
+    let noise = ended.stderr.matches("client error").count();
+    assert!(noise < 10, "each attempt to connect is logged: {noise} lines");
+    ended.succeeded();
+
+    let asked = installation.output("checkpoint show").await;
+    asked.failed_with(69, &["Connection refused", "kafka.brokers"]);
+}
+
+/// The stream's entry of `checkpoint show --json`.
+async fn shown(installation: &Installation) -> Value {
+    let text = installation.output("checkpoint show --json").await.succeeded();
+    let shown: Value = serde_json::from_str(&text).expect("JSON");
+    shown[0].clone()
+}
+
+async fn moved(installation: &Installation, how: &str) -> String {
+    let told = installation.output(&format!("checkpoint {how} --topic {CASES} --yes")).await.succeeded();
+    assert!(told.contains("done: ") && told.contains("  from  ") && told.contains("  to    "), "{told}");
+    told
+}
+
+/// Runs until the event is committed, then ends in order.
+async fn run_until(installation: &Installation, replay_id: &str) {
+    let running = installation.start("run");
+    running.admin().await.arrived(replay_id).await;
+    running.terminated().await.succeeded();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_is_shown_moved_and_forgotten_and_each_move_stands_in_the_ledger() {
+    let Some(brokers) = brokers("a_position_is_shown_moved_and_forgotten_and_each_move_stands_in_the_ledger") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, plain()).await;
+    let (control, installation) = (deployment.control(), installed(&deployment));
+    let mut lines = control.generate(60).await.expect("generated");
+    let running = installation.start("run");
+    let admin = running.admin().await;
+    admin.arrived(last(&lines)).await;
+
+    let before = shown(&installation).await;
+    assert!(before["seconds_until_data_loss"].as_u64() > Some(0), "{before:#}");
+    let text = installation.output("checkpoint show").await.succeeded();
+    assert!(text.contains(CASES) && text.contains("until loss") && text.contains("committed"), "{text}");
+
+    let middle = chrono::DateTime::from_timestamp_millis(lines[29].commit_timestamp).expect("in range");
+    let at = format!("set --at {}", middle.to_rfc3339().replace("+00:00", "Z"));
+    let set = format!("checkpoint {at} --topic {CASES}");
+    installation.output(&set).await.failed_with(64, &["not a terminal", "--yes"]);
+    let misspelt = "checkpoint set --topic /data/CasesChangeEvent --start earliest --yes";
+    installation.output(misspelt).await.failed_with(64, &["no stream of /data/CasesChangeEvent", CASES]);
+    let told = installation.output(&format!("{set} --dry-run")).await.succeeded();
+    assert!(told.contains("nothing was changed") && told.contains("If it still runs, it is fenced"), "{told}");
+    assert_eq!(shown(&installation).await["checkpoint"], before["checkpoint"]);
+
+    moved(&installation, &at).await;
+    lines.extend(control.generate(1).await.expect("generated"));
+    let standby = |status: &Value| status["process"]["streams"][0]["state"] == "standby";
+    let status = admin.until("the standby", standby).await;
+    let stream = &status["process"]["streams"][0];
+    assert!(stream["by"].as_str().is_some_and(|by| by.contains("(casewire checkpoint)")), "{stream:#}");
+    let (code, reasons) = admin.get("/ready").await;
+    assert!(code == 503 && reasons.contains("standby"), "{code} {reasons}");
+    running.terminated().await.succeeded();
+
+    let entry = ledger(&deployment).await.pop().expect("an entry");
+    let target = entry["to"]["replay_id"].as_str().expect("a replay id").to_owned();
+    let reached = lines.iter().find(|line| line.replay_id == target).expect("an event of the stream");
+    assert_eq!(reached.commit_timestamp, lines[29].commit_timestamp);
+    let mut expected = ids(&lines);
+    // The simulated org counts its ids upwards. What the fenced instance did not write is written once.
+    expected
+        .extend(ids(&lines[..60]).into_iter().zip(&lines).filter(|(_, line)| line.replay_id > target).map(|it| it.0));
+    run_until(&installation, last(&lines)).await;
+    assert_eq!(sorted_ids(&deployment.output("Case").await), sorted(expected.clone()));
+
+    moved(&installation, "set --start earliest").await;
+    let more = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    run_until(&installation, last(&more)).await;
+    expected.extend(ids(&more));
+    assert_eq!(sorted_ids(&deployment.output("Case").await), sorted(expected.clone()), "nothing is doubled");
+
+    moved(&installation, &format!("set --replay-id {}", lines[58].replay_id)).await;
+    run_until(&installation, last(&more)).await;
+    expected.extend(ids(&lines[59..]).into_iter().chain(ids(&more)));
+    assert_eq!(sorted_ids(&deployment.output("Case").await), sorted(expected));
+
+    moved(&installation, "reset").await;
+    let text = installation.output("checkpoint show").await.succeeded();
+    assert!(text.contains("no checkpoint"), "{text}");
+    let refused = installation.output("run").await;
+    refused.failed_with(78, &["already holds records", "the checkpoint was reset", "casewire checkpoint set"]);
+    let again = installation.output(&format!("checkpoint reset --topic {CASES} --yes")).await.succeeded();
+    assert!(again.contains("has no checkpoint"), "{again}");
+    let entries = ledger(&deployment).await;
+    assert_eq!(entries.len(), 4, "{entries:#?}");
+    assert!(entries.iter().all(|entry| entry["cause"] == "position_moved" && entry["state"] == "open"), "{entries:#?}");
+}
+
+/// The entries of the gap ledger.
+async fn ledger(deployment: &Deployment) -> Vec<Value> {
+    deployment.output("gaps").await.iter().map(|record| record.json().clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_records_without_a_broker_and_says_what_it_is_not() {
+    let running = Running::start("demo --stand-in --for 8s --backlog 20 --admin 127.0.0.1:0");
+    let listens = |stdout: &str, _: &str| {
+        let line = stdout.lines().find(|line| line.contains("admin    http://"))?;
+        Some(line.split("http://").nth(1)?.split('/').next()?.to_owned())
+    };
+    let address = running.until("the admin port", listens).await;
+    casewire(&format!("demo --stand-in --admin {address}")).await.failed_with(69, &[&address, "--admin"]);
+    let shown = running.ended().await.succeeded();
+    assert!(shown.contains("DEMO BROKER: not Kafka, no transactions"), "{shown}");
+    assert!(shown.contains("kcat -b") && shown.contains("salesforce.Case"), "{shown}");
+    let count = shown.lines().find_map(|line| line.strip_suffix(" records arrived in Kafka."));
+    assert!(count.is_some_and(|count| count.parse().is_ok_and(|count: u64| count >= 20)), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulated_org_says_how_to_connect_and_what_it_says_is_a_configuration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (org, settings) = (directory.path().join("org"), directory.path().join("simulator.toml"));
+    let free = "[listen]\nhttp = \"127.0.0.1:0\"\npubsub = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\n";
+    std::fs::write(&settings, free).expect("written");
+    let words = format!("simulate --rate 0 --backlog 50 --directory {} --config", org.display());
+    let running = Running::start(&format!("{words} {}", settings.display()));
+    let whole = |stdout: &str, _: &str| stdout.contains("/faults").then(|| stdout.to_owned());
+    let told = running.until("how to connect", whole).await;
+
+    let from = told.find("[salesforce]").expect("a configuration");
+    let to = told.find("\nTopics:").expect("the topics");
+    let config = directory.path().join("casewire.toml");
+    std::fs::write(&config, &told[from..to]).expect("written");
+    casewire(&format!("config check --config {}", config.display())).await.succeeded();
+    let tail = format!("tail --topic {CASES} --start earliest --limit 1 --config {}", config.display());
+    let record: Value = serde_json::from_str(casewire(&tail).await.succeeded().trim()).expect("a record");
+    let published = std::fs::read_to_string(org.join("ledger.jsonl")).expect("the ledger");
+    let events: BTreeMap<String, Value> = published
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a line is a JSON object"))
+        .map(|line| (line["event_id"].as_str().unwrap_or_default().to_owned(), line["changed"].clone()))
+        .collect();
+    assert_eq!(record["changed"], events[record["source"]["event_id"].as_str().expect("an event id")]);
+
+    let control = told.lines().find_map(|line| line.strip_prefix("Control: ")).expect("the control port");
+    let stats = reqwest::get(format!("{control}/stats")).await.expect("answered");
+    assert!(stats.status().is_success());
+    let same: Finished = casewire(&format!("{words} /nowhere.toml")).await;
+    same.failed_with(78, &["/nowhere.toml"]);
+    running.terminated().await.succeeded();
+}
