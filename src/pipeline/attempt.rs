@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{BufferConfig, OnGap};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
-use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
+use crate::kafka::{Checkpoint, Connection, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
 use crate::pipeline::context::{StreamContext, following, position_time};
 use crate::pipeline::decode::{DecodeEnd, DecodeMemory, DecodeStation};
@@ -46,8 +46,8 @@ const BATCHES: usize = 1024;
 /// one in commit, one gathering, and as much again so that decoding never waits for a commit.
 const TRANSACTIONS_IN_MEMORY: usize = 4;
 
-/// How old the number of events in flight on the board may be.
-const IN_FLIGHT_SHOWN: Duration = Duration::from_secs(1);
+/// How old what changes without a word from the subscription may be on the board.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -56,6 +56,13 @@ pub enum AttemptEnd {
     Finished,
     /// Something that is mended by beginning again.
     Kafka(KafkaError),
+    /// Something of Salesforce's that mends itself; nothing of the attempt has been done yet.
+    Later {
+        /// What failed.
+        failure: Failure,
+        /// How long to leave it alone at least.
+        at_least: Duration,
+    },
     /// The stream goes on at once from what has just been committed.
     GoOn,
     /// An operator has to look.
@@ -89,7 +96,12 @@ pub struct Attempt {
 impl Attempt {
     /// Makes it.
     pub async fn run(self) -> AttemptEnd {
-        match self.start().await {
+        // Nothing is lost by leaving a start unfinished, and with an unreachable broker it takes minutes.
+        let started = tokio::select! {
+            started = self.start() => started,
+            () = self.stop.cancelled() => Err(AttemptEnd::Finished),
+        };
+        match started {
             Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written).await,
             Err(end) => end,
         }
@@ -105,6 +117,7 @@ impl Attempt {
         let (mut writer, stored) =
             TransactionalWriter::open(&self.kafka, &context.identity, &context.run).await.map_err(AttemptEnd::Kafka)?;
         board.board().set_kafka(Ok(()));
+        context.check_checkpoint(stored.as_ref(), writer.seq()).map_err(AttemptEnd::Stopped)?;
         if let Some(stored) = &stored {
             context.show_position(&stored.checkpoint.position);
         }
@@ -120,7 +133,8 @@ impl Attempt {
                 NoBeginning::Stop(failure) => AttemptEnd::Stopped(failure),
                 NoBeginning::Kafka(error) => AttemptEnd::Kafka(error),
             })?;
-        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone());
+        let seen = self.memory.outputs.clone();
+        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), seen, checkpoint.event_count);
         for (name, role) in
             [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
         {
@@ -182,7 +196,7 @@ impl Attempt {
             state_in,
             stations.clone(),
         ));
-        let mirror = tokio::spawn(mirror(context.clone(), state_out, room));
+        let mirror = tokio::spawn(mirror(context.clone(), state_out, room, writer.connection()));
         let station = self.station(position, topics, written);
         let decode = tokio::spawn(station.run(intake_out, prepared_in, stations.clone()));
 
@@ -200,7 +214,7 @@ impl Attempt {
         }
         let ended = joined(subscription.await);
         let _ = joined(mirror.await);
-        context.board.update(|status| status.call_open_since = None);
+        context.board.update(|status| (status.call_open_since, status.next_call_at) = (None, None));
         let (writer, checkpoint) = run_loop.into_parts();
         self.conclude(end, decoded, ended, writer, checkpoint).await
     }
@@ -338,15 +352,26 @@ fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
     })
 }
 
-/// Copies what the subscription reports to the board. Its counts are those of one attempt.
-async fn mirror(context: Arc<StreamContext>, mut state: watch::Receiver<SubscriptionState>, room: Buffer) {
+/// Copies what the subscription reports to the board; its counts are those of one attempt. And what the
+/// producer's connection reports: on a quiet topic minutes pass before a transaction would notice an outage.
+async fn mirror(
+    context: Arc<StreamContext>,
+    mut state: watch::Receiver<SubscriptionState>,
+    room: Buffer,
+    connection: Arc<Connection>,
+) {
     let Some(before) = context.board.status() else { return };
+    let mut reachable = true;
     loop {
+        if std::mem::replace(&mut reachable, connection.is_reachable()) != reachable {
+            let words = || connection.last_error().unwrap_or_else(|| "no broker is connected".to_owned());
+            context.board.board().set_kafka(if reachable { Ok(()) } else { Err(words()) });
+        }
         let now = state.borrow_and_update().clone();
         let (in_flight, _) = room.used();
         context.board.update(|status| show(status, &before, &now, in_flight));
-        // What is in flight falls without a message.
-        match tokio::time::timeout(IN_FLIGHT_SHOWN, state.changed()).await {
+        // What is in flight falls, and brokers come and go, without a message.
+        match tokio::time::timeout(SHOWN_EVERY, state.changed()).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(_)) => return context.board.update(|status| status.events_in_flight = 0),
         }
@@ -355,6 +380,7 @@ async fn mirror(context: Arc<StreamContext>, mut state: watch::Receiver<Subscrip
 
 fn show(status: &mut StreamStatus, before: &StreamStatus, now: &SubscriptionState, in_flight: u32) {
     status.call_open_since = now.opened_at.filter(|_| now.connected);
+    status.next_call_at = now.next_attempt_at;
     status.call_had_message = now.connected && now.last_message_at >= now.opened_at;
     status.last_message_at = now.last_message_at.or(before.last_message_at);
     status.events_received = before.events_received + now.events + now.duplicates;

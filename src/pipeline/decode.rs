@@ -72,6 +72,8 @@ pub struct DecodeMemory {
     pub brake: Mutex<FloodBrake>,
     /// Events of which Kafka refused a record for its size: they become dead letters.
     pub oversize: Mutex<HashSet<EventKey>>,
+    /// The topics that this process has written to, or was about to.
+    pub outputs: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
 /// The station of one attempt of a stream.

@@ -1,7 +1,7 @@
 //! All streams of one process, from start to orderly end.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -16,7 +16,8 @@ use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, position_time};
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
-use crate::pipeline::stream::Stream;
+use crate::pipeline::stream::{RECOVERY, Stream};
+use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
 use crate::status::{Allowance, Board, Metrics, StreamBoard};
 
@@ -123,6 +124,7 @@ impl Process {
                 ledger_topic: ledger_topic(prefix).into(),
                 dead_letters_topic: dead_letters_topic(prefix).into(),
                 anchored: anchored.clone(),
+                last_commit: Mutex::default(),
             };
             let stream = Stream {
                 context: Arc::new(context),
@@ -166,6 +168,7 @@ impl Process {
     /// on the board, and an operator who mends it should not have to restart anything.
     async fn sign_in(&self, boards: &[StreamBoard], stop: &CancellationToken) -> Result<Option<OrgId>, Failure> {
         const AGAIN: Duration = Duration::from_secs(300);
+        let mut backoff = Backoff::new(RECOVERY);
         loop {
             for board in boards {
                 board.starting("signing in");
@@ -180,6 +183,18 @@ impl Process {
                     self.board.set_salesforce_now(self.pubsub.session().salesforce_now());
                     info!(org = %token.org_id(), instance_url = token.instance_origin(), "signed in");
                     return Ok(Some(token.org_id().clone()));
+                }
+                Err(error) if error.is_retryable() => {
+                    let wait = backoff.next_wait_at_least(error.wait_at_least());
+                    warn!(%error, ?wait, "signing in failed; trying again");
+                    for board in boards {
+                        board.recovering(&error.failure(), wait);
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                    continue;
                 }
                 Err(error) => error.failure(),
             };

@@ -1,6 +1,7 @@
 //! The one place that is written to.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
@@ -161,6 +162,16 @@ impl StreamBoard {
         self.set_state(StreamState::Starting { step: step.to_owned() });
     }
 
+    /// Something failed that mends itself; it is tried again after `wait`.
+    pub fn recovering(&self, failure: &Failure, wait: Duration) {
+        let next_attempt_at = Utc::now() + TimeDelta::from_std(wait).unwrap_or_default();
+        self.update(|status| {
+            let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
+            status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy });
+            status.state = StreamState::Recovering { what, next_attempt_at };
+        });
+    }
+
     /// Something failed that does not mend itself.
     pub fn stopped(&self, failure: &Failure) {
         self.update(|status| {
@@ -171,7 +182,7 @@ impl StreamBoard {
             let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
             status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy: remedy.clone() });
             status.state = StreamState::Stopped { what, remedy, since };
-            status.call_open_since = None;
+            (status.call_open_since, status.next_call_at) = (None, None);
         });
     }
 

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::suite::deployment::{Deployment, Output, Running, brokers};
 
-const CASES: &str = "/data/CaseChangeEvent";
-const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
+pub const CASES: &str = "/data/CaseChangeEvent";
+pub const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
 
 /// Waits until the first stream has committed the last event of `lines` that is on `topic`.
-async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
+pub async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
     let mut mine = lines.iter().filter(|line| line.topics.iter().any(|name| name == topic));
     let last = mine.next_back().expect("an event on the topic").replay_id.clone();
     let is = |status: &casewire::status::StreamStatus| {
@@ -24,7 +24,7 @@ async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
 }
 
 /// (event id, record id) of each record.
-fn identities(records: &[Output]) -> Vec<(String, String)> {
+pub fn identities(records: &[Output]) -> Vec<(String, String)> {
     records
         .iter()
         .map(|record| (record.headers.get("event_id").cloned().unwrap_or_default(), record.key.clone()))
@@ -32,7 +32,7 @@ fn identities(records: &[Output]) -> Vec<(String, String)> {
 }
 
 /// What the ledger says should stand in the entity's topic.
-fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
+pub fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
     let of_one_record = |line: &&LedgerLine| {
         let kind = line.change_type.as_deref().unwrap_or_default();
         let known =
@@ -49,7 +49,7 @@ fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
     all
 }
 
-fn sorted(mut identities: Vec<(String, String)>) -> Vec<(String, String)> {
+pub fn sorted(mut identities: Vec<(String, String)>) -> Vec<(String, String)> {
     identities.sort();
     identities
 }
