@@ -1,64 +1,25 @@
-//! A real broker that a test may kill, freeze and lock others out of. One is shared by the tests that need
-//! one, since a start costs seconds; each has it to itself while it runs.
+//! A real broker that a test may kill, freeze and lock others out of.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Weak};
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
-
-static SHARED: Mutex<Weak<OwnBroker>> = Mutex::const_new(Weak::new());
-
-/// The broker's process and its data; both are gone when it is dropped.
+/// The broker's process and its data; both are gone when it is dropped, or when the tests end otherwise.
 pub struct OwnBroker {
     directory: PathBuf,
-    _around: tempfile::TempDir,
     /// Nobody is asked for a password here, and access lists do not bind.
     pub bootstrap: String,
     /// By password, and bound by access lists.
     pub sasl_bootstrap: String,
-    turn: Arc<Mutex<()>>,
+    _around: tempfile::TempDir,
 }
 
-/// The broker, for one test. It runs and answers when the test begins.
-pub struct Turn {
-    broker: Arc<OwnBroker>,
-    _turn: OwnedMutexGuard<()>,
-}
-
-impl std::ops::Deref for Turn {
-    type Target = OwnBroker;
-
-    fn deref(&self) -> &OwnBroker {
-        &self.broker
+/// Starts one. Where that is not possible the test says so and ends.
+pub async fn own_broker(test: &str) -> Option<OwnBroker> {
+    let started = OwnBroker::start().await;
+    if let Err(reason) = &started {
+        eprintln!("NOT RUN: {test}: scripts/kafka could not start a broker: {reason}");
     }
-}
-
-/// Waits for the broker. Without one the test says so and ends.
-pub async fn own_broker(test: &str) -> Option<Turn> {
-    let broker = {
-        let mut shared = SHARED.lock().await;
-        match shared.upgrade() {
-            Some(broker) => broker,
-            None => match OwnBroker::start().await {
-                Ok(broker) => {
-                    let broker = Arc::new(broker);
-                    *shared = Arc::downgrade(&broker);
-                    broker
-                }
-                Err(reason) => {
-                    eprintln!("NOT RUN: {test}: scripts/kafka could not start a broker: {reason}");
-                    return None;
-                }
-            },
-        }
-    };
-    let turn = broker.turn.clone().lock_owned().await;
-    let status = broker.script("status", &[]).await;
-    if !status.status.success() {
-        broker.must("restart", &[]).await;
-    }
-    Some(Turn { broker, _turn: turn })
+    started.ok()
 }
 
 fn script(directory: &Path, command: &str) -> Command {
@@ -82,20 +43,16 @@ impl OwnBroker {
         let address = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         match (address("KAFKA_BOOTSTRAP="), address("KAFKA_SASL_BOOTSTRAP=")) {
             (Some(bootstrap), Some(sasl_bootstrap)) => {
-                Ok(Self { directory, _around: around, bootstrap, sasl_bootstrap, turn: Arc::default() })
+                Ok(Self { directory, bootstrap, sasl_bootstrap, _around: around })
             }
             _ => Err(String::from_utf8_lossy(&started.stderr).trim().to_owned()),
         }
     }
 
-    async fn script(&self, command: &str, arguments: &[&str]) -> Output {
+    async fn must(&self, command: &str, arguments: &[&str]) {
         let mut script = script(&self.directory, command);
         script.args(arguments);
-        output(script).await
-    }
-
-    async fn must(&self, command: &str, arguments: &[&str]) {
-        let done = self.script(command, arguments).await;
+        let done = output(script).await;
         assert!(done.status.success(), "scripts/kafka {command}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
