@@ -7,6 +7,8 @@ mod suite {
     mod deployment;
     mod kafka;
     mod main_job;
+    mod outages;
+    mod own_broker;
     mod real_events;
     mod subscription;
 }

@@ -200,7 +200,8 @@ impl ClientContext for ConnectionContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        // A client that has nothing to write keeps only the connection to its coordinator, which has no node id.
+        let up = statistics.brokers.values().any(|broker| broker.state == "UP");
         if up {
             self.connection.all_brokers_down.store(false, Ordering::Relaxed);
         }

@@ -57,7 +57,15 @@ pub enum KafkaError {
         /// librdkafka's words.
         reason: String,
     },
-    /// A topic is missing or not as it has to be.
+    /// A topic is missing and may not be made.
+    #[error("Topic `{topic}` does not exist, and is not to be created here")]
+    TopicMissing {
+        /// Its name.
+        topic: String,
+        /// The command that makes it as casewire would.
+        command: String,
+    },
+    /// A topic is not as it has to be.
     #[error("Topic `{topic}`: {what}")]
     Topic {
         /// Its name.
@@ -147,6 +155,10 @@ impl KafkaError {
                 "Check sasl.mechanism, sasl.username, sasl.password, ssl.ca.location and the client certificate in \
                  [kafka.properties].",
             ),
+            Self::TopicMissing { command, .. } => {
+                let remedy = format!("Create it, or let casewire do so with kafka.topics.create = true: {command}");
+                return Failure::new(Exit::Configuration, self.to_string(), remedy);
+            }
             Self::Topic { remedy, .. } => (Exit::Configuration, remedy),
             Self::CheckpointInvalid { .. } => (
                 Exit::Configuration,

@@ -91,7 +91,7 @@ pub struct TopicReport {
 /// Makes the topic if it is missing and may be made, and checks it. With [`TopicDefaults::check`] off its settings are
 /// not asked for, which some managed clusters and stand-ins do not answer; only its partitions and copies are looked at.
 ///
-/// An absent topic that may not be made is a [`KafkaError::Topic`]. Takes at most
+/// An absent topic that may not be made is a [`KafkaError::TopicMissing`]. Takes at most
 /// [`KafkaSettings::call_timeout`] for each of looking, making and checking.
 pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole) -> Result<TopicReport, KafkaError> {
     check_topic_name(name)?;
@@ -103,11 +103,8 @@ pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole)
             true
         }
         None => {
-            return Err(KafkaError::Topic {
-                topic: name.to_owned(),
-                what: "it does not exist, and kafka.create_topics is off".to_owned(),
-                remedy: format!("Create it with: {}", create_command(name, &role.spec(&settings.topics))),
-            });
+            let command = create_command(name, &role.spec(&settings.topics));
+            return Err(KafkaError::TopicMissing { topic: name.to_owned(), command });
         }
     };
     let layout = match present {

@@ -232,6 +232,12 @@ impl Worker {
             Delivered::Late(outstanding) => {
                 let error = ClientError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 tracing::warn!(outstanding, "records not acknowledged in time");
+                // Records for a topic that is gone wait for it, and theirs is not the brokers' fault.
+                if self.context.connection.is_reachable()
+                    && let Some(missing) = self.missing_topic(transaction)
+                {
+                    return Err(self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition));
+                }
                 return Err(explain(CALL, &error, &self.context.connection));
             }
             Delivered::Failed(failed) => return Err(self.explain_failed(transaction, &failed)),
@@ -327,12 +333,10 @@ impl Worker {
         const CALL: &str = "sending records";
         let error = ClientError::MessageProduction(code);
         match class_of(code, Flags::default()) {
-            Class::MissingTopic => KafkaError::Topic {
-                topic: record.topic.to_string(),
-                what: "it does not exist any more".to_owned(),
-                remedy: "Create it again, or let casewire do so by starting it with kafka.create_topics = true."
-                    .to_owned(),
-            },
+            // The next start looks which topics are there, and knows what a missing one means.
+            Class::MissingTopic => {
+                KafkaError::Rebuild { call: CALL, reason: format!("topic `{}` does not exist any more", record.topic) }
+            }
             Class::Unauthorized => {
                 KafkaError::Unauthorized { call: CALL, reason: format!("{error}, topic `{}`", record.topic) }
             }

@@ -49,8 +49,8 @@ const TRANSACTIONS_IN_MEMORY: usize = 4;
 /// Salesforce's retention in days.
 const RETENTION_DAYS: u64 = 3;
 
-/// How old the number of events in flight on the board may be.
-const IN_FLIGHT_SHOWN: Duration = Duration::from_secs(1);
+/// How old what changes without a word from the subscription may be on the board.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -114,6 +114,7 @@ impl Attempt {
         let (mut writer, stored) =
             TransactionalWriter::open(&self.kafka, &context.identity, &context.run).await.map_err(AttemptEnd::Kafka)?;
         board.board().set_kafka(Ok(()));
+        context.check_checkpoint(stored.as_ref(), writer.seq()).map_err(AttemptEnd::Stopped)?;
         if let Some(stored) = &stored {
             context.show_position(&stored.checkpoint.position);
         }
@@ -133,7 +134,8 @@ impl Attempt {
         if first_run || checkpoint.position.repeats() {
             self.warn_of_earliest(&checkpoint.position);
         }
-        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone());
+        let seen = self.memory.outputs.clone();
+        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), seen, checkpoint.event_count);
         for (name, role) in
             [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
         {
@@ -230,7 +232,7 @@ impl Attempt {
         }
         let ended = joined(subscription.await);
         let _ = joined(mirror.await);
-        context.board.update(|status| status.call_open_since = None);
+        context.board.update(|status| (status.call_open_since, status.next_call_at) = (None, None));
         let (writer, checkpoint) = run_loop.into_parts();
         self.conclude(end, decoded, ended, writer, checkpoint).await
     }
@@ -378,7 +380,8 @@ fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
     })
 }
 
-/// Copies what the subscription reports to the board. Its counts are those of one attempt.
+/// Copies what the subscription reports to the board; its counts are those of one attempt. And what the
+/// producer's connection reports: on a quiet topic minutes pass before a transaction would notice an outage.
 async fn mirror(
     context: Arc<StreamContext>,
     mut state: watch::Receiver<SubscriptionState>,
@@ -388,17 +391,15 @@ async fn mirror(
     let Some(before) = context.board.status() else { return };
     let mut reachable = true;
     loop {
-        // A quiet stream makes no transaction for minutes; its client knows sooner that the brokers are gone.
-        if connection.is_reachable() != reachable {
-            reachable = !reachable;
-            let gone = || connection.last_error().unwrap_or_else(|| "no broker answers".to_owned());
-            context.board.board().set_kafka(if reachable { Ok(()) } else { Err(gone()) });
+        if std::mem::replace(&mut reachable, connection.is_reachable()) != reachable {
+            let words = || connection.last_error().unwrap_or_else(|| "no broker is connected".to_owned());
+            context.board.board().set_kafka(if reachable { Ok(()) } else { Err(words()) });
         }
         let now = state.borrow_and_update().clone();
         let (in_flight, _) = room.used();
         context.board.update(|status| show(status, &before, &now, in_flight));
-        // What is in flight falls without a message.
-        match tokio::time::timeout(IN_FLIGHT_SHOWN, state.changed()).await {
+        // What is in flight falls, and brokers come and go, without a message.
+        match tokio::time::timeout(SHOWN_EVERY, state.changed()).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(_)) => return context.board.update(|status| status.events_in_flight = 0),
         }
@@ -407,6 +408,7 @@ async fn mirror(
 
 fn show(status: &mut StreamStatus, before: &StreamStatus, now: &SubscriptionState, in_flight: u32) {
     status.call_open_since = now.opened_at.filter(|_| now.connected);
+    status.next_call_at = now.next_attempt_at;
     status.call_had_message = now.connected && now.last_message_at >= now.opened_at;
     status.last_message_at = now.last_message_at.or(before.last_message_at);
     status.events_received = before.events_received + now.events + now.duplicates;

@@ -1,15 +1,17 @@
 //! What all parts of a stream know.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 
 use crate::config::{BatchConfig, StreamConfig};
-use crate::kafka::{Checkpoint, Committed, OutputRecord, RunIdentity, StreamIdentity};
+use crate::failure::{Exit, Failure};
+use crate::identity::{ReplayId, TopicKind};
+use crate::kafka::{Checkpoint, Committed, OutputRecord, RunIdentity, StoredCheckpoint, StreamIdentity};
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::ledger::OpenGap;
-use crate::position::{Anchor, Position};
+use crate::position::{Anchor, EventKey, Position};
 use crate::status::{Metrics, StreamBoard};
 
 /// One stream of one organisation.
@@ -36,6 +38,16 @@ pub struct StreamContext {
     /// Set once any stream of the process has a position: from then on a hopeless error stops
     /// that stream and not the process.
     pub anchored: Arc<AtomicBool>,
+    /// What this process committed last.
+    pub last_commit: Mutex<Option<LastCommit>>,
+}
+
+/// A checkpoint that is known to have been committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastCommit {
+    seq: u64,
+    /// The newest event or keepalive in it.
+    replay_id: Option<ReplayId>,
 }
 
 impl StreamContext {
@@ -44,8 +56,49 @@ impl StreamContext {
         gap.record(&self.ledger_topic, &self.identity.org, &self.identity.topic, &self.run.run_id)
     }
 
-    /// Shows a committed transaction on the board.
+    /// Refuses a checkpoint topic that has less than this process has committed to it: it was deleted, restored
+    /// from a copy, or lost its end with a broker. Going on from it would repeat or skip events in silence.
+    /// `highest` is the highest number in it.
+    ///
+    /// A checkpoint of another writer is a decision of somebody who saw the topic as it is.
+    ///
+    /// # Errors
+    /// With a remedy that names the position.
+    pub fn check_checkpoint(&self, stored: Option<&StoredCheckpoint>, highest: u64) -> Result<(), Failure> {
+        let last = self.last_commit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(last) = last else { return Ok(()) };
+        let own = stored.is_none_or(|stored| stored.checkpoint.writer.run_id == self.run.run_id);
+        if !own || highest >= last.seq {
+            return Ok(());
+        }
+        let topic = &self.identity.topic;
+        let held = match highest {
+            0 => "it holds none now".to_owned(),
+            highest => format!("its last is number {highest} now"),
+        };
+        let what = format!(
+            "The checkpoint of {topic} is lost: this process committed number {} to {}, and {held}. The topic was \
+             deleted, restored from a copy, or lost its end with a broker",
+            last.seq,
+            self.identity.checkpoint_topic()
+        );
+        let alone = matches!(topic.kind(), TopicKind::Entity(_) | TopicKind::PlatformEvent(_));
+        let exact = match last.replay_id.filter(|_| alone) {
+            Some(id) => format!("--replay-id {id} goes on after the last event that was committed; "),
+            None => String::new(),
+        };
+        let remedy = format!(
+            "say from where to go on with `casewire checkpoint set --topic {topic}`: {exact}--start earliest goes \
+             through all retained events and drops what the output holds"
+        );
+        Err(Failure::new(Exit::Configuration, what, remedy))
+    }
+
+    /// Shows a committed transaction on the board, and remembers it.
     pub fn note_committed(&self, committed: &Committed) {
+        let position = &committed.checkpoint().position;
+        let last = LastCommit { seq: committed.seq(), replay_id: newest(position) };
+        *self.last_commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         self.board.board().set_kafka(Ok(()));
         self.board.update(|status| {
             status.checkpoint_committed = true;
@@ -57,20 +110,29 @@ impl StreamContext {
 
     /// Shows a position, committed or found.
     pub fn show_position(&self, position: &Position) {
-        let resume_after = match position.anchor() {
-            Anchor::After(id) => Some(id.to_string()),
-            Anchor::Earliest { .. } | Anchor::Latest { .. } => None,
-        };
+        let resume_after = complete(position).map(ToString::to_string);
         if position.is_anchored() {
             self.anchored.store(true, Ordering::Relaxed);
         }
         self.board.update(|status| {
-            status.last_replay_id =
-                position.already().last().map(|key| key.replay_id().to_string()).or_else(|| resume_after.clone());
+            status.last_replay_id = newest(position).map(|id| id.to_string());
             status.resume_after = resume_after;
             status.position_time = position_time(position);
         });
     }
+}
+
+/// The replay id that is known to be complete.
+fn complete(position: &Position) -> Option<&ReplayId> {
+    match position.anchor() {
+        Anchor::After(id) => Some(id),
+        Anchor::Earliest { .. } | Anchor::Latest { .. } => None,
+    }
+}
+
+/// The replay id of the newest event or keepalive.
+fn newest(position: &Position) -> Option<ReplayId> {
+    position.already().last().map(EventKey::replay_id).or_else(|| complete(position)).cloned()
 }
 
 /// The checkpoint after `checkpoint`: what it carries besides the position is carried on.

@@ -76,6 +76,8 @@ pub struct DecodeMemory {
     pub oversize: Mutex<HashSet<EventKey>>,
     /// The position that Salesforce refused last; its gap is in the ledger.
     pub refused: Mutex<Option<ReplayId>>,
+    /// The topics that this process has written to, or was about to.
+    pub outputs: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
 /// The station of one attempt of a stream.

@@ -1,15 +1,20 @@
 //! The topics a stream writes to, made or checked when they are first needed: which entities
 //! a channel delivers is known only when they come.
+//!
+//! A topic that goes away under a running stream takes with it what it held. Making another one and
+//! going on would hide that, so the stream stops until somebody has made it again. A process that did
+//! not see the topic before makes it, and says so if the stream should have had it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::failure::{Exit, Failure};
-use crate::kafka::{KafkaSettings, Severity, TopicRole, Verdict, ensure_topic};
-use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::kafka::{KafkaError, KafkaSettings, Severity, TopicRole, Verdict, ensure_topic};
+use crate::pipeline::stream::RECOVERY;
+use crate::salesforce::backoff::Backoff;
 use crate::status::StreamBoard;
 
 /// The topics that are known to be there; one set a stream.
@@ -17,12 +22,20 @@ pub struct OutputTopics {
     settings: KafkaSettings,
     board: StreamBoard,
     known: HashSet<Arc<str>>,
+    /// Those that any attempt of this process has known.
+    seen: Arc<Mutex<HashSet<Arc<str>>>>,
+    /// How many events the stream had carried when the attempt began.
+    carried: u64,
 }
 
 impl OutputTopics {
-    /// Nothing is known yet.
-    pub fn new(settings: KafkaSettings, board: StreamBoard) -> Self {
-        Self { settings, board, known: HashSet::new() }
+    /// Nothing is known yet but what earlier attempts have `seen`, and how many events the stream has carried.
+    pub fn new(settings: KafkaSettings, board: StreamBoard, seen: Arc<Mutex<HashSet<Arc<str>>>>, carried: u64) -> Self {
+        Self { settings, board, known: HashSet::new(), seen, carried }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes sure of an entity's topic.
@@ -46,11 +59,15 @@ impl OutputTopics {
         if self.known.contains(name) {
             return Ok(());
         }
-        let mut backoff = Backoff::new(BackoffLimits::default());
+        let mut settings = self.settings.clone();
+        let seen = self.seen().contains(name);
+        settings.topics.create &= !seen;
+        let mut backoff = Backoff::new(RECOVERY);
         let before = self.board.status().map(|status| status.state);
         let report = loop {
-            let error = match ensure_topic(&self.settings, name, role).await {
+            let error = match ensure_topic(&settings, name, role).await {
                 Ok(report) => break report,
+                Err(KafkaError::TopicMissing { command, .. }) if seen => return Err(deleted(name, &command)),
                 Err(error) => error,
             };
             if let Verdict::Stop(failure) = error.verdict() {
@@ -59,6 +76,7 @@ impl OutputTopics {
             warn!(topic = &**name, %error, "the topic cannot be looked at yet");
             let wait = backoff.next_wait();
             self.board.recovering(&error.failure(), wait);
+            self.board.board().set_kafka(Err(error.to_string()));
             tokio::select! {
                 () = cancel.cancelled() => {
                     return Err(Failure::new(Exit::Temporary, error.to_string(), "run again when the broker is reachable"));
@@ -80,7 +98,34 @@ impl OutputTopics {
                 }
             }
         }
+        if report.created && role == TopicRole::Entity && self.carried > 0 {
+            self.tell_of_new(name);
+        }
+        self.board.board().set_kafka(Ok(()));
+        self.seen().insert(name.clone());
         self.known.insert(name.clone());
         Ok(())
     }
+
+    /// A stream of one entity has its topic from the first event on; a channel may deliver an entity late.
+    fn tell_of_new(&self, name: &str) {
+        let what = format!(
+            "Topic `{name}` did not exist and was made, although the stream has carried {} events",
+            self.carried
+        );
+        let remedy = "nothing to do if these are the first events of the entity; otherwise the topic was deleted, and \
+                      the records in it with it";
+        warn!(topic = name, "{what}");
+        self.board.error(what, remedy);
+    }
+}
+
+fn deleted(name: &str, command: &str) -> Failure {
+    let what = format!("Topic `{name}` was deleted while casewire was writing to it, and the records in it with it");
+    let remedy = format!(
+        "make it again with its settings, and the stream goes on within five minutes with the event at which it \
+         stopped, or restart casewire, which makes it as configured: {command}. What it held does not come again: \
+         take it from a copy, or let consumers read what they need from Salesforce"
+    );
+    Failure::new(Exit::Configuration, what, remedy)
 }

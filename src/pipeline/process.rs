@@ -1,7 +1,7 @@
 //! All streams of one process, from start to orderly end.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -129,6 +129,7 @@ impl Process {
                 ledger_topic: ledger_topic(prefix).into(),
                 dead_letters_topic: dead_letters_topic(prefix).into(),
                 anchored: anchored.clone(),
+                last_commit: Mutex::default(),
             };
             let stream = Stream {
                 context: Arc::new(context),

@@ -29,8 +29,12 @@ use crate::status::{LastError, StreamState};
 /// A stopped stream is tried again this often: most remedies are clicks in Setup that nobody reports back.
 const STOPPED_RETRY: Duration = Duration::from_secs(300);
 
-/// How often a standby looks for life.
+/// How often a standby looks for life, at least.
 const STANDBY_LOOK: Duration = Duration::from_secs(10);
+
+/// The longest wait between attempts while Kafka or the login host is away. The time to data loss runs
+/// meanwhile, and one client that asks twice a minute is no burden on either.
+pub(crate) const RECOVERY: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(30));
 
 /// An attempt that lasted this long has worked; the waits begin small again.
 const WORKED: Duration = Duration::from_secs(60);
@@ -61,7 +65,7 @@ impl Stream {
     /// then there is nothing to keep alive, and whoever set it up is watching.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let memory = Arc::new(DecodeMemory::default());
-        let mut backoff = Backoff::new(BackoffLimits::default());
+        let mut backoff = Backoff::new(RECOVERY);
         let mut stalled_since: Option<DateTime<Utc>> = None;
         let mut generation = 0;
         let mut goes_on = 0_u32;
@@ -206,7 +210,7 @@ impl Stream {
     /// the checkpoint's writer tells which.
     async fn fenced(&self, stop: &CancellationToken) {
         let topic = &self.context.identity.topic;
-        let mut backoff = Backoff::new(BackoffLimits::default());
+        let mut backoff = Backoff::new(RECOVERY);
         let other = loop {
             match who_fenced(&self.kafka, &self.context.identity, &self.context.run).await {
                 Ok(FencedBy::OwnTimeout) => {
@@ -239,6 +243,7 @@ impl Stream {
     /// from the last change seen, so that no two clocks have to agree.
     async fn stand_by(&self, stop: &CancellationToken) {
         let topic = &self.context.identity.topic;
+        let look = STANDBY_LOOK.min(self.takeover_after / 4);
         let mut last_seen = None;
         let mut last_change = Instant::now();
         while !stop.is_cancelled() {
@@ -263,7 +268,7 @@ impl Stream {
                 info!(%topic, "the other instance is silent; taking over");
                 return;
             }
-            pause(STANDBY_LOOK, stop).await;
+            pause(look, stop).await;
         }
     }
 }

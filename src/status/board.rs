@@ -188,7 +188,7 @@ impl StreamBoard {
             let (what, remedy) = (failure.what.clone(), failure.remedy.clone());
             status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy: remedy.clone() });
             status.state = StreamState::Stopped { what, remedy, since };
-            status.call_open_since = None;
+            (status.call_open_since, status.next_call_at) = (None, None);
         });
     }
 

@@ -85,6 +85,8 @@ pub struct StreamStatus {
     pub checkpoint_committed: bool,
     /// Since when the present call has been open; absent while there is none.
     pub call_open_since: Option<DateTime<Utc>>,
+    /// When the next call is made, while none is open.
+    pub next_call_at: Option<DateTime<Utc>>,
     /// Whether the present call has had a message.
     pub call_had_message: bool,
     /// The last event or keepalive.
@@ -194,6 +196,7 @@ impl StreamStatus {
             state: StreamState::Starting { step: "waiting for its turn".to_owned() },
             checkpoint_committed: false,
             call_open_since: None,
+            next_call_at: None,
             call_had_message: false,
             last_message_at: None,
             last_event_committed_at: None,
@@ -234,7 +237,11 @@ impl StreamStatus {
             StreamState::Stopped { what, remedy, .. } => format!("stopped: {what} — {remedy}"),
             StreamState::Running if !self.checkpoint_committed => "no checkpoint committed yet".to_owned(),
             StreamState::Running => match self.call_open_since {
-                None => "no call is open".to_owned(),
+                None => match (self.next_call_at, &self.last_error) {
+                    (Some(next), Some(error)) => format!("no call is open; the next is made at {next}: {}", error.what),
+                    (Some(next), None) => format!("no call is open; the next is made at {next}"),
+                    (None, _) => "no call is open".to_owned(),
+                },
                 Some(_) if self.call_had_message => return None,
                 Some(since) if now - since >= OPEN_LONG_ENOUGH => return None,
                 Some(since) => format!("the call is open since {since} and has had no message yet"),

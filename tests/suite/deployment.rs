@@ -72,6 +72,17 @@ impl Deployment {
 
     /// The configuration of a stream of each topic, with `more` laid over it.
     pub fn config(&self, topics: &[&str], more: &str) -> Config {
+        let overrides = more
+            .lines()
+            .filter_map(|line| line.trim().split_once('='))
+            .map(|(key, value)| (format!("CASEWIRE__{}", key.trim()), value.trim().to_owned()))
+            .collect();
+        let table = self.config_file(topics).parse().expect("TOML");
+        Config::from_table(table, &overrides).expect("a valid configuration")
+    }
+
+    /// The text of that configuration, for the program itself.
+    pub fn config_file(&self, topics: &[&str]) -> String {
         let mut text = format!(
             "[salesforce]\nusername = '{}'\nclient_id = '{}'\nprivate_key = '''\n{}'''\nlogin_url = '{}'\n\
              [salesforce.pubsub]\nendpoint = '{}'\n[kafka]\nbrokers = '{}'\ntopic_prefix = '{}'\n",
@@ -86,17 +97,17 @@ impl Deployment {
         for topic in topics {
             text.push_str(&format!("[[stream]]\ntopic = '{topic}'\nstart = 'earliest'\n"));
         }
-        let overrides = more
-            .lines()
-            .filter_map(|line| line.trim().split_once('='))
-            .map(|(key, value)| (format!("CASEWIRE__{}", key.trim()), value.trim().to_owned()))
-            .collect();
-        Config::from_table(text.parse().expect("TOML"), &overrides).expect("a valid configuration")
+        text
     }
 
     /// Starts the process; overrides are lines of `SECTION__KEY = value`.
     pub fn run(&self, topics: &[&str], more: &str) -> Running {
-        let process = Process::new(self.config(topics, more)).expect("a process");
+        Self::run_configured(self.config(topics, more))
+    }
+
+    /// Starts a process with exactly this configuration.
+    pub fn run_configured(config: Config) -> Running {
+        let process = Process::new(config).expect("a process");
         let (board, stop) = (process.board().clone(), CancellationToken::new());
         let task = tokio::spawn(process.run(stop.clone()));
         Running { board, stop, task }

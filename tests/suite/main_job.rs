@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use crate::suite::deployment::{Deployment, Output, Running, brokers};
 
-const CASES: &str = "/data/CaseChangeEvent";
-const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
+pub const CASES: &str = "/data/CaseChangeEvent";
+pub const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
 
 /// Waits until the position of `topic` is that of the last event of `lines` that is on it.
-async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
+pub async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
     let last = last_on(lines, topic);
     let is = |status: &StreamStatus| status.topic.as_str() == topic && status.last_replay_id.as_ref() == Some(&last);
     running.until_all("the last event", |snapshot| snapshot.streams.iter().any(is)).await;
@@ -36,7 +36,7 @@ fn last_on(lines: &[LedgerLine], topic: &str) -> String {
 }
 
 /// (event id, record id) of each record.
-fn identities(records: &[Output]) -> Vec<(String, String)> {
+pub fn identities(records: &[Output]) -> Vec<(String, String)> {
     records
         .iter()
         .map(|record| (record.headers.get("event_id").cloned().unwrap_or_default(), record.key.clone()))
@@ -44,7 +44,7 @@ fn identities(records: &[Output]) -> Vec<(String, String)> {
 }
 
 /// What the ledger says should stand in the entity's topic.
-fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
+pub fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
     let of_one_record = |line: &&LedgerLine| {
         let kind = line.change_type.as_deref().unwrap_or_default();
         let known =
@@ -61,7 +61,7 @@ fn expected(lines: &[LedgerLine], entity: &str) -> Vec<(String, String)> {
     all
 }
 
-fn sorted(mut identities: Vec<(String, String)>) -> Vec<(String, String)> {
+pub fn sorted(mut identities: Vec<(String, String)>) -> Vec<(String, String)> {
     identities.sort();
     identities
 }
