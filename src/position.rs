@@ -166,8 +166,17 @@ impl Position {
     }
 
     /// The position after a refused replay id: from the oldest retained event, most of which was taken before.
-    pub fn starting_over(since: DateTime<Utc>) -> Self {
-        Self { repeats_until: Some(since), ..Self::starting(Anchor::Earliest { since }) }
+    /// `covered` is the time of the refused position: until events are taken again, what was read ends there.
+    pub fn starting_over(since: DateTime<Utc>, covered: Option<DateTime<Utc>>) -> Self {
+        Self { time: covered, repeats_until: Some(since), ..Self::starting(Anchor::Earliest { since }) }
+    }
+
+    /// Takes back the event that was admitted last: it has not been dealt with after all. The anchor stays, since
+    /// the event proved everything before it complete.
+    pub fn withdraw(&mut self, key: &EventKey) {
+        if self.already.last() == Some(key) {
+            self.already.pop();
+        }
     }
 
     /// Whether the events that come may already stand in the stream's own output, which then has to be
@@ -209,7 +218,7 @@ impl Position {
     /// Notes the commit time of the last event taken.
     pub fn set_time(&mut self, at: DateTime<Utc>) {
         self.time = Some(at);
-        if self.repeats_until.is_some_and(|until| at > until + REPETITION_MARGIN) {
+        if self.repeats_until.is_some_and(|until| at.signed_duration_since(until) > REPETITION_MARGIN) {
             self.repeats_until = None;
         }
     }
@@ -321,7 +330,7 @@ mod tests {
     #[test]
     fn a_repetition_ends_with_a_keepalive_or_with_later_events() {
         let refused = DateTime::UNIX_EPOCH + TimeDelta::days(1);
-        let mut position = Position::starting_over(refused);
+        let mut position = Position::starting_over(refused, None);
         assert_eq!(position.replay_from(), ReplayFrom::Earliest);
         position.admit(&event(1, "a"));
         position.set_time(refused - TimeDelta::hours(20));
@@ -334,6 +343,18 @@ mod tests {
         assert!(!resumed.repeats());
         position.keepalive(id(9), refused);
         assert!(!position.repeats());
+    }
+
+    #[test]
+    fn an_event_taken_back_is_delivered_again_and_nothing_before_it() {
+        let mut position = earliest();
+        for (number, name) in [(1, "a"), (2, "b")] {
+            position.admit(&event(number, name));
+        }
+        position.withdraw(&event(2, "b"));
+        assert_eq!(position.replay_from(), ReplayFrom::After(id(1)));
+        assert_eq!(position.admit(&event(1, "a")), Admission::Duplicate);
+        assert_eq!(position.admit(&event(2, "b")), Admission::New);
     }
 
     #[test]

@@ -173,7 +173,7 @@ async fn target(to: &Target, kafka: &KafkaSettings, identity: &StreamIdentity) -
         }
         (None, None, _) => {
             let meaning = "all retained events are gone through; those that the output holds are dropped".to_owned();
-            Ok((Position::starting_over(since), meaning))
+            Ok((Position::starting_over(since, None), meaning))
         }
     }
 }

@@ -326,7 +326,7 @@ impl PubSubConfig {
             certificate_authority: read_pem(&mut section, "ca_file", findings),
             ping_interval: section.duration("ping_interval", 30 * SECOND, (SECOND, HOUR), findings),
             ping_timeout: section.duration("ping_timeout", 15 * SECOND, (SECOND, 10 * MINUTE), findings),
-            connect_timeout: section.duration("connect_timeout", 20 * SECOND, (SECOND, 10 * MINUTE), findings),
+            connect_timeout: section.duration("connect_timeout", 10 * SECOND, (SECOND, 10 * MINUTE), findings),
             call_timeout: section.duration("call_timeout", 30 * SECOND, (SECOND, 10 * MINUTE), findings),
             silence_limit: section.duration("silence_limit", 5 * MINUTE, (SECOND, HOUR), findings),
             // A wrong endpoint is a fault already; the rest is read all the same, to find its faults too.

@@ -15,7 +15,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::stream::{RunIdentity, StreamIdentity, org_of_checkpoint_topic};
 
 /// How long a new instance may take from its fence to the checkpoint that carries its name.
-const ANNOUNCEMENT: Duration = Duration::from_secs(5);
+const ANNOUNCEMENT: Duration = Duration::from_secs(15);
 
 /// What a checkpoint topic holds.
 #[derive(Debug, Default)]

@@ -14,29 +14,30 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{BufferConfig, OnGap};
+use crate::config::BufferConfig;
 use crate::failure::{Exit, Failure};
-use crate::identity::{ReplayId, TopicName};
-use crate::kafka::{Checkpoint, Connection, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
+use crate::identity::ReplayId;
+use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
-use crate::pipeline::context::{StreamContext, following, position_time};
+use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeMemory, DecodeStation};
-use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
 use crate::pipeline::records::RecordWriter;
-use crate::pipeline::run_loop::{LoopEnd, RunLoop};
+use crate::pipeline::refusal::{Refusal, refusal};
+use crate::pipeline::run_loop::{LoopEnd, RunLoop, SIGN_OF_LIFE};
 use crate::pipeline::schemas::SchemaCache;
 use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
-use crate::status::{LastError, RETENTION, StreamState, StreamStatus};
+use crate::status::StreamState;
 
 /// Batches between two stations, at most. Their events are bounded by the buffer and their
 /// records by the budget; this only bounds the empty ones.
@@ -48,9 +49,6 @@ const TRANSACTIONS_IN_MEMORY: usize = 4;
 
 /// Salesforce's retention in days.
 const RETENTION_DAYS: u64 = 3;
-
-/// How old what changes without a word from the subscription may be on the board.
-const SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -110,6 +108,13 @@ impl Attempt {
     ) -> Result<(TransactionalWriter, Checkpoint, OutputTopics, Option<HashSet<u128>>), AttemptEnd> {
         let context = &self.context;
         let board = &context.board;
+        // Before the fence: whoever is fenced expects to see a successor's name within seconds.
+        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), self.memory.outputs.clone());
+        for (name, role) in
+            [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
+        {
+            topics.ensure(name, role, &self.stop).await.map_err(AttemptEnd::Stopped)?;
+        }
         board.starting("fencing a predecessor and reading the checkpoint");
         let (mut writer, stored) =
             TransactionalWriter::open(&self.kafka, &context.identity, &context.run).await.map_err(AttemptEnd::Kafka)?;
@@ -134,13 +139,7 @@ impl Attempt {
         if first_run || checkpoint.position.repeats() {
             self.warn_of_earliest(&checkpoint.position);
         }
-        let seen = self.memory.outputs.clone();
-        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), seen, checkpoint.event_count);
-        for (name, role) in
-            [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
-        {
-            topics.ensure(name, role, &self.stop).await.map_err(AttemptEnd::Stopped)?;
-        }
+        topics.set_carried(checkpoint.event_count);
         board.starting("announcing this run");
         let records = gap.iter().map(|gap| context.gap_record(gap)).collect();
         // The instance of the last position stays in the checkpoint until a message proves the new one,
@@ -152,15 +151,35 @@ impl Attempt {
             board.update(|status| status.gaps_opened += 1);
         }
         context.note_committed(&committed);
-        let checkpoint = committed.checkpoint().clone();
+        let mut checkpoint = committed.checkpoint().clone();
         let written = if checkpoint.position.repeats() {
             board.starting("reading back what the output already holds");
-            let written = read_back::written_events(context, &self.kafka, Utc::now()).await;
-            Some(written.map_err(AttemptEnd::Kafka)?)
+            Some(self.read_back(&mut writer, &mut checkpoint).await.map_err(AttemptEnd::Kafka)?)
         } else {
             None
         };
         Ok((writer, checkpoint, topics, written))
+    }
+
+    /// Reads the output back, which can take minutes, and commits a sign of life meanwhile.
+    async fn read_back(
+        &self,
+        writer: &mut TransactionalWriter,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<HashSet<u128>, KafkaError> {
+        let reading = read_back::written_events(&self.context, &self.kafka, Utc::now());
+        tokio::pin!(reading);
+        loop {
+            tokio::select! {
+                written = &mut reading => return written,
+                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                    let same = following(checkpoint, checkpoint.position.clone(), 0);
+                    let committed = writer.commit(Vec::new(), same).await?;
+                    self.context.note_committed(&committed);
+                    *checkpoint = committed.checkpoint().clone();
+                }
+            }
+        }
     }
 
     /// A start from the oldest event is delivered, and counted, once more. Nobody tells how many events are
@@ -255,6 +274,8 @@ impl Attempt {
             writer,
             position,
             written,
+            claimed: HashSet::new(),
+            kafka: self.kafka.clone(),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),
             budget_kib,
             context,
@@ -283,7 +304,7 @@ impl Attempt {
             (Ok(DecodeEnd::Finished), Ok(ended)) => ended,
         };
         match ended {
-            Ended::Refused { replay_id, message } => self.refused(replay_id, &message, writer, checkpoint).await,
+            Ended::Refused { replay_id, message } => self.refused(&replay_id, &message, writer, checkpoint).await,
             Ended::Cancelled => {
                 close(writer, &self.context).await;
                 AttemptEnd::Finished
@@ -296,72 +317,36 @@ impl Attempt {
         }
     }
 
-    /// Salesforce refused the stored position: the gap is recorded in the transaction that leaves it behind.
     async fn refused(
         &self,
-        replay_id: ReplayId,
+        replay_id: &ReplayId,
         message: &str,
         mut writer: TransactionalWriter,
         checkpoint: Checkpoint,
     ) -> AttemptEnd {
         let context = &self.context;
-        let topic = &context.identity.topic;
         let now = self.pubsub.session().salesforce_now();
-        let from = GapEnd { replay_id: Some(replay_id.clone()), time: position_time(&checkpoint.position) };
-        let cause = refusal_cause(from.time, now, checkpoint.instance_url.as_deref(), &self.instance_url);
-        let detail = format!("Salesforce refused the stored position: {message}");
-        let mut gap = OpenGap::of_range(cause, from, GapEnd { replay_id: None, time: Some(now) }, detail);
-        // One refused position is one gap, however often it is tried.
-        gap.id = format!("refused-{}-{replay_id}", topic.as_str().trim_start_matches('/').replace('/', "."));
-        warn!(%topic, %replay_id, ?cause, "salesforce refused the stored position; gap opened");
-        let stops = context.stream.on_gap == OnGap::Stop;
+        let Refusal { gap, next, stop } = refusal(context, &checkpoint, replay_id, message, &self.instance_url, now);
         let known = self.memory.refused.lock().unwrap_or_else(PoisonError::into_inner).replace(replay_id.clone());
-        if stops && known.as_ref() == Some(&replay_id) {
+        if let Some(failure) = stop.clone().filter(|_| known.as_ref() == Some(replay_id)) {
             close(writer, context).await;
-            return AttemptEnd::Stopped(refused_and_stopped(topic, &replay_id, cause, message));
+            return AttemptEnd::Stopped(failure);
         }
-        let position = if stops { checkpoint.position.clone() } else { Position::starting_over(now) };
-        let mut next = following(&checkpoint, position, 0);
-        next.instance_url = Some(self.instance_url.clone());
+        warn!(topic = %context.identity.topic, %replay_id, cause = ?gap.cause, "salesforce refused the stored position; gap opened");
         match writer.commit(vec![context.gap_record(&gap)], next).await {
             Ok(committed) => context.note_committed(&committed),
             Err(error) => return AttemptEnd::Kafka(error),
         }
         context.board.update(|status| status.gaps_opened += 1);
-        close(writer, &self.context).await;
-        if !stops {
-            context
-                .board
-                .error(gap.detail, "the gap is in the ledger; the stream goes on from the oldest retained event");
-            return AttemptEnd::GoOn;
+        close(writer, context).await;
+        match stop {
+            Some(failure) => AttemptEnd::Stopped(failure),
+            None => {
+                let remedy = "the gap is in the ledger; the stream goes on from the oldest retained event";
+                context.board.error(gap.detail, remedy);
+                AttemptEnd::GoOn
+            }
         }
-        AttemptEnd::Stopped(refused_and_stopped(topic, &replay_id, cause, message))
-    }
-}
-
-/// What an operator has to decide.
-fn refused_and_stopped(topic: &TopicName, replay_id: &ReplayId, cause: GapCause, message: &str) -> Failure {
-    let what = format!("Salesforce refused the stored position {replay_id} ({cause:?}): {message}");
-    let remedy = format!(
-        "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
-         which goes through all retained events and drops what the output holds"
-    );
-    Failure::new(Exit::Temporary, what, remedy)
-}
-
-/// Why a position was refused. Salesforce has one answer for all reasons; age and instance tell them apart.
-fn refusal_cause(
-    position: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-    instance_then: Option<&str>,
-    instance_now: &str,
-) -> GapCause {
-    if position.is_some_and(|position| now - position >= RETENTION) {
-        GapCause::Expired
-    } else if instance_then.is_some_and(|then| then != instance_now) {
-        GapCause::Moved
-    } else {
-        GapCause::Refused
     }
 }
 
@@ -378,67 +363,4 @@ fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
         let remedy = "please report it with the log; the stream is tried again from its checkpoint";
         Failure::new(Exit::Software, format!("A station of the stream ended unexpectedly: {error}"), remedy)
     })
-}
-
-/// Copies what the subscription reports to the board; its counts are those of one attempt. And what the
-/// producer's connection reports: on a quiet topic minutes pass before a transaction would notice an outage.
-async fn mirror(
-    context: Arc<StreamContext>,
-    mut state: watch::Receiver<SubscriptionState>,
-    room: Buffer,
-    connection: Arc<Connection>,
-) {
-    let Some(before) = context.board.status() else { return };
-    let mut reachable = true;
-    loop {
-        if std::mem::replace(&mut reachable, connection.is_reachable()) != reachable {
-            let words = || connection.last_error().unwrap_or_else(|| "no broker is connected".to_owned());
-            context.board.board().set_kafka(if reachable { Ok(()) } else { Err(words()) });
-        }
-        let now = state.borrow_and_update().clone();
-        let (in_flight, _) = room.used();
-        context.board.update(|status| show(status, &before, &now, in_flight));
-        // What is in flight falls, and brokers come and go, without a message.
-        match tokio::time::timeout(SHOWN_EVERY, state.changed()).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(_)) => return context.board.update(|status| status.events_in_flight = 0),
-        }
-    }
-}
-
-fn show(status: &mut StreamStatus, before: &StreamStatus, now: &SubscriptionState, in_flight: u32) {
-    status.call_open_since = now.opened_at.filter(|_| now.connected);
-    status.next_call_at = now.next_attempt_at;
-    status.call_had_message = now.connected && now.last_message_at >= now.opened_at;
-    status.last_message_at = now.last_message_at.or(before.last_message_at);
-    status.events_received = before.events_received + now.events + now.duplicates;
-    status.duplicates_dropped = before.duplicates_dropped + now.duplicates;
-    status.keepalives_received = before.keepalives_received + now.keepalives;
-    status.events_in_flight = u64::from(in_flight);
-    if let Some(what) = &now.last_error
-        && status.last_error.as_ref().is_none_or(|last| last.what != *what)
-    {
-        let remedy = now.remedy.clone().unwrap_or_default();
-        status.last_error = Some(LastError { at: Utc::now(), what: what.clone(), remedy });
-    }
-    status.reconnects.clone_from(&before.reconnects);
-    for (reason, count) in &now.reconnects {
-        *status.reconnects.entry(reason).or_default() += count;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chrono::TimeDelta;
-
-    #[test]
-    fn age_and_instance_tell_why_a_position_was_refused() {
-        let now = Utc::now();
-        let hours = |hours| Some(now - TimeDelta::hours(hours));
-        assert_eq!(refusal_cause(hours(72), now, Some("https://a"), "https://b"), GapCause::Expired);
-        assert_eq!(refusal_cause(hours(1), now, Some("https://a"), "https://b"), GapCause::Moved);
-        assert_eq!(refusal_cause(hours(1), now, Some("https://a"), "https://a"), GapCause::Refused);
-        assert_eq!(refusal_cause(None, now, None, "https://a"), GapCause::Refused);
-    }
 }

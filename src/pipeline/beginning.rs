@@ -8,7 +8,6 @@ use chrono::{DateTime, Utc};
 
 use crate::config::Start;
 use crate::failure::{Exit, Failure};
-use crate::identity::TopicKind;
 use crate::kafka::{
     Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, StreamIdentity, checkpoints_of_topic, read_checkpoint,
 };
@@ -65,17 +64,13 @@ fn resume(context: &StreamContext, mut checkpoint: Checkpoint, now: DateTime<Utc
             let ends = |time| GapEnd { replay_id: None, time: Some(time) };
             Some(OpenGap::of_range(GapCause::LatestRestarted, ends(since), ends(now), detail.to_owned()))
         }
-        (Anchor::Latest { .. }, ReplayFrom::After(id)) if is_channel(context) => {
+        // Only channels deliver several events with one replay id: enrichment splits their groups.
+        (Anchor::Latest { .. }, ReplayFrom::After(id)) if context.is_channel() => {
             Some(OpenGap::unanchored(id, checkpoint.position.time()))
         }
         _ => None,
     };
     Beginning { checkpoint, gap }
-}
-
-/// Only channels deliver several events with one replay id (enrichment splits their groups).
-fn is_channel(context: &StreamContext) -> bool {
-    matches!(context.identity.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel)
 }
 
 /// Makes sure that nothing says that this stream ran before.

@@ -2,7 +2,7 @@
 //! record's changes would be that of two producers (and a transaction of one would not
 //! cover the other).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::failure::{Exit, Failure};
@@ -12,13 +12,16 @@ use crate::identity::{TopicKind, TopicName};
 #[derive(Debug, Clone, Default)]
 pub struct EntityClaims {
     claims: Arc<Mutex<HashMap<String, TopicName>>>,
+    configured: Arc<HashSet<TopicName>>,
 }
 
 impl EntityClaims {
     /// Claims what the names of the topics tell, before any event comes: a channel that
     /// delivers the same object later is then the one that stops, whoever is faster.
     pub fn of<'a>(topics: impl IntoIterator<Item = &'a TopicName>) -> Self {
-        let claims = Self::default();
+        let topics: Vec<_> = topics.into_iter().collect();
+        let configured = Arc::new(topics.iter().map(|topic| (*topic).clone()).collect());
+        let claims = Self { configured, ..Self::default() };
         for topic in topics {
             if let TopicKind::Entity(entity) | TopicKind::PlatformEvent(entity) = topic.kind() {
                 // Two streams of one topic are refused by the configuration, so nothing is claimed twice here.
@@ -26,6 +29,11 @@ impl EntityClaims {
             }
         }
         claims
+    }
+
+    /// Whether the process has a stream of `topic`.
+    pub fn is_configured(&self, topic: &TopicName) -> bool {
+        self.configured.contains(topic)
     }
 
     /// Claims `entity` for `topic`, or confirms the claim.

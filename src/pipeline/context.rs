@@ -51,6 +51,11 @@ pub struct LastCommit {
 }
 
 impl StreamContext {
+    /// Whether the topic delivers several entities, under names that only the events tell.
+    pub fn is_channel(&self) -> bool {
+        matches!(self.identity.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel)
+    }
+
     /// The ledger's record of a gap of this stream.
     pub fn gap_record(&self, gap: &OpenGap) -> OutputRecord {
         gap.record(&self.ledger_topic, &self.identity.org, &self.identity.topic, &self.run.run_id)

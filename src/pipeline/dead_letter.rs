@@ -4,7 +4,7 @@
 //! And the brake: a few such events are data, many are a fault of ours or a change at
 //! Salesforce that somebody has to look at before the whole stream ends in the letters.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::kafka::OutputRecord;
 use crate::position::EventKey;
 
 /// So many undecodable events in a row stop the stream.
-const IN_A_ROW: u32 = 20;
+const IN_A_ROW: usize = 20;
 
 /// Of so many events …
 const WINDOW: usize = 10_000;
@@ -68,7 +68,8 @@ impl DeadLetter<'_> {
 /// otherwise each attempt would let another nineteen pass.
 #[derive(Debug, Default)]
 pub struct FloodBrake {
-    in_a_row: u32,
+    /// The events since the last decoded one. One that comes again after a failed transaction counts once.
+    in_a_row: HashSet<EventKey>,
     window: VecDeque<bool>,
     in_window: usize,
 }
@@ -76,7 +77,7 @@ pub struct FloodBrake {
 impl FloodBrake {
     /// Notes an event that was decoded.
     pub fn decoded(&mut self) {
-        self.in_a_row = 0;
+        self.in_a_row.clear();
         self.push(false);
     }
 
@@ -84,11 +85,12 @@ impl FloodBrake {
     ///
     /// # Errors
     /// When it is one too many. The event is then not to be put away.
-    pub fn undecodable(&mut self, reason: &str) -> Result<(), Failure> {
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        self.push(true);
-        let what = if self.in_a_row >= IN_A_ROW {
-            format!("{} events in a row could not be decoded; the last one: {reason}", self.in_a_row)
+    pub fn undecodable(&mut self, event: &EventKey, reason: &str) -> Result<(), Failure> {
+        if self.in_a_row.insert(event.clone()) {
+            self.push(true);
+        }
+        let what = if self.in_a_row.len() >= IN_A_ROW {
+            format!("{} events in a row could not be decoded; the last one: {reason}", self.in_a_row.len())
         } else if self.in_window > IN_WINDOW {
             format!("{} of the last {WINDOW} events could not be decoded; the last one: {reason}", self.in_window)
         } else {
@@ -112,25 +114,31 @@ impl FloodBrake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::ReplayId;
+
+    fn event(number: usize) -> EventKey {
+        EventKey::new(ReplayId::from(Bytes::from_static(&[7])), &number.to_string(), b"")
+    }
 
     #[test]
     fn twenty_in_a_row_stop_the_stream_and_one_decoded_event_releases_it() {
         let mut brake = FloodBrake::default();
-        assert!((1..IN_A_ROW).all(|_| brake.undecodable("reason").is_ok()));
-        assert!(brake.undecodable("reason").is_err());
-        assert!(brake.undecodable("reason").is_err(), "the brake holds over a restart of the stream");
+        assert!((1..IN_A_ROW).all(|number| brake.undecodable(&event(number), "reason").is_ok()));
+        assert!((1..IN_A_ROW).all(|number| brake.undecodable(&event(number), "reason").is_ok()), "the same ones again");
+        assert!(brake.undecodable(&event(IN_A_ROW), "reason").is_err());
+        assert!(brake.undecodable(&event(IN_A_ROW), "reason").is_err(), "the brake holds over a restart of the stream");
         brake.decoded();
-        assert!(brake.undecodable("reason").is_ok());
+        assert!(brake.undecodable(&event(IN_A_ROW), "reason").is_ok());
     }
 
     #[test]
     fn more_than_one_per_cent_of_ten_thousand_stop_the_stream() {
         let mut brake = FloodBrake::default();
-        for _ in 0..IN_WINDOW {
-            assert!(brake.undecodable("reason").is_ok());
+        for number in 0..IN_WINDOW {
+            assert!(brake.undecodable(&event(number), "reason").is_ok());
             (0..99).for_each(|_| brake.decoded());
         }
-        assert!(brake.undecodable("reason").is_ok(), "the first of them has left the window");
-        assert!(brake.undecodable("reason").is_err());
+        assert!(brake.undecodable(&event(IN_WINDOW), "reason").is_ok(), "the first of them has left the window");
+        assert!(brake.undecodable(&event(IN_WINDOW + 1), "reason").is_err());
     }
 }

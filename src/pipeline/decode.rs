@@ -15,11 +15,12 @@ use tracing::{info, warn};
 use crate::config::OnUndecodable;
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
-use crate::kafka::OutputRecord;
+use crate::kafka::{KafkaSettings, OutputRecord};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::dead_letter::{DeadLetter, FloodBrake};
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::pipeline::output_topics::OutputTopics;
+use crate::pipeline::read_back;
 use crate::pipeline::records::{EventRecords, EventSource, RecordWriter};
 use crate::pipeline::schemas::{NoSchema, SchemaCache};
 use crate::position::{Admission, Anchor, EventKey, Position};
@@ -96,6 +97,10 @@ pub struct DecodeStation {
     pub position: Position,
     /// After a refused replay id: the fingerprints of the events that the output already holds.
     pub written: Option<HashSet<u128>>,
+    /// The entities whose topics are known to be this stream's.
+    pub claimed: HashSet<String>,
+    /// To look at topics.
+    pub kafka: KafkaSettings,
     /// In KiB of rendered records.
     pub budget: Arc<Semaphore>,
     /// All of it.
@@ -140,7 +145,12 @@ impl DecodeStation {
             if self.position.admit(&event.key) == Admission::Duplicate {
                 continue;
             }
-            self.event(event, &mut chunk, cancel).await?;
+            if let Err(halt) = self.event(event, batch.received_at, &mut chunk, cancel).await {
+                // What came before is dealt with; the event itself stays where it is.
+                self.position.withdraw(&event.key);
+                self.hand_on(chunk, Some(batch.hold), out).await?;
+                return Err(halt);
+            }
             let limits = &self.context.batch;
             if chunk.records.len() >= limits.max_records || chunk.bytes >= limits.max_bytes {
                 let full = std::mem::take(&mut chunk);
@@ -157,9 +167,13 @@ impl DecodeStation {
     async fn event(
         &mut self,
         event: &ReceivedEvent,
+        received_at: DateTime<Utc>,
         chunk: &mut Chunk,
         cancel: &CancellationToken,
     ) -> Result<(), Halt> {
+        if !self.position.repeats() {
+            self.written = None;
+        }
         if self.written.as_ref().is_some_and(|written| written.contains(&event.key.fingerprint())) {
             self.context.board.update(|status| status.events_already_written += 1);
             return Ok(());
@@ -189,7 +203,7 @@ impl DecodeStation {
             Err(error) => return self.dead_letter(event, &error.to_string(), chunk),
         };
         let entity = change.header.as_ref().map_or(schema.name(), |header| header.entity.as_str());
-        self.context.claims.claim(entity, &self.context.identity.topic).map_err(Halt::Stopped)?;
+        self.claim(entity).await?;
         let source = EventSource {
             key: &event.key,
             event_id: &event.event_id,
@@ -205,14 +219,37 @@ impl DecodeStation {
                         if cancel.is_cancelled() { Halt::Finished } else { Halt::Stopped(failure) }
                     })?;
                 }
-                self.add(event, written, chunk);
+                self.add(event, received_at, written, chunk);
                 Ok(())
             }
             Err(error) => self.dead_letter(event, &error.to_string(), chunk),
         }
     }
 
-    fn add(&mut self, event: &ReceivedEvent, written: EventRecords, chunk: &mut Chunk) {
+    /// Claims the entity for this stream. A channel's claims are those of its first events, so after a restart two
+    /// channels could find each other's entities first; what stands in the topic tells whose it was.
+    async fn claim(&mut self, entity: &str) -> Result<(), Halt> {
+        let own = &self.context.identity.topic;
+        if self.claimed.contains(entity) {
+            return Ok(());
+        }
+        if self.context.is_channel() {
+            let topic = self.writer.entity_topic(entity);
+            let writer = read_back::last_writer(&self.kafka, &self.context.identity, &topic).await;
+            match writer {
+                Ok(Some(other)) if other != *own && self.context.claims.is_configured(&other) => {
+                    self.context.claims.claim(entity, &other).map_err(Halt::Stopped)?;
+                }
+                Ok(_) => {}
+                Err(error) => return Err(Halt::Stopped(error.failure())),
+            }
+        }
+        self.context.claims.claim(entity, own).map_err(Halt::Stopped)?;
+        self.claimed.insert(entity.to_owned());
+        Ok(())
+    }
+
+    fn add(&mut self, event: &ReceivedEvent, received_at: DateTime<Utc>, written: EventRecords, chunk: &mut Chunk) {
         let index = chunk.begin(&event.key);
         for record in written.records {
             chunk.push(record, Some(index));
@@ -220,7 +257,8 @@ impl DecodeStation {
         if let Some(gap) = written.gap {
             self.open(&gap, Some(index), chunk);
         }
-        if let Some(at) = written.committed_at {
+        // A platform event carries its publisher's clock, which may be ahead of Salesforce's.
+        if let Some(at) = written.committed_at.map(|at| at.min(received_at)) {
             self.position.set_time(at);
             chunk.committed_at = Some(at);
         }
@@ -241,7 +279,12 @@ impl DecodeStation {
             let remedy = "set on_undecodable = \"dead_letter\" on the stream to keep its bytes and go on";
             return Err(Halt::Stopped(Failure::new(Exit::Software, what, remedy)));
         }
-        self.memory.brake.lock().unwrap_or_else(PoisonError::into_inner).undecodable(reason).map_err(Halt::Stopped)?;
+        self.memory
+            .brake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .undecodable(id, reason)
+            .map_err(Halt::Stopped)?;
         warn!(%topic, event = %id, schema_id = %event.schema_id, reason, "event put into the dead letters");
         let letter = DeadLetter {
             key: id,

@@ -8,6 +8,8 @@
 //! | `beginning` | the position from which an attempt goes on, and when it must not |
 //! | `sign_in` | signing in, disturbances waited for |
 //! | `decode` | the decode station |
+//! | `refusal` | what follows when Salesforce refuses the stored position |
+//! | `mirror` | what the two sides say of themselves, carried to the board |
 //! | `run_loop` | the run loop: the one writer of a stream's topics |
 //! | [`records`] | from a decoded change to the records that consumers read |
 //! | [`ledger`] | the gap ledger |
@@ -26,10 +28,12 @@ pub mod context;
 mod dead_letter;
 mod decode;
 pub mod ledger;
+mod mirror;
 mod output_topics;
 pub mod process;
 pub mod read_back;
 pub mod records;
+mod refusal;
 mod run_loop;
 pub mod schemas;
 pub mod settings;

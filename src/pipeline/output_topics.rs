@@ -29,9 +29,14 @@ pub struct OutputTopics {
 }
 
 impl OutputTopics {
-    /// Nothing is known yet but what earlier attempts have `seen`, and how many events the stream has carried.
-    pub fn new(settings: KafkaSettings, board: StreamBoard, seen: Arc<Mutex<HashSet<Arc<str>>>>, carried: u64) -> Self {
-        Self { settings, board, known: HashSet::new(), seen, carried }
+    /// Nothing is known yet but what earlier attempts have `seen`.
+    pub fn new(settings: KafkaSettings, board: StreamBoard, seen: Arc<Mutex<HashSet<Arc<str>>>>) -> Self {
+        Self { settings, board, known: HashSet::new(), seen, carried: 0 }
+    }
+
+    /// How many events the stream had carried when the attempt began: with any, its topics should be there.
+    pub fn set_carried(&mut self, events: u64) {
+        self.carried = events;
     }
 
     fn seen(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {

@@ -1,6 +1,6 @@
 //! All streams of one process, from start to orderly end.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -96,17 +96,17 @@ impl Process {
     }
 
     async fn carry(&self, boards: Vec<StreamBoard>, stop: CancellationToken) -> Result<(), Failure> {
-        tokio::select! {
-            () = self.show_stored_positions(&boards) => {}
+        let ran_before = tokio::select! {
+            ran_before = self.show_stored_positions(&boards) => ran_before,
             () = stop.cancelled() => return Ok(()),
-        }
-        let org = self.sign_in(&boards, &stop).await?;
+        };
+        let org = self.sign_in(&boards, ran_before, &stop).await?;
         let Some(org) = org else { return Ok(()) };
         // Before the streams start, so that one that begins at the oldest event can say whether that fits.
         let _ = tokio::time::timeout(FIRST_ALLOWANCES, self.look_at_allowances()).await;
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
         let claims = EntityClaims::of(topics);
-        let anchored = Arc::new(AtomicBool::new(false));
+        let anchored = Arc::new(AtomicBool::new(ran_before));
         let schemas = SchemaCache::new(self.pubsub.clone());
         let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
         let all = stop.child_token();
@@ -172,7 +172,12 @@ impl Process {
     /// A login server that cannot be reached, or has a disturbance, is waited for: a machine that boots before its
     /// network does should not need a second start. If the streams ran before, a hopeless answer does not end the process: their countdown is
     /// on the board, and an operator who mends it should not have to restart anything.
-    async fn sign_in(&self, boards: &[StreamBoard], stop: &CancellationToken) -> Result<Option<OrgId>, Failure> {
+    async fn sign_in(
+        &self,
+        boards: &[StreamBoard],
+        ran_before: bool,
+        stop: &CancellationToken,
+    ) -> Result<Option<OrgId>, Failure> {
         const AGAIN: Duration = Duration::from_secs(300);
         loop {
             let failure = match sign_in(self.pubsub.session(), boards, stop).await {
@@ -184,8 +189,6 @@ impl Process {
                 }
                 Err(failure) => failure,
             };
-            let ran_before =
-                boards.iter().any(|board| board.status().is_some_and(|status| status.position_time.is_some()));
             if !ran_before {
                 return Err(failure);
             }
@@ -206,11 +209,14 @@ impl Process {
 
     /// The countdown to data loss runs from the start of the process, not from the first success: if a
     /// checkpoint can be read before signing in, its age is on the board at once.
-    async fn show_stored_positions(&self, boards: &[StreamBoard]) {
+    ///
+    /// Returns whether any stream ran before: then a hopeless error is one stream's and not the process's.
+    async fn show_stored_positions(&self, boards: &[StreamBoard]) -> bool {
         const PATIENCE: Duration = Duration::from_secs(10);
         // Shorter, so that what ends the wait is an error that says why the brokers do not answer.
         const CALL: Duration = Duration::from_secs(8);
         let kafka = KafkaSettings { call_timeout: self.kafka.call_timeout.min(CALL), ..self.kafka.clone() };
+        let ran_before = AtomicBool::new(false);
         let look = async {
             for (stream, board) in self.config.streams.iter().zip(boards) {
                 let prefix = &self.kafka.topic_prefix;
@@ -220,6 +226,7 @@ impl Process {
                 for org in orgs.into_iter().filter(|org| wanted.is_none_or(|wanted| wanted == org)) {
                     let identity = StreamIdentity { prefix: prefix.clone(), org, topic: stream.topic.clone() };
                     if let Some(stored) = read_checkpoint(&kafka, &identity).await? {
+                        ran_before.fetch_or(stored.checkpoint.position.is_anchored(), Ordering::Relaxed);
                         times.push(position_time(&stored.checkpoint.position));
                     }
                 }
@@ -235,6 +242,7 @@ impl Process {
             Ok(Err(error)) => self.board.set_kafka(Err(error.to_string())),
             Err(_) => self.board.set_kafka(Err("the broker did not answer within 10 s".to_owned())),
         }
+        ran_before.load(Ordering::Relaxed)
     }
 
     /// Asks for the allowances now and then.

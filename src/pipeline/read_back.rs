@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
-use crate::identity::{ReplayId, TopicKind};
+use crate::identity::{ReplayId, TopicKind, TopicName};
 use crate::kafka::{KafkaError, KafkaSettings, ScanFrom, ScannedRecord, StreamIdentity, list_topics, scan};
 use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic};
 use crate::position::EventKey;
 
-/// Salesforce's retention and an hour for whatever stood between an event's commit and its production.
-const WINDOW: TimeDelta = TimeDelta::hours(73);
+/// How far back the output is read. Salesforce promises 72 hours and does not promise that it is no more; an
+/// event that is delivered again and not found here would be written twice.
+const WINDOW: TimeDelta = TimeDelta::days(7);
 
 /// So many records at the end of each partition are looked at: enough to see past the
 /// tombstones and the records of a stream that shared the topic.
@@ -47,7 +48,7 @@ async fn output_topics(identity: &StreamIdentity, settings: &KafkaSettings) -> R
 /// # Errors
 /// When the topics cannot be read to their end.
 pub async fn holds_records(context: &StreamContext, settings: &KafkaSettings) -> Result<Option<String>, KafkaError> {
-    let channel = matches!(context.identity.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel);
+    let channel = context.is_channel();
     for topic in output_topics(&context.identity, settings).await? {
         let org = context.identity.org.clone();
         let stream = context.identity.topic.clone();
@@ -68,6 +69,34 @@ pub async fn holds_records(context: &StreamContext, settings: &KafkaSettings) ->
         }
     }
     Ok(None)
+}
+
+/// The stream that wrote the newest record of this organisation in a topic.
+///
+/// # Errors
+/// When the topic cannot be read to its end.
+pub async fn last_writer(
+    settings: &KafkaSettings,
+    identity: &StreamIdentity,
+    topic: &str,
+) -> Result<Option<TopicName>, KafkaError> {
+    let newest: Arc<Mutex<Option<(DateTime<Utc>, TopicName)>>> = Arc::default();
+    let (org, found) = (identity.org.clone(), newest.clone());
+    scan(settings, topic, ScanFrom::Tail(TAIL), move |record| {
+        if header(record, "org") == Some(org.as_str())
+            && let Some(source) = source_topic(record).and_then(|topic| topic.parse().ok())
+        {
+            let at = record.timestamp.unwrap_or_default();
+            let mut newest = found.lock().unwrap_or_else(PoisonError::into_inner);
+            if newest.as_ref().is_none_or(|(before, _)| *before <= at) {
+                *newest = Some((at, source));
+            }
+        }
+        ControlFlow::Continue(())
+    })
+    .await?;
+    let newest = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(newest.map(|(_, topic)| topic))
 }
 
 /// The fingerprints of the events that were produced within the retention before `now`.
@@ -111,7 +140,7 @@ pub async fn position_at(
     let newest: Arc<Mutex<Option<Place>>> = Arc::default();
     for topic in output_topics(identity, settings).await? {
         let (org, stream, found) = (identity.org.clone(), identity.topic.clone(), newest.clone());
-        scan(settings, &topic, ScanFrom::Timestamp(at - WINDOW), move |record| {
+        scan(settings, &topic, ScanFrom::Timestamp(at.checked_sub_signed(WINDOW).unwrap_or(at)), move |record| {
             let own =
                 header(record, "org") == Some(org.as_str()) && source_topic(record).as_deref() == Some(stream.as_str());
             if own

@@ -28,7 +28,7 @@ use crate::position::{EventKey, Position};
 const KEEPALIVE_COMMIT: Duration = Duration::from_secs(60);
 
 /// … and a position at least this often, changed or not: a standby takes silence for death.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(110);
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(110);
 
 /// Why the loop ended.
 #[derive(Debug)]

@@ -75,7 +75,11 @@ impl SchemaCache {
         if let Some(reason) = entry.refused() {
             return Err(NoSchema::Undecodable(reason));
         }
-        entry.schema.get_or_try_init(|| self.fetch(id, &entry, cancel, waiting)).await.cloned()
+        // The one that fetches is cancelled inside; the ones that wait for it, here.
+        tokio::select! {
+            schema = entry.schema.get_or_try_init(|| self.fetch(id, &entry, cancel, waiting)) => schema.cloned(),
+            () = cancel.cancelled() => Err(NoSchema::Cancelled),
+        }
     }
 
     async fn fetch(
@@ -124,7 +128,14 @@ impl SchemaCache {
 /// Whether the id is what Salesforce objects to. Anything else that does not mend itself, a missing
 /// permission above all, is for an operator and no reason to give an event up.
 fn concerns_the_schema(error: &CallError) -> bool {
-    matches!(error, CallError::Status { code: Code::NotFound | Code::InvalidArgument, .. })
+    match error {
+        // Salesforce's own code first: what status it comes with is not documented.
+        CallError::Status { error_code, .. } if !error_code.is_empty() => {
+            error_code.ends_with("schema.validation.failed")
+        }
+        CallError::Status { code, .. } => matches!(code, Code::NotFound | Code::InvalidArgument),
+        CallError::Session(_) => false,
+    }
 }
 
 impl Entry {

@@ -1,18 +1,15 @@
 //! Signing in as a stream needs it: disturbances are waited for, refusals are not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::failure::Failure;
-use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::pipeline::stream::RECOVERY;
+use crate::salesforce::backoff::Backoff;
 use crate::salesforce::session::{Session, Token};
 use crate::status::StreamBoard;
-
-/// A login host is up again within minutes, and every stream waits for it.
-const DISTURBANCE: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(60));
 
 /// A token, or `None` when `stop` came first. While the login host is disturbed the streams say so and wait.
 ///
@@ -23,7 +20,7 @@ pub async fn sign_in(
     boards: &[StreamBoard],
     stop: &CancellationToken,
 ) -> Result<Option<Arc<Token>>, Failure> {
-    let mut backoff = Backoff::new(DISTURBANCE);
+    let mut backoff = Backoff::new(RECOVERY);
     for board in boards {
         board.starting("signing in");
     }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::config::BufferConfig;
 use crate::failure::Failure;
-use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, read_checkpoint, who_fenced};
+use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::decode::DecodeMemory;
@@ -35,9 +35,6 @@ const STANDBY_LOOK: Duration = Duration::from_secs(10);
 /// The longest wait between attempts while Kafka or the login host is away. The time to data loss runs
 /// meanwhile, and one client that asks twice a minute is no burden on either.
 pub(crate) const RECOVERY: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(30));
-
-/// An attempt that lasted this long has worked; the waits begin small again.
-const WORKED: Duration = Duration::from_secs(60);
 
 /// A stream of the process.
 pub struct Stream {
@@ -69,16 +66,22 @@ impl Stream {
         let mut stalled_since: Option<DateTime<Utc>> = None;
         let mut generation = 0;
         let mut goes_on = 0_u32;
+        // A start takes over at once, and so does a standby whose time has come. Whoever has written before looks
+        // first: to fence a healthy successor after every pause would leave nobody writing.
+        let mut entitled = true;
         while !stop.is_cancelled() {
+            if !entitled && let Some(other) = self.successor().await {
+                self.stand_by(&other, &stop).await;
+            }
+            entitled = false;
             generation += 1;
-            let began = Instant::now();
             let committed_before = self.transactions();
             let end = self.attempt(generation, memory.clone(), &stop).await;
-            if began.elapsed() >= WORKED {
+            // The announcement alone is no progress: a stream that gets no further would otherwise be tried
+            // again without a pause, and each attempt costs deliveries.
+            if self.transactions() > committed_before + 1 {
                 backoff.reset();
                 goes_on = 0;
-            }
-            if self.transactions() > committed_before {
                 stalled_since = None;
             }
             let failure = match end {
@@ -86,8 +89,9 @@ impl Stream {
                 AttemptEnd::GoOn => {
                     // Once is what a refused position or a large record needs. Again and again at once would be
                     // a server that refuses whatever it gave out, and each round costs deliveries.
-                    if began.elapsed() < WORKED && goes_on > 0 {
-                        pause(backoff.next_wait(), &stop).await;
+                    if goes_on > 0 {
+                        let what = "beginning again after a refused position or a record that was too large";
+                        self.recover(what.to_owned(), backoff.next_wait(), &stop).await;
                     }
                     goes_on += 1;
                     continue;
@@ -98,13 +102,15 @@ impl Stream {
                     match error.verdict() {
                         Verdict::Stop(failure) => failure,
                         Verdict::DecideFenced => {
-                            tokio::select! {
-                                () = self.fenced(&stop) => {}
-                                () = stop.cancelled() => {}
-                            }
+                            entitled = tokio::select! {
+                                stood_by = self.fenced(&stop) => stood_by,
+                                () = stop.cancelled() => false,
+                            };
                             continue;
                         }
-                        Verdict::Rebuild | Verdict::SplitRecord(_) => {
+                        // What can be made smaller has been by now: this is a dead letter, or a ledger entry.
+                        Verdict::SplitRecord(_) => error.failure(),
+                        Verdict::Rebuild => {
                             self.recover(shown, backoff.next_wait(), &stop).await;
                             continue;
                         }
@@ -155,7 +161,16 @@ impl Stream {
     /// Whatever else goes wrong here is left to the subscription, which knows how to wait.
     async fn check_topic(&self) -> Result<(), Failure> {
         let topic = &self.context.identity.topic;
-        match self.pubsub.topic(topic).await {
+        let mut asked = self.pubsub.topic(topic).await;
+        if let Err(error) = &asked
+            && matches!(error.verdict(), CallVerdict::Stop(_))
+            && let Ok(token) = self.pubsub.session().token().await
+        {
+            // A token that has lost its rights is answered like a topic that is not there.
+            self.pubsub.session().reject(&token);
+            asked = self.pubsub.topic(topic).await;
+        }
+        match asked {
             Ok(info) if info.can_subscribe => Ok(()),
             Ok(_) => Err(Failure::new(
                 crate::failure::Exit::NoPermission,
@@ -182,8 +197,9 @@ impl Stream {
     fn show(&self, error: &KafkaError, stalled_since: &mut Option<DateTime<Utc>>) -> String {
         let what = error.to_string();
         let board = &self.context.board;
-        warn!(topic = %self.context.identity.topic, error = what, "the producer is given up");
-        board.error(what.clone(), "");
+        let remedy = error.failure().remedy;
+        warn!(topic = %self.context.identity.topic, error = what, remedy, "the producer is given up");
+        board.error(what.clone(), remedy);
         // A fence or a missing permission is an answer, and proves that somebody is there.
         if matches!(error, KafkaError::Unavailable { .. } | KafkaError::Stalled { .. }) {
             board.board().set_kafka(Err(what.clone()));
@@ -191,6 +207,10 @@ impl Stream {
         if let KafkaError::Stalled { call, .. } = error {
             let since = *stalled_since.get_or_insert_with(Utc::now);
             board.set_state(StreamState::Stalled { call: (*call).to_string(), since });
+        } else {
+            // The call returned, so it does not hang: a restart would mend nothing.
+            *stalled_since = None;
+            board.set_state(StreamState::Starting { step: "beginning again".to_owned() });
         }
         what
     }
@@ -208,22 +228,39 @@ impl Stream {
 
     /// Another instance fenced this one, or the broker ended a transaction of ours that took too long;
     /// the checkpoint's writer tells which.
-    async fn fenced(&self, stop: &CancellationToken) {
+    ///
+    /// Returns whether it stood by, and may now take over.
+    async fn fenced(&self, stop: &CancellationToken) -> bool {
         let topic = &self.context.identity.topic;
         let mut backoff = Backoff::new(RECOVERY);
         let other = loop {
             match who_fenced(&self.kafka, &self.context.identity, &self.context.run).await {
                 Ok(FencedBy::OwnTimeout) => {
                     info!(%topic, "the broker ended a transaction that took too long; going on");
-                    return;
+                    return false;
                 }
                 Ok(FencedBy::Other { writer, .. }) => break writer,
                 Err(error) => self.recover(error.to_string(), backoff.next_wait(), stop).await,
             }
             if stop.is_cancelled() {
-                return;
+                return false;
             }
         };
+        self.stand_by(&other, stop).await;
+        true
+    }
+
+    /// The instance that writes now, if it is not this one although this one has written.
+    async fn successor(&self) -> Option<Writer> {
+        let wrote = self.transactions() > 0;
+        let stored = read_checkpoint(&self.kafka, &self.context.identity).await.ok().flatten().filter(|_| wrote)?;
+        let writer = stored.checkpoint.writer;
+        (writer.run_id != self.context.run.run_id).then_some(writer)
+    }
+
+    /// Shows who writes, and waits until it has been silent for long enough.
+    async fn stand_by(&self, other: &Writer, stop: &CancellationToken) {
+        let topic = &self.context.identity.topic;
         let since = Utc::now();
         let by = format!("{} (run {})", other.host, other.run_id);
         warn!(%topic, by, "another instance has taken the stream over; standing by");
@@ -236,12 +273,12 @@ impl Stream {
             status.state = StreamState::Standby { by: by.clone(), since };
             status.last_error = Some(LastError { at: since, what, remedy: remedy.to_owned() });
         });
-        self.stand_by(stop).await;
+        self.wait_for_silence(stop).await;
     }
 
     /// Returns when the other writer has committed nothing for long enough. Measured by our own clock
     /// from the last change seen, so that no two clocks have to agree.
-    async fn stand_by(&self, stop: &CancellationToken) {
+    async fn wait_for_silence(&self, stop: &CancellationToken) {
         let topic = &self.context.identity.topic;
         let look = STANDBY_LOOK.min(self.takeover_after / 4);
         let mut last_seen = None;
@@ -249,6 +286,7 @@ impl Stream {
         while !stop.is_cancelled() {
             match read_checkpoint(&self.kafka, &self.context.identity).await {
                 Ok(stored) => {
+                    self.context.board.board().set_kafka(Ok(()));
                     let seen = stored.as_ref().map(|stored| stored.offset);
                     if seen != last_seen {
                         last_seen = seen;
@@ -261,6 +299,7 @@ impl Stream {
                 // Who cannot be seen is not dead: the clock begins anew.
                 Err(error) => {
                     warn!(%topic, %error, "the other instance's checkpoint cannot be read");
+                    self.context.board.board().set_kafka(Err(error.to_string()));
                     last_change = Instant::now();
                 }
             }

@@ -243,8 +243,9 @@ impl Subscription {
                 Admission::Duplicate => duplicates = duplicates.saturating_add(1),
             }
         }
-        let keepalive = count == 0;
-        if keepalive && !response.latest_replay_id.is_empty() {
+        // One without an id says that the call lives, and nothing about the position.
+        let keepalive = count == 0 && !response.latest_replay_id.is_empty();
+        if keepalive {
             self.position.keepalive(ReplayId::from(response.latest_replay_id), received_at);
         }
         self.state.received(events.len(), duplicates, keepalive);

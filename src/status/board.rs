@@ -115,7 +115,7 @@ impl Board {
             version: env!("CARGO_PKG_VERSION"),
             run_id: self.shared.run_id.clone(),
             started_at: self.shared.started_at,
-            salesforce_now: Utc::now() + facts.clock_offset,
+            salesforce_now: Utc::now().checked_add_signed(facts.clock_offset).unwrap_or_else(Utc::now),
             org: facts.org.clone(),
             kafka: facts.kafka.clone(),
             delivered_events: facts.delivered_events,
