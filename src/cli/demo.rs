@@ -63,8 +63,8 @@ pub async fn run(arguments: DemoArguments, stop: CancellationToken) -> Result<()
     let config = configuration(&simulator, &broker, listen)?;
     say(format_args!("  admin    http://{}/status, /metrics, /ready", listen));
     say(format_args!("\nlook for yourself:\n  {}\n", broker.look(PREFIX)));
-    let view = demo_view::start(broker.bootstrap().to_owned(), PREFIX.to_owned(), stop.child_token());
     let ends = stop.child_token();
+    let view = demo_view::start(broker.bootstrap().to_owned(), PREFIX.to_owned(), ends.clone());
     if let Some(duration) = arguments.duration {
         let ends = ends.clone();
         tokio::spawn(async move {

@@ -19,10 +19,12 @@ pub struct DemoView {
     task: JoinHandle<u64>,
 }
 
-/// Starts a consumer of every topic of the prefix.
-pub fn start(bootstrap: String, prefix: String, stop: CancellationToken) -> DemoView {
+/// Starts a consumer of every topic of the prefix. It cancels `seen_enough` when nobody reads any more what it prints.
+pub fn start(bootstrap: String, prefix: String, seen_enough: CancellationToken) -> DemoView {
+    // Of its own: what is committed while the demo ends is still shown.
+    let stop = CancellationToken::new();
     let ends = stop.clone();
-    let task = tokio::task::spawn_blocking(move || match follow(&bootstrap, &prefix, &ends) {
+    let task = tokio::task::spawn_blocking(move || match follow(&bootstrap, &prefix, &ends, &seen_enough) {
         Ok(seen) => seen,
         Err(error) => {
             eprintln!("casewire: the demo's consumer failed: {error}");
@@ -40,7 +42,12 @@ impl DemoView {
     }
 }
 
-fn follow(bootstrap: &str, prefix: &str, stop: &CancellationToken) -> Result<u64, rdkafka::error::KafkaError> {
+fn follow(
+    bootstrap: &str,
+    prefix: &str,
+    stop: &CancellationToken,
+    seen_enough: &CancellationToken,
+) -> Result<u64, rdkafka::error::KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "casewire-demo")
@@ -58,9 +65,10 @@ fn follow(bootstrap: &str, prefix: &str, stop: &CancellationToken) -> Result<u64
         // A topic that appears between two looks is an error of one poll, not of the demo.
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
             seen += 1;
-            // Whoever closed the pipe has seen enough.
+            // Whoever closed the pipe.
             if writeln!(std::io::stdout(), "{}", line(&message, colour)).is_err() {
-                stop.cancel();
+                seen_enough.cancel();
+                break;
             }
         }
     }

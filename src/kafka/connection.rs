@@ -187,7 +187,8 @@ impl ClientContext for ConnectionContext {
 
     fn error(&self, error: ClientError, reason: &str) {
         let code = error.rdkafka_error_code();
-        // Asked for by the readers: the end of a partition is where they look up, not an error.
+        // The end of a partition is what every reader here reads to. Kept as the last error, it would explain
+        // the next time-out wrongly.
         if code == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }

@@ -236,7 +236,11 @@ impl Stream {
         let other = loop {
             match who_fenced(&self.kafka, &self.context.identity, &self.context.run).await {
                 Ok(FencedBy::OwnTimeout) => {
-                    info!(%topic, "the broker ended a transaction that took too long; going on");
+                    info!(
+                        %topic,
+                        "fenced, but nobody else has committed: the broker ended a transaction that took too long, or \
+                         the checkpoint was reset; going on"
+                    );
                     return false;
                 }
                 Ok(FencedBy::Other { writer, .. }) => break writer,

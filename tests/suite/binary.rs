@@ -129,7 +129,12 @@ impl Running {
     /// Starts `casewire <words>` without a terminal and with none of this machine's own overrides.
     pub fn start(words: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_casewire"));
-        command.args(words.split_whitespace()).env_remove("RUST_LOG").env_remove("CASEWIRE_CONFIG");
+        Self::of(command.args(words.split_whitespace()))
+    }
+
+    /// Starts any command in the same surroundings.
+    pub fn of(command: &mut Command) -> Self {
+        command.env_remove("RUST_LOG").env_remove("CASEWIRE_CONFIG");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().expect("casewire starts");
         let stdout = Lines::of(process.stdout.take().expect("piped"));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use casewire::simulator::{EventOrder, Fault, LedgerLine, Mix, Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
 use crate::suite::binary::{Finished, Installation, Running, casewire};
 use crate::suite::deployment::{Deployment, Output, brokers};
@@ -186,6 +187,8 @@ async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     let ended = running.terminated().await;
     drop(idle);
     assert!(ended.stderr.contains("committing what was received"), "{ended:?}");
+    let warnings: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(warnings.iter().all(|line| line.contains("signing in failed")), "nothing else went wrong: {warnings:#?}");
     ended.succeeded();
     assert_eq!(sorted_ids(&deployment.output("Case").await), sorted(ids(&lines)));
 
@@ -337,6 +340,12 @@ async fn the_demo_shows_records_without_a_broker_and_says_what_it_is_not() {
     assert!(shown.contains("kcat -b") && shown.contains("salesforce.Case"), "{shown}");
     let count = shown.lines().find_map(|line| line.strip_suffix(" records arrived in Kafka."));
     assert!(count.is_some_and(|count| count.parse().is_ok_and(|count: u64| count >= 20)), "{shown}");
+
+    // Whoever closes the pipe has seen enough, and is not told so with a panic.
+    let pipe = r#""$0" demo --stand-in --admin 127.0.0.1:0 | head -n 1; exit "${PIPESTATUS[0]}""#;
+    let piped = Running::of(Command::new("bash").args(["-c", pipe, env!("CARGO_BIN_EXE_casewire")])).ended().await;
+    assert!(!piped.stderr.contains("panicked") && piped.stdout.starts_with("casewire demo"), "{piped:?}");
+    piped.succeeded();
 }
 
 #[tokio::test(flavor = "multi_thread")]
