@@ -120,8 +120,7 @@ impl Lines {
 
     async fn all(self) -> String {
         self.reader.await.expect("the reader does not panic");
-        let text = self.text.lock().expect("no reader panics").clone();
-        text
+        self.text.lock().expect("no reader panics").clone()
     }
 }
 
