@@ -108,6 +108,7 @@ impl Attempt {
     ) -> Result<(TransactionalWriter, Checkpoint, OutputTopics, Option<HashSet<u128>>), AttemptEnd> {
         let context = &self.context;
         let board = &context.board;
+        board.starting("looking at the topics");
         // Before the fence: whoever is fenced expects to see a successor's name within seconds.
         let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), self.memory.outputs.clone());
         for (name, role) in

@@ -1,7 +1,8 @@
 //! All streams of one process, from start to orderly end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -100,13 +101,13 @@ impl Process {
             ran_before = self.show_stored_positions(&boards) => ran_before,
             () = stop.cancelled() => return Ok(()),
         };
-        let org = self.sign_in(&boards, ran_before, &stop).await?;
+        let org = self.sign_in(&boards, !ran_before.is_empty(), &stop).await?;
         let Some(org) = org else { return Ok(()) };
         // Before the streams start, so that one that begins at the oldest event can say whether that fits.
         let _ = tokio::time::timeout(FIRST_ALLOWANCES, self.look_at_allowances()).await;
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
         let claims = EntityClaims::of(topics);
-        let anchored = Arc::new(AtomicBool::new(ran_before));
+        let anchored = Arc::new(AtomicBool::new(ran_before.contains(&org)));
         let schemas = SchemaCache::new(self.pubsub.clone());
         let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
         let all = stop.child_token();
@@ -210,13 +211,14 @@ impl Process {
     /// The countdown to data loss runs from the start of the process, not from the first success: if a
     /// checkpoint can be read before signing in, its age is on the board at once.
     ///
-    /// Returns whether any stream ran before: then a hopeless error is one stream's and not the process's.
-    async fn show_stored_positions(&self, boards: &[StreamBoard]) -> bool {
+    /// Returns the organisations of which a stream ran before: then a hopeless error is one stream's and not
+    /// the process's.
+    async fn show_stored_positions(&self, boards: &[StreamBoard]) -> HashSet<OrgId> {
         const PATIENCE: Duration = Duration::from_secs(10);
         // Shorter, so that what ends the wait is an error that says why the brokers do not answer.
         const CALL: Duration = Duration::from_secs(8);
         let kafka = KafkaSettings { call_timeout: self.kafka.call_timeout.min(CALL), ..self.kafka.clone() };
-        let ran_before = AtomicBool::new(false);
+        let ran_before = Mutex::new(HashSet::new());
         let look = async {
             for (stream, board) in self.config.streams.iter().zip(boards) {
                 let prefix = &self.kafka.topic_prefix;
@@ -226,7 +228,9 @@ impl Process {
                 for org in orgs.into_iter().filter(|org| wanted.is_none_or(|wanted| wanted == org)) {
                     let identity = StreamIdentity { prefix: prefix.clone(), org, topic: stream.topic.clone() };
                     if let Some(stored) = read_checkpoint(&kafka, &identity).await? {
-                        ran_before.fetch_or(stored.checkpoint.position.is_anchored(), Ordering::Relaxed);
+                        if stored.checkpoint.position.is_anchored() {
+                            ran_before.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.org.clone());
+                        }
                         times.push(position_time(&stored.checkpoint.position));
                     }
                 }
@@ -242,7 +246,7 @@ impl Process {
             Ok(Err(error)) => self.board.set_kafka(Err(error.to_string())),
             Err(_) => self.board.set_kafka(Err("the broker did not answer within 10 s".to_owned())),
         }
-        ran_before.load(Ordering::Relaxed)
+        ran_before.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for the allowances now and then.

@@ -215,8 +215,11 @@ async fn a_broker_that_does_not_answer_is_shown_and_does_not_hold_up_the_end() {
         why.contains("127.0.0.1:1") && why.contains("Connection refused")
     };
     admin.until("the reason", told).await;
-    let fencing = |status: &Value| status["process"]["streams"][0]["step"].to_string().contains("fencing");
-    let status = admin.until("the fence", fencing).await;
+    let waiting = |status: &Value| {
+        let stream = &status["process"]["streams"][0];
+        stream["state"] == "recovering" || stream["step"].to_string().contains("topics")
+    };
+    let status = admin.until("the wait for the topics", waiting).await;
     assert_eq!(status["process"]["kafka"]["reachable"], json!(false));
     let (code, reasons) = admin.get("/ready").await;
     assert!(code == 503 && reasons.contains("Connection refused"), "{code} {reasons}");
