@@ -21,7 +21,7 @@ use crate::simulator::{Simulator, SimulatorConfig};
 const TOPICS: [&str; 2] = ["/data/CaseChangeEvent", "/data/MessagingSessionChangeEvent"];
 
 /// The prefix of the topics.
-pub const PREFIX: &str = "salesforce";
+const PREFIX: &str = "salesforce";
 
 /// Show the whole thing on this machine: simulated org, broker, live output. Nothing to configure.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub async fn run(arguments: DemoArguments, stop: CancellationToken) -> Result<()
     say(format_args!("  org      {} (simulated), Pub/Sub API at {}", simulator.org_id(), simulator.pubsub_endpoint()));
     let broker = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        broker = DemoBroker::start(arguments.stand_in, simulator.org_id(), &TOPICS) => broker?,
+        broker = DemoBroker::start(arguments.stand_in, simulator.org_id(), PREFIX, &TOPICS) => broker?,
     };
     say(format_args!("  broker   {}", broker.description()));
     let config = configuration(&simulator, &broker, listen)?;

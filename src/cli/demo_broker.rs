@@ -9,7 +9,6 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use tokio::process::Command;
 
-use crate::cli::demo::PREFIX;
 use crate::cli::say;
 use crate::failure::{Exit, Failure};
 use crate::identity::{TopicKind, TopicName};
@@ -31,7 +30,7 @@ impl DemoBroker {
     ///
     /// # Errors
     /// When not even the stand-in can be started.
-    pub async fn start(stand_in: bool, org: &str, topics: &[&str]) -> Result<Self, Failure> {
+    pub async fn start(stand_in: bool, org: &str, prefix: &str, topics: &[&str]) -> Result<Self, Failure> {
         let reason = if stand_in {
             "asked for".to_owned()
         } else {
@@ -41,7 +40,7 @@ impl DemoBroker {
                 Err(reason) => reason,
             }
         };
-        start_stand_in(reason, org, topics)
+        start_stand_in(reason, org, prefix, topics)
     }
 
     /// The bootstrap servers.
@@ -121,7 +120,7 @@ async fn start_kafka() -> Result<DemoBroker, String> {
 }
 
 /// The mock cluster cannot create topics on request, so they are made here.
-fn start_stand_in(reason: String, org: &str, topics: &[&str]) -> Result<DemoBroker, Failure> {
+fn start_stand_in(reason: String, org: &str, prefix: &str, topics: &[&str]) -> Result<DemoBroker, Failure> {
     let failed = |error: String| {
         Failure::new(
             Exit::Unavailable,
@@ -130,15 +129,15 @@ fn start_stand_in(reason: String, org: &str, topics: &[&str]) -> Result<DemoBrok
         )
     };
     let cluster = MockCluster::new(1).map_err(|error| failed(error.to_string()))?;
-    let mut names = vec![(format!("{PREFIX}.gaps"), 1), (format!("{PREFIX}.dead-letters"), 1)];
+    let mut names = vec![(format!("{prefix}.gaps"), 1), (format!("{prefix}.dead-letters"), 1)];
     for topic in topics {
         let topic: TopicName =
             topic.parse().map_err(|error: crate::identity::InvalidIdentifier| failed(error.to_string()))?;
         if let TopicKind::Entity(entity) = topic.kind() {
-            names.push((format!("{PREFIX}.{entity}"), 3));
+            names.push((format!("{prefix}.{entity}"), 3));
         }
         let org = org.parse().map_err(|error: crate::identity::InvalidIdentifier| failed(error.to_string()))?;
-        names.push((StreamIdentity { prefix: PREFIX.to_owned(), org, topic }.checkpoint_topic(), 1));
+        names.push((StreamIdentity { prefix: prefix.to_owned(), org, topic }.checkpoint_topic(), 1));
     }
     for (name, partitions) in names {
         cluster.create_topic(&name, partitions, 1).map_err(|error| failed(error.to_string()))?;

@@ -64,21 +64,22 @@ pub struct SalesforceConfig {
     pub pubsub: PubSubConfig,
 }
 
-/// The OAuth 2.0 flow.
-#[derive(Debug)]
+/// The OAuth 2.0 flow, and its secrets, which no debug print shows.
+#[derive(Debug, Clone)]
 pub enum Grant {
-    /// JWT bearer: a signed assertion for a pre-authorised user.
+    /// JWT bearer (RFC 7523): a signed assertion for a pre-authorised user.
     JwtBearer {
         /// The integration user's name.
         username: String,
         /// The consumer key of the External Client App.
         client_id: String,
-        /// PKCS#1 or PKCS#8 PEM.
+        /// An RSA key as PEM, PKCS#1 or PKCS#8, unencrypted.
         private_key: SecretString,
         /// The certificate uploaded to the app (PEM), to be checked against the key.
         certificate: Option<String>,
     },
-    /// Client credentials; Salesforce takes them at a My Domain host only.
+    /// Client credentials; Salesforce takes them at a My Domain host only, and the user is the one set as
+    /// "run as" in the app.
     ClientCredentials {
         /// The consumer key.
         client_id: String,

@@ -25,7 +25,8 @@ use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
 use crate::pipeline::context::{StreamContext, following};
-use crate::pipeline::decode::{DecodeEnd, DecodeMemory, DecodeStation};
+use crate::pipeline::decode::{DecodeEnd, DecodeStation};
+use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -74,7 +75,7 @@ pub struct Attempt {
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
-    pub memory: Arc<DecodeMemory>,
+    pub memory: Arc<StreamMemory>,
     /// The room between the two sides.
     pub buffer: BufferConfig,
     /// The number of this attempt.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -12,7 +13,12 @@ use crate::kafka::{Checkpoint, Committed, OutputRecord, RunIdentity, StoredCheck
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::ledger::OpenGap;
 use crate::position::{Anchor, EventKey, Position};
+use crate::salesforce::backoff::BackoffLimits;
 use crate::status::{Metrics, StreamBoard};
+
+/// The longest wait between attempts while Kafka or the login host is away. The time to data loss runs
+/// meanwhile, and one client that asks twice a minute is no burden on either.
+pub(crate) const RECOVERY: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(30));
 
 /// One stream of one organisation.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -14,11 +14,11 @@ use tracing::{info, warn};
 
 use crate::config::OnUndecodable;
 use crate::failure::{Exit, Failure};
-use crate::identity::ReplayId;
 use crate::kafka::{KafkaSettings, OutputRecord};
 use crate::pipeline::context::StreamContext;
-use crate::pipeline::dead_letter::{DeadLetter, FloodBrake};
+use crate::pipeline::dead_letter::DeadLetter;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
 use crate::pipeline::records::{EventRecords, EventSource, RecordWriter};
@@ -68,19 +68,6 @@ pub enum DecodeEnd {
     Stopped(Failure),
 }
 
-/// What the supervisor keeps from one attempt to the next.
-#[derive(Debug, Default)]
-pub struct DecodeMemory {
-    /// Stops a flood of undecodable events.
-    pub brake: Mutex<FloodBrake>,
-    /// Events of which Kafka refused a record for its size: they become dead letters.
-    pub oversize: Mutex<HashSet<EventKey>>,
-    /// The position that Salesforce refused last; its gap is in the ledger.
-    pub refused: Mutex<Option<ReplayId>>,
-    /// The topics that this process has written to, or was about to.
-    pub outputs: Arc<Mutex<HashSet<Arc<str>>>>,
-}
-
 /// The station of one attempt of a stream.
 pub struct DecodeStation {
     /// What all parts of the stream know.
@@ -88,7 +75,7 @@ pub struct DecodeStation {
     /// Shared by all streams.
     pub schemas: SchemaCache,
     /// Outlives the attempt.
-    pub memory: Arc<DecodeMemory>,
+    pub memory: Arc<StreamMemory>,
     /// The topics that are known to be there.
     pub topics: OutputTopics,
     /// Writes the records.

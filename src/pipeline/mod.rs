@@ -8,6 +8,7 @@
 //! | `beginning` | the position from which an attempt goes on, and when it must not |
 //! | `sign_in` | signing in, disturbances waited for |
 //! | `decode` | the decode station |
+//! | `memory` | what a stream keeps from one attempt to the next |
 //! | `refusal` | what follows when Salesforce refuses the stored position |
 //! | `mirror` | what the two sides say of themselves, carried to the board |
 //! | `run_loop` | the run loop: the one writer of a stream's topics |
@@ -28,6 +29,7 @@ pub mod context;
 mod dead_letter;
 mod decode;
 pub mod ledger;
+mod memory;
 mod mirror;
 mod output_topics;
 pub mod process;

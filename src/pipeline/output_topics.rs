@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::failure::{Exit, Failure};
 use crate::kafka::{KafkaError, KafkaSettings, Severity, TopicRole, Verdict, ensure_topic};
-use crate::pipeline::stream::RECOVERY;
+use crate::pipeline::context::RECOVERY;
 use crate::salesforce::backoff::Backoff;
 use crate::status::StreamBoard;
 

@@ -80,7 +80,7 @@ pub async fn last_writer(
     identity: &StreamIdentity,
     topic: &str,
 ) -> Result<Option<TopicName>, KafkaError> {
-    let newest: Arc<Mutex<Option<(DateTime<Utc>, TopicName)>>> = Arc::default();
+    let newest: Arc<Mutex<Option<Written>>> = Arc::default();
     let (org, found) = (identity.org.clone(), newest.clone());
     scan(settings, topic, ScanFrom::Tail(TAIL), move |record| {
         if header(record, "org") == Some(org.as_str())
@@ -88,15 +88,21 @@ pub async fn last_writer(
         {
             let at = record.timestamp.unwrap_or_default();
             let mut newest = found.lock().unwrap_or_else(PoisonError::into_inner);
-            if newest.as_ref().is_none_or(|(before, _)| *before <= at) {
-                *newest = Some((at, source));
+            if newest.as_ref().is_none_or(|newest| newest.at <= at) {
+                *newest = Some(Written { at, by: source });
             }
         }
         ControlFlow::Continue(())
     })
     .await?;
     let newest = newest.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(newest.map(|(_, topic)| topic))
+    Ok(newest.map(|written| written.by))
+}
+
+/// When a record was produced, and the stream that did.
+struct Written {
+    at: DateTime<Utc>,
+    by: TopicName,
 }
 
 /// The fingerprints of the events that were produced within the retention before `now`.

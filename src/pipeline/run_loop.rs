@@ -21,7 +21,8 @@ use tracing::debug;
 
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
-use crate::pipeline::decode::{DecodeMemory, Prepared};
+use crate::pipeline::decode::Prepared;
+use crate::pipeline::memory::StreamMemory;
 use crate::position::{EventKey, Position};
 
 /// A keepalive's position is committed at most this often …
@@ -44,7 +45,7 @@ pub enum LoopEnd {
 /// The loop of one attempt.
 pub struct RunLoop {
     context: Arc<StreamContext>,
-    memory: Arc<DecodeMemory>,
+    memory: Arc<StreamMemory>,
     writer: TransactionalWriter,
     /// What was committed last; its position and counters are carried on.
     checkpoint: Checkpoint,
@@ -87,7 +88,7 @@ impl RunLoop {
     /// A loop over a writer whose position has been announced.
     pub fn new(
         context: Arc<StreamContext>,
-        memory: Arc<DecodeMemory>,
+        memory: Arc<StreamMemory>,
         writer: TransactionalWriter,
         checkpoint: Checkpoint,
         instance_url: String,

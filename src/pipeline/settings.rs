@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Grant as GrantConfig, KafkaConfig};
+use crate::config::{Config, KafkaConfig};
 use crate::failure::{Exit, Failure};
 use crate::kafka::{KafkaSettings, TopicDefaults, check_properties};
-use crate::salesforce::grant::Grant;
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
 use crate::salesforce::session::{Session, SessionSettings};
 
@@ -15,23 +14,12 @@ use crate::salesforce::session::{Session, SessionSettings};
 /// When the key, the certificate or a certificate authority cannot be used.
 pub fn salesforce(config: &Config) -> Result<PubSub, Failure> {
     let salesforce = &config.salesforce;
-    let grant = match &salesforce.grant {
-        GrantConfig::JwtBearer { username, client_id, private_key, certificate } => Grant::JwtBearer {
-            username: username.clone(),
-            client_id: client_id.clone(),
-            private_key: private_key.clone(),
-            certificate: certificate.clone(),
-        },
-        GrantConfig::ClientCredentials { client_id, client_secret } => {
-            Grant::ClientCredentials { client_id: client_id.clone(), client_secret: client_secret.clone() }
-        }
-    };
     let session = SessionSettings {
         org_id: salesforce.org_id.clone(),
         api_version: salesforce.api_version.clone(),
         extra_ca: salesforce.certificate_authority.clone(),
         maximum_age: salesforce.token_maximum_age,
-        ..SessionSettings::new(salesforce.login_url.clone(), grant)
+        ..SessionSettings::new(salesforce.login_url.clone(), salesforce.grant.clone())
     };
     let session = Session::new(session).map_err(|error| error.failure())?;
     let pubsub = &salesforce.pubsub;

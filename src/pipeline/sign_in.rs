@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::failure::Failure;
-use crate::pipeline::stream::RECOVERY;
+use crate::pipeline::context::RECOVERY;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::session::{Session, Token};
 use crate::status::StreamBoard;

@@ -17,11 +17,11 @@ use crate::config::BufferConfig;
 use crate::failure::Failure;
 use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
-use crate::pipeline::context::StreamContext;
-use crate::pipeline::decode::DecodeMemory;
+use crate::pipeline::context::{RECOVERY, StreamContext};
+use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::sign_in::sign_in;
-use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::verdict::Verdict as CallVerdict;
 use crate::status::{LastError, StreamState};
@@ -31,10 +31,6 @@ const STOPPED_RETRY: Duration = Duration::from_secs(300);
 
 /// How often a standby looks for life, at least.
 const STANDBY_LOOK: Duration = Duration::from_secs(10);
-
-/// The longest wait between attempts while Kafka or the login host is away. The time to data loss runs
-/// meanwhile, and one client that asks twice a minute is no burden on either.
-pub(crate) const RECOVERY: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(30));
 
 /// A stream of the process.
 pub struct Stream {
@@ -61,7 +57,7 @@ impl Stream {
     /// A failure that does not mend itself while no stream of the process has a position yet:
     /// then there is nothing to keep alive, and whoever set it up is watching.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
-        let memory = Arc::new(DecodeMemory::default());
+        let memory = Arc::new(StreamMemory::default());
         let mut backoff = Backoff::new(RECOVERY);
         let mut stalled_since: Option<DateTime<Utc>> = None;
         let mut generation = 0;
@@ -127,7 +123,7 @@ impl Stream {
         Ok(())
     }
 
-    async fn attempt(&self, generation: u64, memory: Arc<DecodeMemory>, stop: &CancellationToken) -> AttemptEnd {
+    async fn attempt(&self, generation: u64, memory: Arc<StreamMemory>, stop: &CancellationToken) -> AttemptEnd {
         let board = &self.context.board;
         let token = match sign_in(self.pubsub.session(), std::slice::from_ref(board), stop).await {
             Ok(Some(token)) => token,

@@ -14,48 +14,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub use crate::config::Grant;
+
 /// How long an assertion is valid, in seconds. Salesforce allows three minutes;
 /// the rest is for a clock that is known to a second or so.
 const ASSERTION_SECONDS: i64 = 150;
 
 /// Certificates that expire within this many days are warned about.
 const EXPIRY_WARNING_DAYS: i64 = 30;
-
-/// Which OAuth 2.0 flow to use, and its secrets.
-#[derive(Clone)]
-pub enum Grant {
-    /// JWT bearer: `urn:ietf:params:oauth:grant-type:jwt-bearer`.
-    JwtBearer {
-        /// The user that casewire acts as.
-        username: String,
-        /// The consumer key of the External Client App.
-        client_id: String,
-        /// RSA private key as PEM, PKCS#1 or PKCS#8, unencrypted. May hold the certificate too.
-        private_key: SecretString,
-        /// The certificate uploaded to the app, as PEM; checked against the key.
-        certificate: Option<String>,
-    },
-    /// Client credentials; the user is the one set as "run as" in the app.
-    ClientCredentials {
-        /// The consumer key of the External Client App.
-        client_id: String,
-        /// The consumer secret.
-        client_secret: SecretString,
-    },
-}
-
-impl fmt::Debug for Grant {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::JwtBearer { username, client_id, .. } => {
-                write!(formatter, "JwtBearer {{ username: {username:?}, client_id: {client_id:?}, .. }}")
-            }
-            Self::ClientCredentials { client_id, .. } => {
-                write!(formatter, "ClientCredentials {{ client_id: {client_id:?}, .. }}")
-            }
-        }
-    }
-}
 
 /// Key material that cannot be used. Never holds any of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -237,7 +237,7 @@ async fn a_checkpoint_topic_deleted_under_a_stream_is_not_taken_for_a_first_run(
     };
     let deployment = Deployment::new(brokers, lively()).await;
     let control = deployment.control();
-    let mut lines = vec![publish(&control, "Case").await, publish(&control, "Case").await].concat();
+    let mut lines = [publish(&control, "Case").await, publish(&control, "Case").await].concat();
     let written = lines.last().expect("a line").replay_id.clone();
     // The second stream has written nothing yet: only the process itself knows that it has been at work.
     let latest = format!("{IMPATIENT}\nSTREAM__1__START = latest");

@@ -1,0 +1,21 @@
+//! What a stream keeps from one attempt to the next. Everything else is read back from Kafka.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use crate::identity::ReplayId;
+use crate::pipeline::dead_letter::FloodBrake;
+use crate::position::EventKey;
+
+/// The memory of one stream.
+#[derive(Debug, Default)]
+pub struct StreamMemory {
+    /// Stops a flood of undecodable events.
+    pub brake: Mutex<FloodBrake>,
+    /// Events of which Kafka refused a record for its size: they become dead letters.
+    pub oversize: Mutex<HashSet<EventKey>>,
+    /// The position that Salesforce refused last; its gap is in the ledger.
+    pub refused: Mutex<Option<ReplayId>>,
+    /// The topics that this process has written to, or was about to.
+    pub outputs: Arc<Mutex<HashSet<Arc<str>>>>,
+}
