@@ -1,5 +1,6 @@
 //! The `casewire` command: parse, run, say how it ended.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use casewire::cli;
@@ -18,9 +19,10 @@ fn main() -> ExitCode {
     match cli::execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("casewire: {}", failure.what);
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(stderr, "casewire: {}", failure.what);
             if !failure.remedy.is_empty() {
-                eprintln!("casewire: what to do: {}", failure.remedy);
+                let _ = writeln!(stderr, "casewire: what to do: {}", failure.remedy);
             }
             failure.exit.into()
         }

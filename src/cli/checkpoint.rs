@@ -152,7 +152,7 @@ async fn target(to: &Target, kafka: &KafkaSettings, identity: &StreamIdentity) -
             let found = read_back::position_at(kafka, identity, at).await.map_err(failed)?;
             let Some((id, committed_at)) = found else {
                 let what = format!(
-                    "The output topics hold no event of {} within 72 h before {}",
+                    "The output topics hold no event of {} within 7 days before {}",
                     identity.topic,
                     time_text(at)
                 );

@@ -30,9 +30,11 @@ pub fn start(config: &LogConfig) -> Result<(), Failure> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    // A log that nobody reads any more is no reason to end: complaining about it on a closed stderr would panic.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // An error means that somebody (a test) has started a log already.
     let _ = if json { log.json().flatten_event(true).try_init() } else { log.with_target(false).try_init() };

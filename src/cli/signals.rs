@@ -23,8 +23,8 @@ pub fn stop() -> CancellationToken {
                 _ = interrupt.recv() => {}
             }
             if first {
-                info!("ending in order; a second signal ends at once");
                 cancelled.cancel();
+                info!("ending in order; a second signal ends at once");
             } else {
                 std::process::exit(INTERRUPTED);
             }

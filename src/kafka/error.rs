@@ -156,7 +156,7 @@ impl KafkaError {
                  [kafka.properties].",
             ),
             Self::TopicMissing { command, .. } => {
-                let remedy = format!("Create it, or let casewire do so with kafka.topics.create = true: {command}");
+                let remedy = format!("Create it, or let casewire do so with kafka.create_topics = true: {command}");
                 return Failure::new(Exit::Configuration, self.to_string(), remedy);
             }
             Self::Topic { remedy, .. } => (Exit::Configuration, remedy),

@@ -105,7 +105,7 @@ struct Written {
     by: TopicName,
 }
 
-/// The fingerprints of the events that were produced within the retention before `now`.
+/// The fingerprints of the events that were produced in the seven days before `now`.
 ///
 /// # Errors
 /// When the topics cannot be read to their end: a part would let duplicates pass.
@@ -133,8 +133,8 @@ pub async fn written_events(
     Ok(std::mem::take(&mut *written.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
-/// The last event that was committed in Salesforce at or before `at`, within the retention before it: its replay id
-/// and that time. Older ones are of no use, since Salesforce would refuse them.
+/// The last event that was committed in Salesforce at or before `at`, in the last seven days before it by their time of
+/// production: its replay id and that time. Salesforce refuses older ones.
 ///
 /// # Errors
 /// When the topics cannot be read to their end.

@@ -222,9 +222,15 @@ impl RunLoop {
 
     fn note(&mut self, committed: &Committed, transaction: Option<&Transaction>) {
         self.last_commit = Instant::now();
-        self.context.note_committed(committed);
         self.context.metrics.transaction(self.context.identity.topic.as_str(), committed.duration());
-        let Some(transaction) = transaction else { return };
+        if let Some(transaction) = transaction {
+            self.count(transaction);
+        }
+        // Last: whoever waits for the position finds the counts as they were when it was reached.
+        self.context.note_committed(committed);
+    }
+
+    fn count(&self, transaction: &Transaction) {
         self.context.board.update(|status| {
             status.batches_committed += u64::try_from(transaction.batches.len()).unwrap_or(u64::MAX);
             status.records_committed += u64::try_from(transaction.records).unwrap_or(u64::MAX);

@@ -66,8 +66,14 @@ impl Stream {
         // first: to fence a healthy successor after every pause would leave nobody writing.
         let mut entitled = true;
         while !stop.is_cancelled() {
-            if !entitled && let Some(other) = self.successor().await {
-                self.stand_by(&other, &stop).await;
+            if !entitled {
+                let other = tokio::select! {
+                    other = self.successor(&mut backoff, &stop) => other,
+                    () = stop.cancelled() => break,
+                };
+                if let Some(other) = other {
+                    self.stand_by(&other, &stop).await;
+                }
             }
             entitled = false;
             generation += 1;
@@ -250,12 +256,23 @@ impl Stream {
         true
     }
 
-    /// The instance that writes now, if it is not this one although this one has written.
-    async fn successor(&self) -> Option<Writer> {
-        let wrote = self.transactions() > 0;
-        let stored = read_checkpoint(&self.kafka, &self.context.identity).await.ok().flatten().filter(|_| wrote)?;
-        let writer = stored.checkpoint.writer;
-        (writer.run_id != self.context.run.run_id).then_some(writer)
+    /// The instance that writes now, if it is not this one although this one has written. Who cannot be seen
+    /// may be healthy: as long as the checkpoint cannot be read, nobody is fenced.
+    async fn successor(&self, backoff: &mut Backoff, stop: &CancellationToken) -> Option<Writer> {
+        if self.transactions() == 0 {
+            return None;
+        }
+        loop {
+            match read_checkpoint(&self.kafka, &self.context.identity).await {
+                Ok(stored) => {
+                    let writer = stored?.checkpoint.writer;
+                    return (writer.run_id != self.context.run.run_id).then_some(writer);
+                }
+                // A checkpoint that cannot be used is for the attempt to refuse, with its remedy.
+                Err(error) if matches!(error.verdict(), Verdict::Stop(_)) => return None,
+                Err(error) => self.recover(error.to_string(), backoff.next_wait(), stop).await,
+            }
+        }
     }
 
     /// Shows who writes, and waits until it has been silent for long enough.

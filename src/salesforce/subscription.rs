@@ -243,14 +243,15 @@ impl Subscription {
                 Admission::Duplicate => duplicates = duplicates.saturating_add(1),
             }
         }
+        let keepalive = count == 0;
         // One without an id says that the call lives, and nothing about the position.
-        let keepalive = count == 0 && !response.latest_replay_id.is_empty();
-        if keepalive {
+        let moves = keepalive && !response.latest_replay_id.is_empty();
+        if moves {
             self.position.keepalive(ReplayId::from(response.latest_replay_id), received_at);
         }
         self.state.received(events.len(), duplicates, keepalive);
         // A response of duplicates only has moved nothing; there is nothing to hand on.
-        if keepalive || !events.is_empty() {
+        if moves || !events.is_empty() {
             let bytes = events.iter().map(|event| event.payload.len() as u64).sum();
             let hold = self.buffer.hold(u32::try_from(events.len()).unwrap_or(u32::MAX), bytes);
             let (generation, position) = (self.settings.generation, self.position.clone());

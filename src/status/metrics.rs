@@ -208,4 +208,27 @@ mod tests {
         }
         assert!(!text.contains("data_loss_seconds{"), "no position is known yet:\n{text}");
     }
+
+    #[test]
+    fn the_operators_page_names_every_metric_and_none_that_does_not_exist() {
+        let board = Board::new();
+        board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        let allowance = crate::status::Allowance { maximum: 10, remaining: 4 };
+        board.set_allowances(Some(allowance), Some(allowance));
+        let text = Metrics::new(board).render().expect("rendered");
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_whitespace().next());
+        let families: Vec<&str> = families.collect();
+        let page = include_str!("../../docs/operating.md");
+        for family in &families {
+            assert!(page.contains(family), "{family} is not in docs/operating.md");
+        }
+        let named = page.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+        for name in named.filter(|word| word.starts_with("casewire_")) {
+            let known = families.iter().any(|family| {
+                name.strip_prefix(family)
+                    .is_some_and(|rest| ["", "_total", "_bucket", "_count", "_sum"].contains(&rest))
+            });
+            assert!(known, "docs/operating.md names {name}, which does not exist");
+        }
+    }
 }

@@ -384,3 +384,30 @@ async fn the_simulated_org_says_how_to_connect_and_what_it_says_is_a_configurati
     same.failed_with(78, &["/nowhere.toml"]);
     running.terminated().await.succeeded();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_output_nobody_reads_any_more_lives_on_and_ends_when_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = directory.path().join("org.toml");
+    let free = "[listen]\nhttp = \"127.0.0.1:0\"\npubsub = \"127.0.0.1:0\"\ncontrol = \"127.0.0.1:0\"\n";
+    std::fs::write(&settings, free).expect("written");
+    let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_casewire"))
+        .args(["simulate", "--rate", "20", "--backlog", "0", "--directory"])
+        .arg(directory.path())
+        .arg("--config")
+        .arg(&settings)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("started");
+    // Its first words mean that it serves; then both pipes are closed, as by `2>&1 | head -1`.
+    let mut word = [0_u8; 1];
+    tokio::io::AsyncReadExt::read_exact(process.stdout.as_mut().expect("piped"), &mut word).await.expect("a word");
+    drop((process.stdout.take(), process.stderr.take()));
+    let id = process.id().expect("running").to_string();
+    let told = std::process::Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+    assert!(told.success());
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), process.wait()).await;
+    assert_eq!(ended.expect("it ends").expect("waited for").code(), Some(0));
+}

@@ -132,6 +132,76 @@ async fn a_refused_replay_id_is_recorded_and_the_retained_events_are_taken_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn retained_events_that_the_output_holds_are_dropped_over_a_restart_too() {
+    let Some(brokers) = brokers("retained_events_that_the_output_holds_are_dropped_over_a_restart_too") else { return };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let mut lines = control.generate(150).await.expect("generated");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &lines, CASES).await;
+    // The id is refused although everything is still retained: all of it is delivered once more.
+    let refuse = Fault::FailStreams {
+        status: 3,
+        error_code: "subscription.fetch.replayid.corrupted".to_owned(),
+        message: "The Replay ID validation failed.".to_owned(),
+    };
+    control.inflict(refuse).await.expect("inflicted");
+    running.until("the repetition", |status| status.events_already_written > 0).await;
+    running.abort().await;
+    lines.extend(control.generate(50).await.expect("generated"));
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &lines, CASES).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&lines, "Case"));
+    let ledger = deployment.output("gaps").await;
+    let refused: Vec<_> = ledger.iter().filter(|entry| entry.key.starts_with("refused-")).collect();
+    assert_eq!(refused.len(), 1, "{ledger:?}");
+    assert_eq!(refused[0].json()["cause"], json!("refused"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_holds_no_more_than_it_may_and_one_event_is_never_split() {
+    let Some(brokers) = brokers("a_transaction_holds_no_more_than_it_may_and_one_event_is_never_split") else { return };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let first = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let ids: Vec<String> = (0..40).map(|index| format!("{}{index:02}AAA", &first[0].record_ids[0][..13])).collect();
+    let merged = EventOrder::new("Case", "DELETE").on(ids.iter().map(String::as_str));
+    let mut lines = control.publish(merged).await.expect("published");
+    let together = lines[0].record_ids.len();
+    assert!(together > 10, "{together}");
+    for _ in 0..30 {
+        lines.extend(control.publish(EventOrder::new("Case", "CREATE")).await.expect("published"));
+    }
+    let running = deployment.run(&[CASES], "BATCH__MAX_RECORDS = 10");
+    arrived(&running, &lines, CASES).await;
+    let status = running.board.snapshot().streams[0].clone();
+    running.stop().await.expect("an orderly end");
+    assert_eq!(status.records_committed, 1 + together as u64 + 30);
+    // The announcement, one with the merged event, and three of ten at the least.
+    assert!(status.transactions_committed >= 5, "{}", status.transactions_committed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undecodable_event_stops_the_stream_before_it_where_that_is_asked_for() {
+    let Some(brokers) = brokers("an_undecodable_event_stops_the_stream_before_it_where_that_is_asked_for") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let before = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    control.inflict(Fault::Poison { events: 1 }).await.expect("inflicted");
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let running = deployment.run(&[CASES], "STREAM__0__ON_UNDECODABLE = stop");
+    let stopped = |status: &StreamStatus| matches!(&status.state, StreamState::Stopped { remedy, .. } if remedy.contains("dead_letter"));
+    running.until("the stop", stopped).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&before, "Case"), "what came before it");
+    assert!(deployment.output("dead-letters").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_replay_id_stops_the_stream_where_that_is_asked_for() {
     let Some(brokers) = brokers("a_refused_replay_id_stops_the_stream_where_that_is_asked_for") else { return };
     let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
@@ -257,6 +327,14 @@ async fn a_channel_with_shared_replay_ids_and_platform_events_arrive_complete() 
     let records = deployment.output("Case").await;
     let (tombstones, records): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.raw.is_empty());
     assert_eq!(sorted(identities(&records)), expected(&on_channel, "Case"));
+    assert!(records.iter().any(|record| record.json().get("enriched").is_some()), "the channel enriches updates");
+    for record in &records {
+        let is = |line: &&LedgerLine| line.event_id == record.headers["event_id"];
+        let line = on_channel.iter().find(is).expect("in the ledger");
+        assert_eq!(record.json()["changed"], Value::Object(line.changed.clone()), "{record:?}");
+        let enriched = record.json().get("enriched").cloned().unwrap_or_else(|| json!({}));
+        assert_eq!(enriched, Value::Object(line.enriched.clone()), "{record:?}");
+    }
     let deletes = records.iter().filter(|record| record.headers["op"] == "delete").count();
     assert_eq!(tombstones.len(), deletes);
     let events: Vec<_> = lines.iter().filter(|line| line.entity == "Case_Escalation__e").collect();
