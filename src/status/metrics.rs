@@ -215,7 +215,9 @@ mod tests {
         board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
         let allowance = crate::status::Allowance { maximum: 10, remaining: 4 };
         board.set_allowances(Some(allowance), Some(allowance));
-        let text = Metrics::new(board).render().expect("rendered");
+        let metrics = Metrics::new(board);
+        metrics.transaction("/data/CaseChangeEvent", Duration::from_millis(4));
+        let text = metrics.render().expect("rendered");
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_whitespace().next());
         let families: Vec<&str> = families.collect();
         let page = include_str!("../../docs/operating.md");
