@@ -17,6 +17,7 @@ use crate::simulator::objects::{Field, Kind};
 use crate::simulator::org::{Org, StreamOrder};
 use crate::simulator::publisher::{Command, Published};
 use crate::simulator::refusal::Refusal;
+use crate::simulator::settings::RandomFaults;
 use crate::simulator::stats::Snapshot;
 
 /// One event to publish. What it does not say is drawn.
@@ -131,6 +132,15 @@ impl Control {
     pub(crate) async fn accept(&self, topic: &str, event: ProducerEvent) -> Result<u64, String> {
         let accepted = self.command(|done| Command::Accept { topic: topic.to_owned(), event, done }).await;
         accepted.map_err(|error| error.to_string())?
+    }
+
+    /// Lets faults come by chance from now on; a rate of 0 ends that.
+    pub fn set_random_faults(&self, faults: RandomFaults) -> Result<(), ControlError> {
+        if !faults.per_minute.is_finite() || faults.per_minute < 0.0 {
+            return Err(ControlError::Refused(format!("{} faults a minute cannot be", faults.per_minute)));
+        }
+        self.org.random_faults.send_replace(faults);
+        Ok(())
     }
 
     /// Makes something go wrong.

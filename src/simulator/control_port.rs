@@ -6,6 +6,7 @@
 //! | `POST /publish` | an [`EventOrder`] | the ledger lines of the event |
 //! | `POST /generate` | `{"count": 1000}` | `{"published": 1000, "last_replay_id": "…"}` |
 //! | `POST /faults` | a [`Fault`], `{"kind": "cut-streams"}` | 204 |
+//! | `PUT /random-faults` | `{"per_minute": 30, "table": [a `Fault`, …]}`, the table may be left out | 204 |
 //! | `GET /faults` | | the survivable faults, as examples of the form |
 //!
 //! What cannot be done is answered with 422 and `{"error": "…"}`, a body of another form with 422 and a text.
@@ -15,7 +16,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use crate::simulator::control::{Control, ControlError, EventOrder};
 use crate::simulator::faults::Fault;
 use crate::simulator::ledger::LedgerLine;
+use crate::simulator::settings::RandomFaults;
 use crate::simulator::stats::Snapshot;
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +46,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/publish", post(publish))
         .route("/generate", post(generate))
         .route("/faults", get(|| async { Json(Fault::survivable()) }).post(inflict))
+        .route("/random-faults", put(random_faults))
         .with_state(control)
 }
 
@@ -61,6 +64,14 @@ async fn publish(
 async fn generate(State(control): State<Control>, Json(wanted): Json<Generate>) -> Result<Json<Value>, ControlError> {
     let published = control.generate_backlog(wanted.count, Duration::ZERO).await?;
     Ok(Json(json!({ "published": published, "last_replay_id": control.stats().last_published })))
+}
+
+async fn random_faults(
+    State(control): State<Control>,
+    Json(faults): Json<RandomFaults>,
+) -> Result<StatusCode, ControlError> {
+    control.set_random_faults(faults)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn inflict(State(control): State<Control>, Json(fault): Json<Fault>) -> Result<StatusCode, ControlError> {

@@ -15,7 +15,7 @@ use crate::simulator::record_id::record_id;
 use crate::simulator::refusal::Refusal;
 use crate::simulator::schema::EventSchema;
 use crate::simulator::sessions::Sessions;
-use crate::simulator::settings::{Channel, SimulatorConfig};
+use crate::simulator::settings::{Channel, RandomFaults, SimulatorConfig};
 use crate::simulator::stats::Stats;
 
 /// What a fault can tell an open Subscribe call.
@@ -74,6 +74,8 @@ pub(crate) struct Org {
     pub(crate) unreachable: watch::Sender<bool>,
     /// While true, no traffic is generated.
     pub(crate) paused: watch::Sender<bool>,
+    /// The faults that come by chance.
+    pub(crate) random_faults: watch::Sender<RandomFaults>,
     /// Verifies the signatures of assertions.
     pub(crate) assertion_key: jsonwebtoken::DecodingKey,
 }
@@ -112,6 +114,7 @@ impl Org {
             silent: watch::Sender::new(false),
             unreachable: watch::Sender::new(false),
             paused: watch::Sender::new(false),
+            random_faults: watch::Sender::new(settings.random_faults.clone()),
             assertion_key,
             settings,
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use super::{Call, Client, PATIENCE, client, config, custom, earliest, error_code, start};
-use crate::simulator::{EventOrder, Fault, Simulator};
+use crate::simulator::{EventOrder, Fault, Simulator, Snapshot};
 
 const CASES: &str = "/data/CaseChangeEvent";
 
@@ -246,6 +246,16 @@ async fn random_faults_come_from_the_table_and_traffic_goes_on() {
         .map(Fault::kind)
         .collect();
     assert!(seen.faults.keys().all(|kind| table.contains(kind)));
+    // Another table over the control port, and from then on nothing but it.
+    let request = json!({ "per_minute": 3_000, "table": [{ "kind": "end-streams" }] });
+    let url = format!("{}/random-faults", simulator.control_url());
+    let answer = reqwest::Client::new().put(&url).json(&request).send().await.expect("an answer");
+    assert_eq!(answer.status(), 204);
+    let ended = |stats: &Snapshot| stats.faults.get("end-streams").copied().unwrap_or_default();
+    let before = ended(&control.stats());
+    control.wait_for(PATIENCE, |stats| ended(stats) >= before + 10).await.expect("the new table");
+    let refused = reqwest::Client::new().put(&url).json(&json!({ "per_minute": -1 })).send().await.expect("an answer");
+    assert_eq!(refused.status(), 422);
     control.inflict(Fault::PauseTraffic).await.expect("inflicted");
     simulator.shutdown().await;
 }
