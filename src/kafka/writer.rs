@@ -7,7 +7,6 @@
 //!    fails.
 //! 4. The checkpoint is part of the transaction of the records it speaks for: both become visible or neither.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +93,6 @@ pub struct TransactionalWriter {
     checkpoint_key: Bytes,
     seq: u64,
     usable: bool,
-    limits: HashMap<Arc<str>, usize>,
 }
 
 impl TransactionalWriter {
@@ -133,7 +131,6 @@ impl TransactionalWriter {
             checkpoint_key: identity.checkpoint_key().into(),
             seq: read.highest_seq,
             usable: true,
-            limits: HashMap::new(),
         };
         Ok((writer, read.latest))
     }
@@ -192,10 +189,10 @@ impl TransactionalWriter {
 
     /// Refuses what is known not to fit, before a transaction is begun for it.
     fn check_sizes(&self, records: &[OutputRecord]) -> Result<(), KafkaError> {
-        let general = self.settings.record_limit();
+        // A topic's own limit counts compressed bytes, which only its brokers know: they are asked by sending.
+        let limit = self.settings.record_limit();
         for (index, record) in records.iter().enumerate() {
-            let (size, limit) =
-                (record.size(), self.limits.get(&record.topic).map_or(general, |&limit| limit.min(general)));
+            let size = record.size();
             if size > limit && index + 1 == records.len() {
                 return Err(checkpoint_too_large(record));
             }
@@ -204,13 +201,6 @@ impl TransactionalWriter {
             }
         }
         Ok(())
-    }
-
-    /// Refuses records for `topic` above this many bytes, uncompressed, before anything is sent. With the topic's own
-    /// [`max_message_bytes`](crate::kafka::TopicReport::max_message_bytes) no broker has to refuse one, which would
-    /// cost the transaction and the writer.
-    pub fn limit_records(&mut self, topic: Arc<str>, bytes: usize) {
-        self.limits.insert(topic, bytes);
     }
 
     /// Whether [`commit`](Self::commit) can succeed. Once false, it stays so: open a new writer.
