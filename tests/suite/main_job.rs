@@ -24,7 +24,7 @@ pub async fn arrived(running: &Running, lines: &[LedgerLine], topic: &str) {
 
 /// The same where keepalives come so fast that one may have carried the position further: the simulated org
 /// counts its ids upwards until it moves.
-async fn passed(running: &Running, lines: &[LedgerLine], topic: &str) {
+pub async fn passed(running: &Running, lines: &[LedgerLine], topic: &str) {
     let last = last_on(lines, topic);
     let is = |status: &StreamStatus| status.topic.as_str() == topic && status.last_replay_id.as_ref() >= Some(&last);
     running.until_all("the last event", |snapshot| snapshot.streams.iter().any(is)).await;

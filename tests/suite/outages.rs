@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::suite::deployment::{Deployment, Output, Running, brokers};
-use crate::suite::main_job::{CASES, SESSIONS, arrived, expected, identities, sorted};
+use crate::suite::main_job::{CASES, SESSIONS, expected, identities, passed, sorted};
 use crate::suite::own_broker::own_broker;
 
 /// The shortest waits that the configuration takes or that leave a healthy broker time to answer.
@@ -96,7 +96,7 @@ async fn a_broker_that_is_down_at_the_start_is_waited_for() {
     let snapshot = running.until_all("the reason", unready(CASES, "recovering: Kafka did not answer")).await;
     assert!(unready("kafka", "Kafka did not answer")(&snapshot), "{snapshot:#?}");
     broker.restart().await;
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     running.until_all("readiness", ready).await;
     running.stop().await.expect("an orderly end");
     each_once_in_order(&deployment.output("Case").await, &lines, "Case");
@@ -121,8 +121,8 @@ async fn a_broker_killed_in_mid_traffic_costs_nothing_but_time() {
     committed_more(&running, before + 100).await;
     stop.cancel();
     let lines = publishing.await.expect("no panic");
-    arrived(&running, &lines, CASES).await;
-    arrived(&running, &lines, SESSIONS).await;
+    passed(&running, &lines, CASES).await;
+    passed(&running, &lines, SESSIONS).await;
     running.until_all("readiness", ready).await;
     idle.until_all("readiness", ready).await;
     running.stop().await.expect("an orderly end");
@@ -160,7 +160,7 @@ async fn a_broker_frozen_for_longer_than_a_transaction_may_take_leaves_nobody_st
         committed_more(&running, before + 50).await;
         stop.cancel();
         let lines = publishing.await.expect("no panic");
-        arrived(&running, &lines, CASES).await;
+        passed(&running, &lines, CASES).await;
         let snapshot = running.until_all("readiness", ready).await;
         assert_eq!(snapshot.streams[0].fenced, 0, "it stood by for itself");
         running.stop().await.expect("an orderly end");
@@ -178,7 +178,7 @@ async fn access_taken_away_stops_the_stream_and_names_the_lists() {
         let mut deployment = Deployment::new(broker.sasl_bootstrap.clone(), SimulatorConfig::on_free_ports()).await;
         let mut lines = deployment.control().generate(40).await.expect("generated");
         let running = deployment.run(&[CASES], sasl);
-        arrived(&running, &lines, CASES).await;
+        passed(&running, &lines, CASES).await;
         let names = format!("--force --resource-pattern-type prefixed {resource} {}", deployment.prefix);
         // Where a list speaks of a resource, only what it allows is allowed.
         broker.acl(&format!("--add --allow-principal User:casewire --operation All {names}")).await;
@@ -191,7 +191,7 @@ async fn access_taken_away_stops_the_stream_and_names_the_lists() {
         running.stop().await.expect("an orderly end");
         broker.acl(&format!("--remove --deny-principal User:casewire --operation {operation} {names}")).await;
         let running = deployment.run(&[CASES], sasl);
-        arrived(&running, &lines, CASES).await;
+        passed(&running, &lines, CASES).await;
         running.stop().await.expect("an orderly end");
         deployment.brokers.clone_from(&broker.bootstrap);
         each_once_in_order(&deployment.output("Case").await, &lines, "Case");
@@ -206,7 +206,7 @@ async fn an_output_topic_deleted_under_a_stream_stops_it_and_is_not_made_again_b
     let control = deployment.control();
     let lines = control.generate(60).await.expect("generated");
     let running = deployment.run(&[CASES], IMPATIENT);
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     deployment.delete_topic("Case").await;
     let mut kept = publish(&control, "Case").await;
     let status = running.until("the stop", |status| stopped(status).is_some()).await;
@@ -223,7 +223,7 @@ async fn an_output_topic_deleted_under_a_stream_stops_it_and_is_not_made_again_b
     // A restart makes it again and says so; what was not written when it was deleted is written now.
     kept.extend(publish(&control, "Case").await);
     let running = deployment.run(&[CASES], IMPATIENT);
-    arrived(&running, &kept, CASES).await;
+    passed(&running, &kept, CASES).await;
     let told = running.board.snapshot().streams[0].last_error.clone().expect("told");
     assert!(told.what.contains("did not exist and was made") && told.remedy.contains("deleted"), "{told:?}");
     running.stop().await.expect("an orderly end");
@@ -242,7 +242,7 @@ async fn a_checkpoint_topic_deleted_under_a_stream_is_not_taken_for_a_first_run(
     // The second stream has written nothing yet: only the process itself knows that it has been at work.
     let latest = format!("{IMPATIENT}\nSTREAM__1__START = latest");
     let running = deployment.run(&[CASES, SESSIONS], &latest);
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     let anchored = |snapshot: &Snapshot| snapshot.streams.iter().all(|stream| stream.resume_after.is_some());
     running.until_all("positions", anchored).await;
     for topic in ["Case", "MessagingSession"] {
@@ -274,8 +274,8 @@ async fn a_checkpoint_topic_deleted_under_a_stream_is_not_taken_for_a_first_run(
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
     let running = deployment.run(&[CASES, SESSIONS], &latest);
-    arrived(&running, &lines, CASES).await;
-    arrived(&running, &lines, SESSIONS).await;
+    passed(&running, &lines, CASES).await;
+    passed(&running, &lines, SESSIONS).await;
     running.stop().await.expect("an orderly end");
     for entity in ["Case", "MessagingSession"] {
         each_once_in_order(&deployment.output(entity).await, &lines, entity);
@@ -292,17 +292,17 @@ async fn a_standby_takes_over_when_the_other_instance_has_died() {
     let mut config: Config = deployment.config(&[CASES], "");
     config.kafka.takeover_after = Duration::from_secs(4);
     let first = Deployment::run_configured(config);
-    arrived(&first, &lines, CASES).await;
+    passed(&first, &lines, CASES).await;
     let second = deployment.run(&[CASES], "");
     second.until("the take-over", |status| status.checkpoint_committed).await;
     lines.extend(publish(&control, "Case").await);
     let standby = |status: &StreamStatus| matches!(status.state, StreamState::Standby { .. });
     first.until("the standby", standby).await;
     assert!(unready(CASES, "standby since")(&first.board.snapshot()));
-    arrived(&second, &lines, CASES).await;
+    passed(&second, &lines, CASES).await;
     second.abort().await;
     lines.extend(publish(&control, "Case").await);
-    arrived(&first, &lines, CASES).await;
+    passed(&first, &lines, CASES).await;
     assert!(ready(&first.board.snapshot()), "{:#?}", first.board.snapshot());
     first.stop().await.expect("an orderly end");
     each_once_in_order(&deployment.output("Case").await, &lines, "Case");
@@ -322,7 +322,7 @@ async fn an_event_waits_for_its_schema_and_the_status_says_so() {
         status.last_error.as_ref().is_some_and(names_it) && status.records_committed == 0
     };
     running.until("the reason", told).await;
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     let status = running.board.snapshot().streams[0].clone();
     assert_eq!(status.dead_letters, 0, "{status:#?}");
     running.stop().await.expect("an orderly end");
@@ -336,7 +336,7 @@ async fn a_used_up_allocation_is_waited_out_and_the_remedy_is_shown() {
     let control = deployment.control();
     let mut lines = publish(&control, "Case").await;
     let running = deployment.run(&[CASES], "");
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     control.inflict(Fault::Allocation { left: 0 }).await.expect("inflicted");
     lines.extend(publish(&control, "Case").await);
     let refused = |status: &StreamStatus| status.reconnects.contains_key("allocation");
@@ -349,7 +349,7 @@ async fn a_used_up_allocation_is_waited_out_and_the_remedy_is_shown() {
     // The day is over.
     control.inflict(Fault::Allocation { left: 1_000 }).await.expect("inflicted");
     let running = deployment.run(&[CASES], "");
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     running.stop().await.expect("an orderly end");
     each_once_in_order(&deployment.output("Case").await, &lines, "Case");
 }
@@ -363,7 +363,7 @@ async fn silence_and_black_holes_are_noticed_and_left() {
     let watchful = "SALESFORCE__PUBSUB__SILENCE_LIMIT = 3s\nSALESFORCE__PUBSUB__PING_INTERVAL = 1s\n\
                     SALESFORCE__PUBSUB__PING_TIMEOUT = 1s";
     let running = deployment.run(&[CASES], watchful);
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     // Pings are answered: only the watchdog can tell that this call is dead.
     control.inflict(Fault::Silence).await.expect("inflicted");
     lines.extend(publish(&control, "Case").await);
@@ -371,7 +371,7 @@ async fn silence_and_black_holes_are_noticed_and_left() {
     let status = running.until("the watchdog", silence).await;
     assert!(status.last_error.expect("told").what.contains("was silent for 3s"));
     control.inflict(Fault::Speak).await.expect("inflicted");
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
 
     // Nothing is answered, and a call on the same connection would not be either.
     let before: u64 = running.board.snapshot().streams[0].reconnects.values().sum();
@@ -379,7 +379,7 @@ async fn silence_and_black_holes_are_noticed_and_left() {
     lines.extend(publish(&control, "Case").await);
     let noticed = |status: &StreamStatus| status.reconnects.values().sum::<u64>() > before;
     running.until("another call", noticed).await;
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     running.stop().await.expect("an orderly end");
     each_once_in_order(&deployment.output("Case").await, &lines, "Case");
 }
@@ -395,7 +395,7 @@ async fn a_login_host_that_is_down_is_waited_for_at_the_start_and_later() {
     let waiting = running.until_all("the reason", unready(CASES, "recovering: The login server")).await;
     assert!(waiting.streams[0].last_error.as_ref().is_some_and(|error| error.remedy.contains("login_url")));
     control.inflict(Fault::Reachable).await.expect("inflicted");
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
 
     // Later the streams are cut and the tokens gone while the login host has a disturbance.
     control.inflict(Fault::FailHttp { status: 503, times: 3 }).await.expect("inflicted");
@@ -404,7 +404,7 @@ async fn a_login_host_that_is_down_is_waited_for_at_the_start_and_later() {
     lines.extend(publish(&control, "Case").await);
     running.until("the reason", |status| status.reconnects.contains_key("session")).await;
     assert!(!ready(&running.board.snapshot()));
-    arrived(&running, &lines, CASES).await;
+    passed(&running, &lines, CASES).await;
     running.until_all("readiness", ready).await;
     running.stop().await.expect("an orderly end");
     each_once_in_order(&deployment.output("Case").await, &lines, "Case");
