@@ -370,6 +370,14 @@ class TheFoldOfThePage(unittest.TestCase):
             state = page["fold"](page["State"](), change)
             self.assertEqual(state.exists, {"delete": False, "gap": None, "event": None}.get(change["op"], True), change["op"])
 
+    def test_changes_apply_in_their_order_whatever_the_second_that_a_server_stamps_on_them(self):
+        page = fold.from_the_page()
+        state = page["State"]()
+        for second, status in ((4, "Working"), (3, "Closed")):
+            source = {"committed_at": f"2026-11-22T10:15:{second:02d}.000Z"}
+            state = page["fold"](state, {"op": "update", "changed": {"Status": status}, "record": None, "source": source})
+        self.assertEqual(state.value("Status"), "Closed")
+
     def test_a_full_record_beats_what_is_older_and_equal_seconds_apply(self):
         page = fold.from_the_page()
         State, run = page["State"], page["fold"]
