@@ -99,3 +99,14 @@ def as_markdown(outcome, found, version):
     lines += ["", "| fault | times | what happened |", "|---|---|---|"]
     lines += [f"| `{kind.name}` | {outcome.inflicted[kind.name]} | {kind.does} |" for kind in plan.KINDS if outcome.planned[kind.name]]
     return "\n".join(lines) + "\n"
+
+
+# In a page of the documents, what follows this line is the result.
+MARK = "<!-- written by scripts/soak --report -->\n"
+
+
+def write(path, text):
+    """Writes a section of Markdown: behind the mark of a page that has one, or as a file of its own."""
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
+    head = page.partition(MARK)[0] + MARK + "\n" if MARK in page else ""
+    path.write_text(head + text, encoding="utf-8")

@@ -1,7 +1,9 @@
 """The soak's own judgement judged: the plan is that of its seed, and each thing that must fail a run does."""
 
+import tempfile
 import unittest
 from collections import Counter
+from pathlib import Path
 
 from . import findings, plan, report
 from .faults import ACTIONS
@@ -107,3 +109,15 @@ class EachFindingIsOne(unittest.TestCase):
         self.red("stand there", last_life={"written": [2, 3], "counted": [2, 2]})
         self.red("stand there", last_life={})
         self.red("too little to compare", last_life={"written": [2, 0], "counted": [2, 0]})
+
+
+class TheReport(unittest.TestCase):
+    def test_a_result_takes_the_place_of_the_one_before(self):
+        with tempfile.TemporaryDirectory() as directory:
+            page = Path(directory) / "soak.md"
+            page.write_text(f"# Soak\n\n{report.MARK}\nof before\n")
+            report.write(page, "of now\n")
+            self.assertEqual(page.read_text(), f"# Soak\n\n{report.MARK}\nof now\n")
+            other = Path(directory) / "other.md"
+            report.write(other, "alone\n")
+            self.assertEqual(other.read_text(), "alone\n")
