@@ -183,9 +183,9 @@ class Scene:
         self.wait(f"the newest events to be committed: {last}", lambda: self.follower.has(last))
 
     def settle(self):
-        """Ends whatever lasts, and waits until all that was published is committed."""
+        """Lets whatever lasts come to its end, and waits until all that was published is committed."""
+        self.wait("what lasts to end", lambda: not self.lasting)
         began = time.monotonic()
-        self.end()
         self.broker_up()
         with self.quiet():
             self.all_committed()
