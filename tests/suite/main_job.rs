@@ -144,8 +144,11 @@ async fn an_org_that_moves_under_an_open_call_is_known_to_have_moved() {
     arrived(&running, &after, CASES).await;
     running.stop().await.expect("an orderly end");
     let ledger = deployment.output("gaps").await;
-    let causes: Vec<_> =
-        ledger.iter().filter(|entry| entry.key.starts_with("refused-")).map(|entry| entry.json()["cause"].clone()).collect();
+    let causes: Vec<_> = ledger
+        .iter()
+        .filter(|entry| entry.key.starts_with("refused-"))
+        .map(|entry| entry.json()["cause"].clone())
+        .collect();
     assert_eq!(causes, [json!("moved")]);
 }
 
