@@ -182,6 +182,8 @@ impl KafkaSettings {
             // The broker's half second would be spent at the end of every read.
             ("fetch.wait.max.ms", "10"),
             ("check.crcs", "true"),
+            // A read goes through whole topics, and each stream has its own: librdkafka would hold 64 MiB ready for each.
+            ("queued.max.messages.kbytes", "4096"),
         ]);
         // librdkafka assigns partitions only with a group name; nothing is ever committed to it.
         config.set("group.id", "casewire-reader");
