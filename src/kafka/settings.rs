@@ -239,16 +239,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_password_is_not_printed() {
-        let settings = KafkaSettings {
+    fn settings(name: &str, value: &str) -> KafkaSettings {
+        KafkaSettings {
             brokers: "b:9092".into(),
             topic_prefix: "salesforce".into(),
-            properties: BTreeMap::from([("sasl.password".to_owned(), "hunter2".to_owned())]),
+            properties: BTreeMap::from([(name.to_owned(), value.to_owned())]),
             transaction_timeout: Duration::from_secs(60),
             call_timeout: Duration::from_secs(60),
             topics: TopicDefaults { create: true, check: true, partitions: 1, replication: -1 },
+        }
+    }
+
+    #[test]
+    fn what_a_reader_holds_ready_is_bounded_unless_an_operator_says_otherwise() {
+        let held = |settings: KafkaSettings| {
+            let consumer = settings.consumer(Isolation::ReadCommitted);
+            consumer.get("queued.max.messages.kbytes").and_then(|kib| kib.parse::<u32>().ok())
         };
+        assert!(held(settings("linger.ms", "5")).is_some_and(|kib| kib <= 4096));
+        assert_eq!(held(settings("queued.max.messages.kbytes", "65536")), Some(65_536));
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let settings = settings("sasl.password", "hunter2");
         let printed = format!("{settings:?}");
         assert!(printed.contains("sasl.password") && !printed.contains("hunter2"), "{printed}");
     }
