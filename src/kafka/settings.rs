@@ -182,8 +182,11 @@ impl KafkaSettings {
             // The broker's half second would be spent at the end of every read.
             ("fetch.wait.max.ms", "10"),
             ("check.crcs", "true"),
-            // A read goes through whole topics, and each stream has its own: librdkafka would hold 64 MiB ready for each.
-            ("queued.max.messages.kbytes", "4096"),
+            // A read goes through whole topics, and each stream has one of its own. librdkafka would hold 64 MiB ready for
+            // each and several times as much in buffers; with less it would wait a second whenever that is reached.
+            ("queued.max.messages.kbytes", "1024"),
+            ("fetch.message.max.bytes", "262144"),
+            ("fetch.queue.backoff.ms", "10"),
         ]);
         // librdkafka assigns partitions only with a group name; nothing is ever committed to it.
         config.set("group.id", "casewire-reader");
@@ -256,7 +259,7 @@ mod tests {
             let consumer = settings.consumer(Isolation::ReadCommitted);
             consumer.get("queued.max.messages.kbytes").and_then(|kib| kib.parse::<u32>().ok())
         };
-        assert!(held(settings("linger.ms", "5")).is_some_and(|kib| kib <= 4096));
+        assert!(held(settings("linger.ms", "5")).is_some_and(|kib| kib <= 1024));
         assert_eq!(held(settings("queued.max.messages.kbytes", "65536")), Some(65_536));
     }
 
