@@ -1,0 +1,144 @@
+"""Runs both clients against the simulated org and compares; scripts/clients says what for."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+from itertools import islice
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import mutations  # noqa: E402
+import selftest  # noqa: E402
+from comparison import Bytes, compare  # noqa: E402
+from conversation import Client, Silent  # noqa: E402
+from org import Org, OrgError  # noqa: E402
+from scenarios import Run  # noqa: E402
+from schema import Schema  # noqa: E402
+
+# Of every table of differences so many are shown.
+SHOWN = 10
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/clients")
+    parser.add_argument("--events", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--self-test", action="store_true")
+    parser.add_argument("--binary", type=Path)
+    parser.add_argument("--node", type=Path, help="where the Node client is installed")
+    return parser.parse_args()
+
+
+def environment(org):
+    settings = org.settings
+    return {
+        **os.environ,
+        "LOGIN_URL": settings["SALESFORCE_LOGIN_URL"],
+        "CLIENT_ID": settings["SALESFORCE_CLIENT_ID"],
+        "CLIENT_SECRET": settings["SALESFORCE_CLIENT_SECRET"],
+        "USERNAME": settings["SALESFORCE_USERNAME"],
+        "KEY_FILE": settings["SALESFORCE_PRIVATE_KEY_FILE"],
+        "PUBSUB_ENDPOINT": settings["PUB_SUB_ENDPOINT"],
+        "CA_FILE": settings["PUBSUB_CA_FILE"],
+        "NODE_EXTRA_CA_CERTS": settings["PUBSUB_CA_FILE"],
+    }
+
+
+def node_program(installed, directory, ca):
+    """Copies the Node client beside what was installed, and lets the copy trust the simulator: it trusts only its own list."""
+    name = "salesforce-pubsub-api-client"
+    package = directory / "node_modules" / name
+    shutil.copytree(installed / "node_modules" / name, package)
+    for bundle in package.glob("dist/cacert-*.pem"):
+        with open(bundle, "ab") as trusted:
+            trusted.write(b"\n" + Path(ca).read_bytes())
+    return shutil.copy(HERE / "node_client.mjs", directory)
+
+
+class Evidence:
+    """A finished run, its ledger, and what both clients received in it."""
+
+    def __init__(self, run, ledger):
+        self.run, self.ledger = run, ledger
+        python = run.clients[-1]
+        self.schemas = {schema_id: Schema(text) for schema_id, text in python.schemas.items()}
+        self.bytes = Bytes(python.everything("event"))
+
+    def compare(self, client, wanted):
+        reports = client.reported(wanted.scenario, wanted.topic, "event")
+        if client.name != "node":
+            return compare(wanted.lines, reports, self.schemas)
+        responses = client.reported(wanted.scenario, wanted.topic, "response")
+        return compare(wanted.lines, reports, self.schemas, self.bytes, responses)
+
+    def judge(self):
+        """Compares every subscription, prints a line for each and what differs below it. Returns whether nothing does."""
+        heads = ("published", "received", "missing", "extra", "differing", "disorder", "lost names", "overtaking")
+        print(f"{'client':7}{'scenario':9}{'topic':35}" + "".join(f"{head:>11}" for head in heads))
+        clean = True
+        for client in self.run.clients:
+            for wanted in self.run.expectations(self.ledger):
+                outcome = self.compare(client, wanted)
+                clean &= outcome.clean
+                found = [outcome.missing, outcome.extra, outcome.differing, outcome.disorder, outcome.excused, outcome.overtaken]
+                counts = [outcome.published, outcome.received, *map(len, found)]
+                print(f"{client.name:7}{wanted.scenario:9}{wanted.topic:35}" + "".join(f"{count:11}" for count in counts))
+                for fault in islice(outcome.faults(), SHOWN):
+                    print(f"    {fault}")
+        return clean
+
+
+def play(chosen, directory):
+    scratch = tempfile.mkdtemp(prefix="run.", dir=chosen.node)
+    try:
+        with Org(chosen.binary, directory, chosen.seed) as org:
+            told = environment(org)
+            program = node_program(chosen.node, Path(scratch), told["CA_FILE"])
+            with (
+                Client("node", ["node", program], told, directory) as node,
+                Client("python", [sys.executable, "-B", HERE / "python_client.py"], told, directory) as python,
+            ):
+                run = Run(org, [node, python], chosen.events)
+                run.play()
+            return examine(Evidence(run, org.ledger()))
+    finally:
+        shutil.rmtree(scratch)
+
+
+def examine(evidence):
+    """Everything that can be said against a run. Returns whether nothing can."""
+    clean = evidence.judge()
+    findings = list(evidence.run.findings(evidence.ledger))
+    unnoticed = list(mutations.unnoticed(evidence))
+    for finding in findings[:SHOWN]:
+        print(f"found: {finding}")
+    for mutation in unnoticed:
+        print(f"not noticed by the comparison: {mutation}")
+    return clean and not findings and not unnoticed
+
+
+def main():
+    chosen = arguments()
+    if chosen.self_test:
+        suite = unittest.defaultTestLoader.loadTestsFromModule(selftest)
+        return 0 if unittest.TextTestRunner().run(suite).wasSuccessful() else 1
+    directory = chosen.keep or Path(tempfile.mkdtemp(prefix="casewire-clients."))
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        return 0 if play(chosen, directory.resolve()) else 1
+    except (OrgError, Silent) as error:
+        print(f"clients: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not chosen.keep:
+            shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
