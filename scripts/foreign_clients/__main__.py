@@ -6,7 +6,6 @@ import shutil
 import sys
 import tempfile
 import unittest
-from itertools import islice
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -14,14 +13,10 @@ sys.path.insert(0, str(HERE))
 
 import mutations  # noqa: E402
 import selftest  # noqa: E402
-from comparison import Bytes, compare  # noqa: E402
 from conversation import Client, Silent  # noqa: E402
+from evidence import SHOWN, Evidence  # noqa: E402
 from org import Org, OrgError  # noqa: E402
 from scenarios import Run  # noqa: E402
-from schema import Schema  # noqa: E402
-
-# Of every table of differences so many are shown.
-SHOWN = 10
 
 
 def arguments():
@@ -61,39 +56,6 @@ def node_program(installed, directory, ca):
     return shutil.copy(HERE / "node_client.mjs", directory)
 
 
-class Evidence:
-    """A finished run, its ledger, and what both clients received in it."""
-
-    def __init__(self, run, ledger):
-        self.run, self.ledger = run, ledger
-        python = run.clients[-1]
-        self.schemas = {schema_id: Schema(text) for schema_id, text in python.schemas.items()}
-        self.bytes = Bytes(python.everything("event"))
-
-    def compare(self, client, wanted):
-        reports = client.reported(wanted.scenario, wanted.topic, "event")
-        if client.name != "node":
-            return compare(wanted.lines, reports, self.schemas)
-        responses = client.reported(wanted.scenario, wanted.topic, "response")
-        return compare(wanted.lines, reports, self.schemas, self.bytes, responses)
-
-    def judge(self):
-        """Compares every subscription, prints a line for each and what differs below it. Returns whether nothing does."""
-        heads = ("published", "received", "missing", "extra", "differing", "disorder", "lost names", "overtaking")
-        print(f"{'client':7}{'scenario':9}{'topic':35}" + "".join(f"{head:>11}" for head in heads))
-        clean = True
-        for client in self.run.clients:
-            for wanted in self.run.expectations(self.ledger):
-                outcome = self.compare(client, wanted)
-                clean &= outcome.clean
-                found = [outcome.missing, outcome.extra, outcome.differing, outcome.disorder, outcome.excused, outcome.overtaken]
-                counts = [outcome.published, outcome.received, *map(len, found)]
-                print(f"{client.name:7}{wanted.scenario:9}{wanted.topic:35}" + "".join(f"{count:11}" for count in counts))
-                for fault in islice(outcome.faults(), SHOWN):
-                    print(f"    {fault}")
-        return clean
-
-
 def play(chosen, directory):
     scratch = tempfile.mkdtemp(prefix="run.", dir=chosen.node)
     try:
@@ -120,6 +82,7 @@ def examine(evidence):
         print(f"found: {finding}")
     for mutation in unnoticed:
         print(f"not noticed by the comparison: {mutation}")
+    print(f"{len(evidence.ledger)} ledger lines; of {len(mutations.MUTATIONS)} falsifications of them {len(unnoticed)} went unnoticed by either comparison")
     return clean and not findings and not unnoticed
 
 
