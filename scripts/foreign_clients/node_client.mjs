@@ -98,7 +98,22 @@ async function publish({ scenario, topic, events }) {
     }
 }
 
-const orders = { subscribe, publish };
+/** By one PublishStream call; no batch waits for the answer to the one before. */
+async function publishStream({ scenario, topic, batches }) {
+    const client = await connection(scenario);
+    const answered = (_, kind, data) => {
+        if (kind === 'publishResponse') {
+            data.results.forEach((result) => tell({ scenario, topic, kind: 'published', id: result.correlationKey, position: result.replayId }));
+        } else {
+            tell({ scenario, topic, kind: 'failed', text: `${kind}: ${JSON.stringify(data)}` });
+        }
+    };
+    for (const events of batches) {
+        await client.publishBatch(topic, events, answered);
+    }
+}
+
+const orders = { subscribe, publish, publishStream };
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
     const order = JSON.parse(line);

@@ -153,16 +153,34 @@ class Subscription:
 
 async def publish(connection, order):
     """All events in one request."""
-    topic = await connection.stub.GetTopic(messages.TopicRequest(topic_name=order["topic"]), metadata=connection.metadata, timeout=30)
-    schema = await connection.schema(topic.schema_id)
-    events = []
-    for event in order["events"]:
+    request = await publish_request(connection, order["topic"], order["events"])
+    answer = await connection.stub.Publish(request, metadata=connection.metadata, timeout=30)
+    tell_published(order, answer)
+
+
+async def publish_stream(connection, order):
+    """A request a batch in one call; none waits for the answer to the one before, and only the first names the topic."""
+    requests = [await publish_request(connection, order["topic"], events) for events in order["batches"]]
+    for later in requests[1:]:
+        later.ClearField("topic_name")
+    async for answer in connection.stub.PublishStream(iter(requests), metadata=connection.metadata, timeout=30):
+        tell_published(order, answer)
+    tell(scenario=order["scenario"], topic=order["topic"], kind="end")
+
+
+async def publish_request(connection, topic, events):
+    info = await connection.stub.GetTopic(messages.TopicRequest(topic_name=topic), metadata=connection.metadata, timeout=30)
+    schema = await connection.schema(info.schema_id)
+    encoded = []
+    for event in events:
         values = {name: next(iter(value.values())) if isinstance(value, dict) else value for name, value in event["payload"].items()}
         payload = io.BytesIO()
         fastavro.schemaless_writer(payload, schema, values)
-        events.append(messages.ProducerEvent(id=event["id"], schema_id=topic.schema_id, payload=payload.getvalue()))
-    request = messages.PublishRequest(topic_name=order["topic"], events=events)
-    answer = await connection.stub.Publish(request, metadata=connection.metadata, timeout=30)
+        encoded.append(messages.ProducerEvent(id=event["id"], schema_id=info.schema_id, payload=payload.getvalue()))
+    return messages.PublishRequest(topic_name=topic, events=encoded)
+
+
+def tell_published(order, answer):
     for result in answer.results:
         about = {"scenario": order["scenario"], "topic": order["topic"]}
         if result.HasField("error"):
@@ -193,6 +211,8 @@ async def obey(connections, order):
         await Subscription(connection, order).run()
     elif order["do"] == "publish":
         await publish(connection, order)
+    elif order["do"] == "publishStream":
+        await publish_stream(connection, order)
     else:
         await describe(connection, order)
 

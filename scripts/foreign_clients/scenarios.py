@@ -78,10 +78,12 @@ class Run:
         return behind[0]
 
     def _let_publish(self, client):
-        events = [self._own_event(number) for number in range(12)]
-        client.order("publish", "publish", PLATFORM_EVENT, events=events)
-        self.sent[client.name] = {event["id"]: event["payload"] for event in events}
-        client.wait_for_reports("publish", PLATFORM_EVENT, "published", len(events))
+        """One by one, and in a stream."""
+        single, streamed = ([self._own_event(number) for number in range(12)] for _ in range(2))
+        client.order("publish", "publish", PLATFORM_EVENT, events=single)
+        client.order("publishStream", "publish", PLATFORM_EVENT, batches=[streamed[:5], streamed[5:6], streamed[6:]])
+        self.sent[client.name] = {event["id"]: event["payload"] for event in single + streamed}
+        client.wait_for_reports("publish", PLATFORM_EVENT, "published", len(single + streamed))
 
     @staticmethod
     def _own_event(number):
