@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import unittest
@@ -68,12 +69,12 @@ def play(chosen, directory):
             ):
                 run = Run(org, [node, python], chosen.events)
                 run.play()
-            return examine(Evidence(run, org.ledger()))
+            return examine(Evidence(run, org.ledger()), chosen.seed)
     finally:
         shutil.rmtree(scratch)
 
 
-def examine(evidence):
+def examine(evidence, seed):
     """Everything that can be said against a run. Returns whether nothing can."""
     clean = evidence.judge()
     findings = list(evidence.run.findings(evidence.ledger))
@@ -82,11 +83,15 @@ def examine(evidence):
         print(f"found: {finding}")
     for mutation in unnoticed:
         print(f"not noticed by the comparison: {mutation}")
-    print(f"{len(evidence.ledger)} ledger lines; of {len(mutations.MUTATIONS)} falsifications of them {len(unnoticed)} went unnoticed by either comparison")
+    sent = sum(len(client.everything("event")) for client in evidence.run.clients)
+    print(f"seed {seed}: {len(evidence.ledger)} ledger lines, received {sent} times; of {len(mutations.MUTATIONS)} falsifications of them {len(unnoticed)} went unnoticed by either comparison")
     return clean and not findings and not unnoticed
 
 
 def main():
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # As an exception, so that the processes started here are ended too.
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     chosen = arguments()
     if chosen.self_test:
         suite = unittest.defaultTestLoader.loadTestsFromModule(selftest)

@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import islice
 
+import known_fault
 from comparison import Bytes, compare
 from schema import Schema
 
@@ -30,17 +31,19 @@ class Evidence:
         """Compares every subscription, prints a line for each and what differs below it. Returns whether nothing does."""
         heads = ("published", "received", "missing", "extra", "differing", "disorder", "lost names", "overtaking")
         print(f"{'client':7}{'scenario':9}{'topic':35}" + "".join(f"{head:>11}" for head in heads))
-        clean, lost = True, Counter()
+        clean, lost, events = True, Counter(), {}
         for client in self.run.clients:
             for wanted in self.run.expectations(self.ledger):
                 outcome = self.compare(client, wanted)
                 clean &= outcome.clean
-                lost.update("+".join(sorted(lists)) for lists in outcome.excused.values())
+                lost.update(kind for lists in outcome.excused.values() for kind in lists)
+                events |= outcome.excused
                 found = [outcome.missing, outcome.extra, outcome.differing, outcome.disorder, outcome.excused, outcome.overtaken]
                 counts = [outcome.published, outcome.received, *map(len, found)]
                 print(f"{client.name:7}{wanted.scenario:9}{wanted.topic:35}" + "".join(f"{count:11}" for count in counts))
                 for fault in islice(outcome.faults(), SHOWN):
                     print(f"    {fault}")
-        for lists, count in sorted(lost.items()):
-            print(f"lost names: the Node client read nothing from the list of {lists} in {count} events, as it is known to")
+        for kind, count in sorted(lost.items()):
+            distinct = sum(kind in lists for lists in events.values())
+            print(f"lost names: {known_fault.LISTS[kind]} named nothing to the Node client in {distinct} events, received {count} times, as it is known to")
         return clean

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::proto::pub_sub_server::PubSub;
 use crate::proto::{
-    FetchRequest, FetchResponse, ManagedFetchRequest, ManagedFetchResponse, PublishRequest, PublishResponse, SchemaInfo,
-    SchemaRequest, TopicInfo, TopicRequest,
+    FetchRequest, FetchResponse, ManagedFetchRequest, ManagedFetchResponse, PublishRequest, PublishResponse,
+    SchemaInfo, SchemaRequest, TopicInfo, TopicRequest,
 };
 use crate::simulator::control::Control;
 use crate::simulator::objects;

@@ -280,7 +280,8 @@ async fn a_field_that_was_cleared_stays_null_where_the_channel_enriches_it_with_
     let set_again = lines.windows(2).filter(|pair| {
         let cleared = pair[0].changed.iter().filter(|(_, value)| value.is_null());
         let mut set = cleared.filter(|(name, _)| pair[1].changed.get(*name).is_some_and(|value| !value.is_null()));
-        pair[0].transaction_key == pair[1].transaction_key && set.any(|(name, _)| enriched.contains(&format!("Case.{name}")))
+        pair[0].transaction_key == pair[1].transaction_key
+            && set.any(|(name, _)| enriched.contains(&format!("Case.{name}")))
     });
     assert!(set_again.count() > 0, "a transaction clears a field and sets it again");
     let mut client = client(&simulator).await;

@@ -8,7 +8,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Client, PATIENCE, client, config, earliest, error_code, start, trailer};
 use crate::proto::{ProducerEvent, PublishRequest, PublishResponse};
-use crate::simulator::{EventOrder, Simulator};
+use crate::simulator::{EventOrder, Fault, Simulator};
 
 const TOPIC: &str = "/event/Case_Escalation__e";
 const CASES: &str = "/data/CaseChangeEvent";
@@ -72,6 +72,31 @@ async fn platform_events_can_be_published_by_clients_and_change_events_cannot() 
     assert!(result.error.is_some() && result.replay_id.is_empty());
     let request = client.request(publish(CASES, &event, &["x"]));
     assert_eq!(client.stub.publish(request).await.expect_err("refused").code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn an_event_may_have_a_schema_that_its_topic_had_before_and_none_of_another_topic() {
+    let simulator = start(config().await).await;
+    let control = simulator.control();
+    let mut client = client(&simulator).await;
+    let before = sample(&simulator, &mut client).await;
+    let entity = "Case_Escalation__e".to_owned();
+    control.inflict(Fault::AddField { entity, field: "Tier__c".to_owned() }).await.expect("added");
+    let request = client.request(publish(TOPIC, &before, &["old schema"]));
+    let result = client.stub.publish(request).await.expect("published").into_inner().results.remove(0);
+    assert_eq!(result.error, None);
+    let events = client.open(earliest(TOPIC, 5)).await.expect("open").take(2).await;
+    let event = events[1].event.as_ref().expect("an event");
+    assert_eq!(
+        (&event.schema_id, &event.payload),
+        (&before.schema_id, &before.payload),
+        "it is told as it was published"
+    );
+    let case = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published").remove(0);
+    let foreign = ProducerEvent { schema_id: case.schema_id, ..before };
+    let request = client.request(publish(TOPIC, &foreign, &["foreign"]));
+    let result = client.stub.publish(request).await.expect("answered").into_inner().results.remove(0);
+    assert!(result.error.is_some());
 }
 
 #[tokio::test]
