@@ -96,16 +96,21 @@ def main():
     if chosen.self_test:
         suite = unittest.defaultTestLoader.loadTestsFromModule(selftest)
         return 0 if unittest.TextTestRunner().run(suite).wasSuccessful() else 1
-    directory = chosen.keep or Path(tempfile.mkdtemp(prefix="casewire-clients."))
+    directory = (chosen.keep or Path(tempfile.mkdtemp(prefix="casewire-clients."))).resolve()
     directory.mkdir(parents=True, exist_ok=True)
+    keep = chosen.keep is not None
     try:
-        return 0 if play(chosen, directory.resolve()) else 1
+        clean = play(chosen, directory)
+        keep |= not clean
     except (OrgError, Silent) as error:
         print(f"clients: {error}", file=sys.stderr)
-        return 1
+        clean, keep = False, True
     finally:
-        if not chosen.keep:
+        if keep:
+            print(f"What was sent and received is in {directory}", file=sys.stderr)
+        else:
             shutil.rmtree(directory)
+    return 0 if clean else 1
 
 
 if __name__ == "__main__":

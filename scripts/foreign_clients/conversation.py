@@ -1,5 +1,6 @@
 """A client as a process: orders go in and reports come out, a line of JSON each."""
 
+import contextlib
 import json
 import subprocess
 import threading
@@ -32,7 +33,8 @@ class Client:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -63,8 +65,11 @@ class Client:
         self.reports[(*about, kind)].append(report)
 
     def order(self, do, scenario, topic, **more):
-        self.process.stdin.write(json.dumps({"do": do, "scenario": scenario, "topic": topic, **more}) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps({"do": do, "scenario": scenario, "topic": topic, **more}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise Silent(f"{self.name} ended; see {self.errors.name}") from error
 
     def subscribe(self, scenario, topic, preset, credit=None, replay_id=None, once=False):
         self.order("subscribe", scenario, topic, preset=preset, credit=credit, replay_id=replay_id, once=once)

@@ -113,6 +113,8 @@ class Org:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise OrgError(f"{method} {path} {str(body)[:200]}: {error.read().decode()}") from error
+        except OSError as error:
+            raise OrgError(f"{method} {path}: {error}; see {self.log.name}") from error
         return json.loads(text) if text else None
 
     def generate(self, count):

@@ -145,7 +145,7 @@ class Subscription:
             payload = fastavro.schemaless_reader(rest, schema)
             if left := rest.read():
                 raise ValueError(f"{len(left)} bytes are left over")
-        except Exception as error:  # noqa: BLE001: what a decoder raises on broken bytes is not documented
+        except Exception as error:  # noqa: BLE001 what a decoder raises on broken bytes is not documented
             tell(**self.about, kind="undecodable", **named, text=repr(error))
             return
         tell(**self.about, kind="event", **named, schema_id=event.event.schema_id, payload=payload)
