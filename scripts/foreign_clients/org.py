@@ -20,7 +20,7 @@ tls = true
 http_tls = true
 [pubsub]
 keepalive = "1s"
-idle_close = "10s"
+idle_close = "20s"
 delivery_allocation = 100000000
 [traffic]
 rate = 0.0

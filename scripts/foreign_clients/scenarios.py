@@ -7,7 +7,7 @@ import traffic
 from conversation import position
 from org import ORG_ID, PLATFORM_EVENT, TOPICS
 
-CASES = "/data/CaseChangeEvent"
+CASES, ALL = "/data/CaseChangeEvent", "/data/ChangeEvents"
 # How many events a client asks for that asks for the next ones when it has them all.
 STEP = 37
 # What a client asks for that then asks no more.
@@ -36,16 +36,19 @@ class Run:
     def play(self):
         first = self.events // 2
         traffic.publish(self.org, first, 1)
+        self._cut_and_resume()
         self._subscribe("earliest", "EARLIEST")
         for client in self.clients:
             client.subscribe("once", CASES, "EARLIEST", credit=ONCE, once=True)
             client.subscribe("unknown topic", "/data/NoSuchThing__ChangeEvent", "EARLIEST")
             client.subscribe("expired position", CASES, "CUSTOM", replay_id="00000000000000010000")
         calls = len(self.clients) * len(TOPICS)
-        self.org.wait_for("EARLIEST", lambda stats: stats["subscribes_earliest"] == calls + len(self.clients))
+        self.org.wait_for("EARLIEST", lambda stats: stats["subscribes_earliest"] == calls + 2 * len(self.clients))
         self._subscribe("latest", "LATEST")
         self.org.wait_for("LATEST", lambda stats: stats["subscribes_latest"] == calls)
         self.latest_from = self._tip()
+        # Open calls live on; what is asked from now on comes on another connection.
+        self.org.inflict("go-away")
         traffic.publish(self.org, self.events - first, 2)
         for client in self.clients:
             self._let_publish(client)
@@ -55,12 +58,25 @@ class Run:
         for client in self.clients:
             for scenario in FULL:
                 client.wait_for_position(scenario, TOPICS, int(self._tip()[:16], 16))
+            client.wait_for_position("resumed", [ALL], int(self._tip()[:16], 16))
             client.wait_for_reports("once", CASES, "status")
             client.wait_for_reports("unknown topic", "/data/NoSuchThing__ChangeEvent", "error")
             client.wait_for_reports("expired position", CASES, "error")
         for topic in TOPICS:
             self.clients[-1].order("describe", "description", topic)
             self.clients[-1].wait_for_reports("description", topic, "topic")
+
+    def _cut_and_resume(self):
+        """Calls are reset in the midst of the events, and the clients go on behind the last one that they have."""
+        for client in self.clients:
+            client.subscribe("cut", ALL, "EARLIEST", credit=STEP, once=True)
+        for client in self.clients:
+            client.wait_for_reports("cut", ALL, "event", STEP)
+        self.org.inflict("cut-streams")
+        for client in self.clients:
+            client.wait_for_reports("cut", ALL, "error")
+            last = max(map(position, client.reported("cut", ALL, "event")))
+            client.subscribe("resumed", ALL, "CUSTOM", replay_id=f"{last:016x}0000")
 
     def _subscribe(self, scenario, preset, **more):
         for client in self.clients:
@@ -111,6 +127,9 @@ class Run:
             yield Expected("latest", topic, [line for line in lines if line["replay_id"] > self.latest_from])
             if topic == CASES:
                 yield Expected("once", topic, lines[:ONCE])
+            if topic == ALL:
+                yield Expected("cut", topic, lines[:STEP])
+                yield Expected("resumed", topic, lines[STEP:])
 
     def findings(self, ledger):
         """Everything that is wrong and is not the value of an event."""
@@ -123,14 +142,16 @@ class Run:
         yield from self._descriptions(ledger)
 
     def _ends(self, client):
-        refused = {
+        expected = {
+            ("cut", 13, None),
             ("unknown topic", 5, "sfdc.platform.eventbus.grpc.topic.not.found"),
             ("expired position", 3, "sfdc.platform.eventbus.grpc.subscription.fetch.replayid.corrupted"),
         }
         errors = [(report["scenario"], report["code"], report["error_code"]) for report in client.everything("error")]
-        if sorted(errors) != sorted(refused) or any(report["type"] != "Subscribe" for report in client.everything("error")):
+        types = {report["type"] for report in client.everything("error") if report["error_code"]}
+        if set(errors) != expected or len(errors) != len(expected) or types != {"Subscribe"}:
             yield f"{client.name}: the errors are {client.everything('error')}"
-        for scenario in (*FULL, "once"):
+        for scenario in (*FULL, "once", "resumed"):
             ends = [report for report in client.everything("end") if report["scenario"] == scenario]
             if len(ends) != (scenario == "once"):
                 yield f"{client.name}: {scenario}: the service ended {len(ends)} calls"
