@@ -1,5 +1,6 @@
 //! One token request, and what its answer means.
 
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -15,10 +16,13 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const MAX_QUOTE_CHARS: usize = 400;
 
 /// What a successful answer holds.
-pub(crate) struct Granted {
-    pub(crate) access_token: SecretString,
-    pub(crate) instance_url: Url,
-    pub(crate) org_id: OrgId,
+pub struct Granted {
+    /// The access token.
+    pub access_token: SecretString,
+    /// The host of the org.
+    pub instance_url: Url,
+    /// The org.
+    pub org_id: OrgId,
 }
 
 #[derive(Deserialize)]
@@ -65,10 +69,20 @@ pub(crate) async fn request_token(
     let body = read_body(response, MAX_ANSWER_BYTES)
         .await
         .map_err(|reason| SessionError::Unreachable { host: host.clone(), reason })?;
+    read_answer(login_url, form, status, &body)
+}
 
-    let answer = |reason: String| SessionError::Answer { host: host.clone(), status: status.as_u16(), reason };
+/// What the token endpoint's answer means: the grant, an OAuth error, or neither.
+pub fn read_answer(
+    login_url: &Url,
+    form: &[(&'static str, SecretString)],
+    status: StatusCode,
+    body: &[u8],
+) -> Result<Granted, SessionError> {
+    let host = login_url.host_str().unwrap_or_default();
+    let answer = |reason: String| SessionError::Answer { host: host.to_owned(), status: status.as_u16(), reason };
     if !status.is_success() {
-        return Err(match serde_json::from_slice::<RefusedJson>(&body) {
+        return Err(match serde_json::from_slice::<RefusedJson>(body) {
             Ok(refused) => SessionError::Refused {
                 code: quote(&refused.error, form),
                 description: quote(&refused.error_description, form),
@@ -77,7 +91,7 @@ pub(crate) async fn request_token(
         });
     }
     // serde's message could quote the body, and the body holds the token.
-    let granted: GrantedJson = serde_json::from_slice(&body)
+    let granted: GrantedJson = serde_json::from_slice(body)
         .map_err(|_| answer("the body lacks access_token, instance_url or id".to_owned()))?;
     read_granted(granted, login_url).map_err(answer)
 }

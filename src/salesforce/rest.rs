@@ -135,8 +135,7 @@ impl Session {
             }
             answer => answer?,
         };
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| RestError::Unexpected(format!("{path}: {error}")))
+        read_json(path, &body)
     }
 
     /// The org's limits.
@@ -165,8 +164,14 @@ fn names_the_session(message: &str) -> bool {
     !["not attached to Agent", "not valid for use with the REST API"].iter().any(|text| message.contains(text))
 }
 
+/// Reads the JSON that the resource at `path` promises.
+pub fn read_json<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, RestError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| RestError::Unexpected(format!("{path}: {error}")))
+}
+
 /// Errors come as an array of objects; a proxy or a server in maintenance answers with HTML.
-fn refusal(status: StatusCode, body: &[u8]) -> RestError {
+pub fn refusal(status: StatusCode, body: &[u8]) -> RestError {
     let errors: Vec<ErrorJson> = serde_json::from_slice(body).unwrap_or_default();
     let (code, message) = match errors.into_iter().next() {
         Some(error) => (error.error_code, error.message),

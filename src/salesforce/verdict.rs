@@ -154,6 +154,8 @@ const ALLOCATION: &str = "The org's delivered events of 24 hours are used up: Se
 const CLIENTS: &str = "Too many Pub/Sub clients of this org: end subscribers that nobody needs.";
 const HEADERS: &str = "Check `endpoint` and `login_url`: token, instance and org must belong together.";
 const ENDPOINT: &str = "Check `endpoint`: https://api.pubsub.salesforce.com:443 or https://api.deu.pubsub.salesforce.com:443. A proxy in between must pass HTTP/2.";
+const OVERSIZE: &str = "Check that `endpoint` is Salesforce's: it documents at most 3 MB and 100 events a message. If it is, report the \
+     message to Salesforce Support; nothing was taken from it, and the stream goes on before it.";
 const FAULT: &str = "This is a fault of casewire; please report it with the rpc id of the log line.";
 
 /// The verdict on a status; pure.
@@ -225,7 +227,9 @@ fn classify_status(status: &Status) -> Verdict {
         Code::InvalidArgument if status.message().contains("Replay ID") => Verdict::OpenGap,
         Code::NotFound | Code::PermissionDenied => stop(Exit::NoPermission, TOPIC_PAGE),
         Code::Unimplemented => stop(Exit::Configuration, ENDPOINT),
-        Code::InvalidArgument | Code::OutOfRange => stop(Exit::Software, FAULT),
+        // Salesforce has no such status: our own side gives it to a message beyond all limits.
+        Code::OutOfRange => stop(Exit::Unavailable, OVERSIZE),
+        Code::InvalidArgument => stop(Exit::Software, FAULT),
         Code::FailedPrecondition => stop(Exit::Configuration, HEADERS),
         Code::ResourceExhausted => backoff(10),
         Code::Ok => Verdict::RetryNow,
@@ -362,7 +366,7 @@ mod tests {
             (Code::Unimplemented, "stop 78"),
             (Code::FailedPrecondition, "stop 78"),
             (Code::InvalidArgument, "stop 70"),
-            (Code::OutOfRange, "stop 70"),
+            (Code::OutOfRange, "stop 69"),
             (Code::Ok, "now"),
         ] {
             assert_eq!(class(&classify(&status(code, ""))), expected, "{code:?}");
