@@ -55,6 +55,7 @@ fn token(status: StatusCode, plain: bool, body: &[u8]) {
         Err(error) => {
             let failure = error.failure();
             fit_to_be_shown(&failure);
+            assert!(!failure.to_string().contains(ASSERTION), "{failure}");
             assert!(!failure.to_string().contains(TOKEN) || status.is_client_error() || status.is_server_error());
             assert!(error.wait_at_least() <= Duration::from_secs(120));
             // A wait for a refusal that no wait mends would hide it.
@@ -120,5 +121,4 @@ fn fit_to_be_shown(failure: &Failure) {
     assert!(text.len() <= LONGEST_TEXT, "{} bytes of text", text.len());
     assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
     assert!(!failure.remedy.is_empty(), "{text}");
-    assert!(!text.contains(ASSERTION), "{text}");
 }

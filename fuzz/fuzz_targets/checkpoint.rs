@@ -24,7 +24,9 @@ fuzz_target!(|data: &[u8]| {
 
 fn record(data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::from_json(data) else { return };
-    let value: Value = serde_json::from_slice(data).expect("what is accepted is JSON");
+    round_trip(&checkpoint);
+    // Members that are not known are read over, whatever is in them; not all of it can be shown as a value.
+    let Ok(value) = serde_json::from_slice::<Value>(data) else { return };
     assert_eq!(value["seq"].as_u64(), Some(checkpoint.seq));
     assert_eq!(value.get("event_count").map_or(Some(0), Value::as_u64), Some(checkpoint.event_count));
     assert_eq!(value["writer"]["run_id"].as_str(), Some(checkpoint.writer.run_id.as_str()));
@@ -35,7 +37,6 @@ fn record(data: &[u8]) {
         Some(id) => assert_eq!(id.parse(), Ok(resumed(&checkpoint.position))),
         None => assert!(!matches!(checkpoint.position.anchor(), Anchor::After(_))),
     }
-    round_trip(&checkpoint);
 }
 
 fn resumed(position: &Position) -> ReplayId {

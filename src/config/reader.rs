@@ -278,7 +278,7 @@ impl Section {
         };
         let (least, most) = limits;
         if let Some(number) = number.filter(|number| (least..=most).contains(number)) {
-            self.note(key, &value, origin, findings);
+            self.note(key, &Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)), origin, findings);
             return number;
         }
         let problem = format!("is {}, but a whole number from {least} to {most} is expected", shown(&value));

@@ -93,7 +93,7 @@ pub fn read_answer(
     // serde's message could quote the body, and the body holds the token.
     let granted: GrantedJson = serde_json::from_slice(body)
         .map_err(|_| answer("the body lacks access_token, instance_url or id".to_owned()))?;
-    read_granted(granted, login_url).map_err(answer)
+    read_granted(granted, login_url).map_err(|reason| answer(quote(&reason, form)))
 }
 
 /// Checks the parts of a successful answer that are about to be trusted.
@@ -146,14 +146,15 @@ pub(crate) fn network_reason(error: reqwest::Error) -> String {
 /// A text of the other side, fit to be shown: bounded, printable, and without what we sent in confidence,
 /// should a server or a proxy echo it.
 fn quote(text: &str, form: &[(&'static str, SecretString)]) -> String {
-    let mut text = text.to_owned();
+    // First of all: a secret with a control character in it would become one by leaving that out.
+    let mut text: String = text.chars().filter(|char| !char.is_control()).collect();
     for (name, value) in form {
         let secret = matches!(*name, "assertion" | "client_secret");
         if secret && !value.expose_secret().is_empty() {
             text = text.replace(value.expose_secret(), "[redacted]");
         }
     }
-    text.chars().filter(|char| !char.is_control()).take(MAX_QUOTE_CHARS).collect()
+    text.chars().take(MAX_QUOTE_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -180,6 +181,16 @@ mod tests {
     fn what_a_server_echoes_is_shown_without_our_secrets() {
         let form = [("grant_type", SecretString::from("jwt")), ("assertion", "aaa.bbb.ccc".into())];
         assert_eq!(quote("bad jwt\n aaa.bbb.ccc!", &form), "bad jwt [redacted]!");
+        assert_eq!(quote("aaa.b\u{7}bb.ccc", &form), "[redacted]");
         assert_eq!(quote(&"x".repeat(9999), &form).len(), MAX_QUOTE_CHARS);
+        let long =
+            format!(r#"{{"access_token":"t","id":"{0}","instance_url":"aaa.bbb.ccc{0}"}}"#, "\\u0007y".repeat(9999));
+        let login = Url::parse("https://login.salesforce.com").expect("url");
+        let error = read_answer(&login, &form, StatusCode::OK, long.as_bytes()).err().expect("no instance URL");
+        assert!(
+            error.to_string().starts_with("The login server login.salesforce.com answered HTTP 200: `[redacted]yyy"),
+            "{error}"
+        );
+        assert!(error.to_string().len() < 2 * MAX_QUOTE_CHARS, "{error}");
     }
 }

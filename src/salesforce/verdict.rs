@@ -66,9 +66,9 @@ impl From<Status> for CallError {
         };
         Self::Status {
             code: status.code(),
-            error_code: trailer(&status, "error-code").to_owned(),
-            rpc_id: trailer(&status, "rpc-id").to_owned(),
-            message: message.chars().filter(|char| !char.is_control()).take(400).collect(),
+            error_code: shown(trailer(&status, "error-code"), 200),
+            rpc_id: shown(trailer(&status, "rpc-id"), 200),
+            message: shown(&message, 400),
             verdict: classify(&status),
         }
     }
@@ -254,8 +254,12 @@ fn trailer<'a>(status: &'a Status, name: &str) -> &'a str {
 }
 
 fn what(status: &Status) -> String {
-    let message: String = status.message().chars().filter(|char| !char.is_control()).take(400).collect();
-    format!("Salesforce refused the call ({}): {message}", grpc_name(status.code()))
+    format!("Salesforce refused the call ({}): {}", grpc_name(status.code()), shown(status.message(), 400))
+}
+
+/// A text of the other side, fit to be shown: bounded and printable.
+fn shown(text: &str, most: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(most).collect()
 }
 
 /// The name of a status as gRPC spells it.
@@ -389,5 +393,7 @@ mod tests {
         assert_eq!(error.reason(), "allocation");
         assert!(error.failure().remedy.contains("DailyDeliveredPlatformEvents"));
         assert!(error.to_string().contains("RESOURCE_EXHAUSTED x.subscription.limit.exceeded"), "{error}");
+        let flood = CallError::from(status(Code::Internal, &"x.\ty".repeat(4_000)));
+        assert!(flood.to_string().len() < 700 && !flood.to_string().contains('\t'), "{flood}");
     }
 }
