@@ -351,6 +351,8 @@ impl Section {
     /// Ends the section: whatever was not asked for is unknown.
     pub fn finish(self, findings: &mut Findings) {
         for key in self.table.keys() {
+            // TOML allows a key without a name.
+            let key = if key.is_empty() { "\"\"" } else { key };
             findings
                 .fault(self.path_of(key), "is not a key that casewire knows; `config/casewire.toml` lists them all");
         }

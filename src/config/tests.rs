@@ -56,6 +56,7 @@ fn the_sandbox_flag_picks_the_login_host_and_login_url_overrides_it() {
 fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
     let text = r#"
         surprise = 1
+        "" = 1
         [salesforce]
         username = "integration@example.com"
         private_key_file = "/nowhere/key.pem"
@@ -79,6 +80,7 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
     let found = faults(text, &[]).join("\n");
     for expected in [
         "surprise: is not a key",
+        "\"\": is not a key",
         "salesforce.client_id: is missing",
         "salesforce.private_key_file: names /nowhere/key.pem, which cannot be read",
         "salesforce.api_version: is \"44\"",

@@ -93,7 +93,9 @@ pub fn read_answer(
     // serde's message could quote the body, and the body holds the token.
     let granted: GrantedJson = serde_json::from_slice(body)
         .map_err(|_| answer("the body lacks access_token, instance_url or id".to_owned()))?;
-    read_granted(granted, login_url).map_err(|reason| answer(quote(&reason, form)))
+    let mut secrets = form.to_vec();
+    secrets.push(("access_token", granted.access_token.clone()));
+    read_granted(granted, login_url).map_err(|reason| answer(quote(&reason, &secrets)))
 }
 
 /// Checks the parts of a successful answer that are about to be trusted.
@@ -149,7 +151,7 @@ fn quote(text: &str, form: &[(&'static str, SecretString)]) -> String {
     // First of all: a secret with a control character in it would become one by leaving that out.
     let mut text: String = text.chars().filter(|char| !char.is_control()).collect();
     for (name, value) in form {
-        let secret = matches!(*name, "assertion" | "client_secret");
+        let secret = matches!(*name, "assertion" | "client_secret" | "access_token");
         if secret && !value.expose_secret().is_empty() {
             text = text.replace(value.expose_secret(), "[redacted]");
         }
@@ -192,5 +194,8 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().len() < 2 * MAX_QUOTE_CHARS, "{error}");
+        let misplaced = br#"{"access_token":"00D!t0ken","instance_url":"00D!t0ken","id":""}"#;
+        let error = read_answer(&login, &form, StatusCode::OK, misplaced).err().expect("no instance URL");
+        assert!(!error.to_string().contains("t0ken"), "{error}");
     }
 }
