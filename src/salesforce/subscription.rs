@@ -270,7 +270,10 @@ impl Subscription {
             let (generation, position) = (self.settings.generation, self.position.clone());
             self.send(Intake::Batch(Batch { generation, events, position, duplicates, received_at, hold })).await?;
         }
-        placeless.map_or(Ok(unasked), |failure| Err(CallEnd::Unusable(failure)))
+        match placeless {
+            Some(failure) => Err(CallEnd::Unusable(failure)),
+            None => Ok(unasked),
+        }
     }
 
     /// The first message after a repeated start from the tip: tells what the repetition may have missed.
