@@ -268,7 +268,8 @@ impl Attempt {
             identity.topic.clone(),
             identity.prefix.clone(),
             context.stream.tombstones,
-        );
+        )
+        .limited_to(context.batch.max_event_bytes);
         DecodeStation {
             schemas: self.schemas.clone(),
             memory: self.memory.clone(),

@@ -47,6 +47,18 @@ pub enum UnusableEvent {
     /// The entity's name could not be part of a Kafka topic.
     #[error("The entity `{0}` is not an API name")]
     EntityName(String),
+    /// Its values, repeated for each of its record ids, would fill the memory.
+    #[error(
+        "Its {records} records would take {bytes} bytes, more than the {limit} that `max_event_bytes` of [batch] allows"
+    )]
+    TooLarge {
+        /// The record ids.
+        records: usize,
+        /// What their records would take, headers included.
+        bytes: usize,
+        /// What they may.
+        limit: usize,
+    },
     /// The time of commit is out of range.
     #[error("The commit timestamp {0} is not a time")]
     CommitTimestamp(i64),
@@ -59,13 +71,19 @@ pub struct RecordWriter {
     topic: TopicName,
     prefix: String,
     tombstones: bool,
+    max_event_bytes: usize,
     topics: HashMap<String, Arc<str>>,
 }
 
 impl RecordWriter {
     /// For one stream.
     pub fn new(org: OrgId, topic: TopicName, prefix: String, tombstones: bool) -> Self {
-        Self { org, topic, prefix, tombstones, topics: HashMap::new() }
+        Self { org, topic, prefix, tombstones, max_event_bytes: usize::MAX, topics: HashMap::new() }
+    }
+
+    /// With a limit to what the records of one event may take together.
+    pub fn limited_to(self, max_event_bytes: usize) -> Self {
+        Self { max_event_bytes, ..self }
     }
 
     /// The topic of an entity; made once a name, since every record refers to it.
@@ -113,6 +131,7 @@ impl RecordWriter {
             let head = record_head(op, &header.entity);
             let body = record_body(change);
             let of = header.record_ids.len();
+            self.check_size(source, header, committed_bare, body.len(), &headers)?;
             for (index, id) in header.record_ids.iter().enumerate() {
                 if RecordIdKind::of(id) != RecordIdKind::Record {
                     continue;
@@ -139,6 +158,30 @@ impl RecordWriter {
         }
         written.gap = self.gap(source, header, committed_bare);
         Ok(written)
+    }
+
+    /// Whether the records of an event may be written, found out before any of them takes memory. An event of 1 MB
+    /// with half of it ids and half of it text would become ten gigabytes: each record repeats the text.
+    fn check_size(
+        &self,
+        source: EventSource<'_>,
+        header: &Header,
+        committed_at: &str,
+        body: usize,
+        headers: &[(&'static str, Bytes)],
+    ) -> Result<(), UnusableEvent> {
+        /// What a record takes besides its texts: its id twice, the list of its headers, and room that is not used up.
+        const OVERHEAD: usize = 1024;
+        let records = header.record_ids.len();
+        let mut text = String::new();
+        self.write_source(source, header, committed_at, records, records, &mut text);
+        let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let each = body.saturating_add(text.len()).saturating_add(headers).saturating_add(OVERHEAD);
+        let bytes = each.saturating_mul(records);
+        if bytes > self.max_event_bytes {
+            return Err(UnusableEvent::TooLarge { records, bytes, limit: self.max_event_bytes });
+        }
+        Ok(())
     }
 
     /// The ledger entry of an event that says more than it carries.

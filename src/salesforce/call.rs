@@ -29,6 +29,8 @@ pub(crate) enum CallEnd {
     Silent(Duration),
     /// No room downstream; closed on purpose.
     Full,
+    /// So many events came without having been asked for that it was ended.
+    Overrun(u32),
     /// The server or the transport ended it with an error.
     Failed(CallError),
     /// The server sent what cannot be taken.
