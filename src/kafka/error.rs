@@ -57,6 +57,12 @@ pub enum KafkaError {
         /// librdkafka's words.
         reason: String,
     },
+    /// The brokers' certificate does not prove that they are who they should be.
+    #[error("The brokers' certificate is not trusted: {reason}")]
+    Untrusted {
+        /// librdkafka's words, which are the same for an unknown authority and for a name that is not in the certificate.
+        reason: String,
+    },
     /// A topic is missing and may not be made.
     #[error("Topic `{topic}` does not exist, and is not to be created here")]
     TopicMissing {
@@ -154,6 +160,13 @@ impl KafkaError {
                 Exit::NoPermission,
                 "Check sasl.mechanism, sasl.username, sasl.password, ssl.ca.location and the client certificate in \
                  [kafka.properties].",
+            ),
+            Self::Untrusted { .. } => (
+                Exit::NoPermission,
+                "Set ssl.ca.location in [kafka.properties] to the PEM file of the authority that signed the brokers' \
+                 certificates, and name the brokers, in kafka.brokers and in their own advertised.listeners, as their \
+                 certificates do; `openssl s_client -connect HOST:PORT -CAfile FILE -verify_hostname HOST` tells which of \
+                 the two it is.",
             ),
             Self::TopicMissing { command, .. } => {
                 let remedy = format!("Create it, or let casewire do so with kafka.create_topics = true: {command}");
@@ -262,6 +275,8 @@ pub(crate) fn explain(call: &'static str, error: &ClientError, connection: &Conn
         Class::Unauthorized => KafkaError::Unauthorized { call, reason: error.to_string() },
         Class::Credentials => KafkaError::Credentials { reason },
         Class::Again => match connection.refused() {
+            // OpenSSL's words when it is this side that does not accept the other's certificate.
+            Some(refused) if refused.contains("certificate verify failed") => KafkaError::Untrusted { reason: refused },
             Some(refused) => KafkaError::Credentials { reason: refused },
             None => KafkaError::Unavailable { call, reason },
         },

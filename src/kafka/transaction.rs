@@ -37,6 +37,8 @@ pub(crate) struct Transaction {
 pub(crate) enum Command {
     /// `init_transactions`.
     Fence { reply: oneshot::Sender<Result<(), KafkaError>> },
+    /// Where the only partition of a topic ends, found out by writing there and taking it back.
+    FindEnd { probe: OutputRecord, reply: oneshot::Sender<Result<i64, KafkaError>> },
     /// A transaction from begin to commit; the reply is how long it took.
     Commit { transaction: Transaction, reply: oneshot::Sender<Result<Duration, KafkaError>> },
     /// Drop the producer.
@@ -107,6 +109,7 @@ impl Worker {
             // A caller that has gone needs no answer: what happened is in the checkpoint topic.
             match command {
                 Command::Fence { reply } => drop(reply.send(self.fence())),
+                Command::FindEnd { probe, reply } => drop(reply.send(self.find_end(probe))),
                 Command::Commit { transaction, reply } => {
                     let result = self.commit(&transaction);
                     drop(reply.send(result));
@@ -134,6 +137,24 @@ impl Worker {
         const CALL: &str = "fencing older producers (init_transactions)";
         self.enter(CALL);
         self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout))
+    }
+
+    /// The offset at which the topic of `probe` ends, by a record that is acknowledged there and then aborted.
+    ///
+    /// To ask for the end is not enough: a leader that is cut off from the other brokers answers with the end that it
+    /// knew, for as long as clients reach it. An acknowledgement of all in-sync replicas is what it cannot give.
+    fn find_end(&self, probe: OutputRecord) -> Result<i64, KafkaError> {
+        const CALL: &str = "finding the end of the checkpoint topic";
+        let deadline = self.deadline();
+        let probe = Transaction { records: vec![probe] };
+        self.enter(CALL);
+        self.context.deliveries.begin();
+        self.producer.begin_transaction().map_err(|error| explain(CALL, &error, &self.context.connection))?;
+        self.write(&probe, deadline)?;
+        self.enter(CALL);
+        let end = self.context.deliveries.offset();
+        self.repeat(CALL, deadline, |timeout| self.producer.abort_transaction(timeout))?;
+        end.ok_or_else(|| KafkaError::Rebuild { call: CALL, reason: "the brokers told no offset".to_owned() })
     }
 
     /// Makes the same call until it gives a definite answer or the deadline passes.
@@ -178,16 +199,18 @@ impl Worker {
             .begin_transaction()
             .map_err(|error| explain("beginning a transaction", &error, &self.context.connection))?;
         failpoint::pass(After::Begin);
-        let written = self.send_all(transaction, deadline).and_then(|()| self.await_deliveries(transaction, deadline));
-        if let Err(error) = written {
-            self.abort(&error);
-            return Err(error);
-        }
+        self.write(transaction, deadline)?;
         failpoint::pass(After::Checkpoint);
         self.enter(COMMIT);
         self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))?;
         failpoint::pass(After::Commit);
         Ok(started.elapsed())
+    }
+
+    /// Sends the records of the transaction that is open, and waits until all are acknowledged; otherwise it is over.
+    fn write(&self, transaction: &Transaction, deadline: Instant) -> Result<(), KafkaError> {
+        let written = self.send_all(transaction, deadline).and_then(|()| self.await_deliveries(transaction, deadline));
+        written.inspect_err(|error| self.abort(error))
     }
 
     fn send_all(&self, transaction: &Transaction, deadline: Instant) -> Result<(), KafkaError> {
