@@ -35,6 +35,23 @@ pub enum KafkaError {
         /// librdkafka's words.
         reason: String,
     },
+    /// A partition has fewer replicas in sync than it needs before it takes a write. The brokers answer otherwise.
+    #[error(
+        "Topic `{topic}` takes no writes: its partition {partition} has {in_sync} of {replicas} replicas in sync and \
+         min.insync.replicas is {needed}"
+    )]
+    NotEnoughReplicas {
+        /// The topic: an output, the checkpoint's, or that of the transactions' state.
+        topic: String,
+        /// The first of its partitions that is short.
+        partition: i32,
+        /// How many replicas are in sync; 0 while nobody leads the partition.
+        in_sync: usize,
+        /// How many it has in all.
+        replicas: usize,
+        /// How many it needs.
+        needed: usize,
+    },
     /// The producer is of no use any more; a new one goes on from the checkpoint.
     #[error("The transactional producer failed while {call}: {reason}")]
     Rebuild {
@@ -129,7 +146,10 @@ impl KafkaError {
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Unavailable { .. } | Self::Rebuild { .. } | Self::Stalled { .. } => Verdict::Rebuild,
+            Self::Unavailable { .. }
+            | Self::NotEnoughReplicas { .. }
+            | Self::Rebuild { .. }
+            | Self::Stalled { .. } => Verdict::Rebuild,
             Self::Fenced => Verdict::DecideFenced,
             Self::TooLarge { index, .. } => Verdict::SplitRecord(*index),
             _ => Verdict::Stop(self.failure()),
@@ -148,6 +168,11 @@ impl KafkaError {
                 Exit::Unavailable,
                 "Check kafka.brokers, security.protocol in [kafka.properties] and that the brokers run; \
                  `kcat -L -b BROKERS` tells whether they answer.",
+            ),
+            Self::NotEnoughReplicas { .. } => (
+                Exit::Unavailable,
+                "Bring the brokers that hold its replicas back: the stream goes on by itself, and nothing is lost meanwhile. \
+                 `kafka-topics.sh --bootstrap-server BROKERS --describe --under-min-isr-partitions` lists them.",
             ),
             Self::Rebuild { .. } => (Exit::Temporary, "Run again: it goes on from the last checkpoint."),
             Self::Unauthorized { .. } => (

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
 use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, explain};
 use crate::kafka::failpoint::{self, After};
+use crate::kafka::replicas::{TRANSACTION_STATE, shortage};
 use crate::kafka::scan::Reader;
 use crate::kafka::settings::{KafkaSettings, create};
 use crate::kafka::topics;
@@ -27,7 +28,7 @@ use crate::kafka::writer::OutputRecord;
 const SLICE: Duration = Duration::from_secs(2);
 
 /// The records of one transaction; the checkpoint is the last.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Transaction {
     pub records: Vec<OutputRecord>,
 }
@@ -136,7 +137,8 @@ impl Worker {
     fn fence(&self) -> Result<(), KafkaError> {
         const CALL: &str = "fencing older producers (init_transactions)";
         self.enter(CALL);
-        self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout))
+        let fenced = self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout));
+        fenced.map_err(|error| self.short_of_replicas(&Transaction::default(), error))
     }
 
     /// The offset at which the topic of `probe` ends, by a record that is acknowledged there and then aborted.
@@ -202,7 +204,8 @@ impl Worker {
         self.write(transaction, deadline)?;
         failpoint::pass(After::Checkpoint);
         self.enter(COMMIT);
-        self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))?;
+        self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))
+            .map_err(|error| self.short_of_replicas(transaction, error))?;
         failpoint::pass(After::Commit);
         Ok(started.elapsed())
     }
@@ -261,7 +264,7 @@ impl Worker {
                 {
                     return Err(self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition));
                 }
-                return Err(explain(CALL, &error, &self.context.connection));
+                return Err(self.short_of_replicas(transaction, explain(CALL, &error, &self.context.connection)));
             }
             Delivered::Failed(failed) => return Err(self.explain_failed(transaction, &failed)),
         }
@@ -295,7 +298,9 @@ impl Worker {
             // Records for a topic that is gone wait for it until their time is out.
             Some((record, RDKafkaErrorCode::MessageTimedOut)) => match self.missing_topic(transaction) {
                 Some(missing) => self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition),
-                None => self.refused_record(record, RDKafkaErrorCode::MessageTimedOut),
+                None => {
+                    self.short_of_replicas(transaction, self.refused_record(record, RDKafkaErrorCode::MessageTimedOut))
+                }
             },
             Some((record, code)) => self.refused_record(record, code),
             None => self.explain_aborted(transaction),
@@ -328,11 +333,22 @@ impl Worker {
     fn missing_topic<'a>(&self, transaction: &'a Transaction) -> Option<&'a OutputRecord> {
         let reader = Reader::new(&self.for_diagnosis()).ok()?;
         let mut asked = HashSet::new();
-        transaction
-            .records
-            .iter()
-            .filter(|record| asked.insert(Arc::clone(&record.topic)))
-            .find(|record| matches!(reader.partitions(&record.topic), Ok(None)))
+        for record in transaction.records.iter().filter(|record| asked.insert(Arc::clone(&record.topic))) {
+            // Brokers that do not answer for one topic would be waited for with each.
+            if reader.partitions(&record.topic).ok()?.is_none() {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// The error of a call that took too long, or that for want of replicas if this is what it waited for.
+    fn short_of_replicas(&self, transaction: &Transaction, error: KafkaError) -> KafkaError {
+        if !matches!(error, KafkaError::Unavailable { .. }) || !self.context.connection.is_reachable() {
+            return error;
+        }
+        let topics = transaction.records.iter().map(|record| &*record.topic).chain([TRANSACTION_STATE]);
+        shortage(&self.for_diagnosis(), topics, &self.runtime).unwrap_or(error)
     }
 
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
