@@ -10,6 +10,9 @@ mod suite {
     mod main_job;
     mod outages;
     mod own_broker;
+    mod partitions;
     mod real_events;
     mod subscription;
+    mod three_brokers;
+    mod tls;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 
 use crate::kafka::connection::ConnectionContext;
 use crate::kafka::error::KafkaError;
@@ -83,7 +84,20 @@ pub const GUARDED_PROPERTIES: &[(&str, &str)] = &[
 /// Whether a property exists at all and takes the value is librdkafka's to say, so a client's
 /// configuration is built and thrown away.
 pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<String> {
-    properties.iter().filter_map(|(name, value)| property_fault(name, value)).collect()
+    let faults: Vec<String> = properties.iter().filter_map(|(name, value)| property_fault(name, value)).collect();
+    if faults.is_empty() { fault_together(properties).into_iter().collect() } else { faults }
+}
+
+/// What shows only when a client is made of all properties: a certificate or key that cannot be read, a pair that does
+/// not belong together, a mechanism that needs more. The client is thrown away and connects to nobody.
+fn fault_together(properties: &BTreeMap<String, String>) -> Option<String> {
+    let mut config: ClientConfig = properties.clone().into_iter().collect();
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    let made: Result<BaseConsumer<ConnectionContext>, _> = config.create_with_context(ConnectionContext::default());
+    let fault = configuration_fault(&made.err()?);
+    // OpenSSL says that a file cannot be read, but not which one.
+    let files = properties.iter().filter(|(name, _)| name.ends_with(".location") && fault.contains(name.as_str()));
+    Some(files.fold(fault.clone(), |told, (_, file)| format!("{told} (`{file}`)")))
 }
 
 fn property_fault(name: &str, value: &str) -> Option<String> {
@@ -233,13 +247,28 @@ mod tests {
 
     #[test]
     fn properties_are_free_unless_they_break_the_guarantee() {
-        for (name, value) in [("compression.type", "zstd"), ("security.protocol", "sasl_ssl"), ("linger.ms", "5")] {
+        for (name, value) in [("compression.type", "zstd"), ("security.protocol", "ssl"), ("linger.ms", "5")] {
             assert_eq!(faults(name, value), Vec::<String>::new());
         }
         for (name, _) in GUARDED_PROPERTIES {
             let found = faults(name, "1");
             assert!(found.len() == 1 && found[0].contains(name), "{found:?}");
         }
+    }
+
+    #[test]
+    fn what_only_shows_when_a_client_is_made_is_found_too() {
+        let mut properties = BTreeMap::from([("security.protocol".to_owned(), "sasl_ssl".to_owned())]);
+        let together = |properties: &BTreeMap<String, String>| check_properties(properties).join("; ");
+        assert!(together(&properties).contains("GSSAPI"), "{}", together(&properties));
+        for (name, value) in [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "me"), ("sasl.password", "hunter2")] {
+            properties.insert(name.to_owned(), value.to_owned());
+        }
+        assert_eq!(together(&properties), "");
+        properties.insert("ssl.ca.location".to_owned(), "/nowhere/ca.pem".to_owned());
+        let missing = together(&properties);
+        assert!(missing.contains("ssl.ca.location") && missing.contains("/nowhere/ca.pem"), "{missing}");
+        assert!(!missing.contains("hunter2"), "{missing}");
     }
 
     fn settings(name: &str, value: &str) -> KafkaSettings {
