@@ -154,8 +154,9 @@ impl KafkaSettings {
         config
     }
 
-    /// A producer whose transactions carry `transactional_id`.
-    pub(crate) fn producer(&self, transactional_id: &str) -> ClientConfig {
+    /// A producer whose transactions carry `transactional_id`. Public so that what casewire is measured beside is set no
+    /// differently.
+    pub fn producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.client(&[
             ("compression.type", "lz4"),
             // A transaction is sent as a whole: waiting for more records would only delay its commit.
@@ -177,7 +178,7 @@ impl KafkaSettings {
     }
 
     /// A consumer that assigns its partitions itself.
-    pub(crate) fn consumer(&self, isolation: Isolation) -> ClientConfig {
+    pub fn consumer(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.client(&[
             // The broker's half second would be spent at the end of every read.
             ("fetch.wait.max.ms", "10"),
@@ -203,7 +204,7 @@ impl KafkaSettings {
 
 /// Which records a consumer sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isolation {
+pub enum Isolation {
     /// Records of committed transactions, up to the first open one.
     ReadCommitted,
     /// All. Its high watermark is the true end of the partition.
