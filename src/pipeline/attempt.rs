@@ -271,6 +271,7 @@ impl Attempt {
         );
         DecodeStation {
             schemas: self.schemas.clone(),
+            schema: None,
             memory: self.memory.clone(),
             topics,
             writer,

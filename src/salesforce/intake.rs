@@ -31,8 +31,11 @@ impl ReceivedEvent {
             return None;
         }
         let content = event.event.unwrap_or_default();
+        // Copied: what was received is a piece of its whole response, and a position remembers the keys of a hundred
+        // events. Each of them would keep a response of up to 3 MB.
+        let replay_id = ReplayId::from(Bytes::copy_from_slice(&event.replay_id));
         Some(Self {
-            key: EventKey::new(ReplayId::from(event.replay_id), &content.id, &content.payload),
+            key: EventKey::new(replay_id, &content.id, &content.payload),
             event_id: content.id,
             schema_id: SchemaId::from(content.schema_id.as_str()),
             payload: content.payload,
