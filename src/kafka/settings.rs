@@ -168,8 +168,9 @@ impl KafkaSettings {
         config
     }
 
-    /// A producer whose transactions carry `transactional_id`.
-    pub(crate) fn producer(&self, transactional_id: &str) -> ClientConfig {
+    /// A producer whose transactions carry `transactional_id`. Public so that what casewire is measured beside is set no
+    /// differently.
+    pub fn producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.client(&[
             ("compression.type", "lz4"),
             // A transaction is sent as a whole: waiting for more records would only delay its commit.
@@ -191,7 +192,7 @@ impl KafkaSettings {
     }
 
     /// A consumer that assigns its partitions itself.
-    pub(crate) fn consumer(&self, isolation: Isolation) -> ClientConfig {
+    pub fn consumer(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.client(&[
             // The broker's half second would be spent at the end of every read.
             ("fetch.wait.max.ms", "10"),
@@ -222,7 +223,7 @@ impl KafkaSettings {
 
 /// Which records a consumer sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isolation {
+pub enum Isolation {
     /// Records of committed transactions, up to the first open one.
     ReadCommitted,
     /// All. Its high watermark is the true end of the partition.
@@ -261,7 +262,9 @@ mod tests {
         let mut properties = BTreeMap::from([("security.protocol".to_owned(), "sasl_ssl".to_owned())]);
         let together = |properties: &BTreeMap<String, String>| check_properties(properties).join("; ");
         assert!(together(&properties).contains("GSSAPI"), "{}", together(&properties));
-        for (name, value) in [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "me"), ("sasl.password", "hunter2")] {
+        for (name, value) in
+            [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "me"), ("sasl.password", "hunter2")]
+        {
             properties.insert(name.to_owned(), value.to_owned());
         }
         assert_eq!(together(&properties), "");

@@ -272,6 +272,7 @@ impl Attempt {
         .limited_to(context.batch.max_event_bytes);
         DecodeStation {
             schemas: self.schemas.clone(),
+            schema: None,
             memory: self.memory.clone(),
             topics,
             writer,

@@ -72,13 +72,23 @@ pub struct RecordWriter {
     prefix: String,
     tombstones: bool,
     max_event_bytes: usize,
-    topics: HashMap<String, Arc<str>>,
+    /// The organisation as a header's value.
+    org_header: Bytes,
+    entities: HashMap<String, EntityNames>,
+}
+
+/// What every record of an entity has in common, made once.
+#[derive(Debug, Clone)]
+struct EntityNames {
+    topic: Arc<str>,
+    header: Bytes,
 }
 
 impl RecordWriter {
     /// For one stream.
     pub fn new(org: OrgId, topic: TopicName, prefix: String, tombstones: bool) -> Self {
-        Self { org, topic, prefix, tombstones, max_event_bytes: usize::MAX, topics: HashMap::new() }
+        let org_header = Bytes::copy_from_slice(org.as_str().as_bytes());
+        Self { org, topic, prefix, tombstones, max_event_bytes: usize::MAX, org_header, entities: HashMap::new() }
     }
 
     /// With a limit to what the records of one event may take together.
@@ -86,14 +96,19 @@ impl RecordWriter {
         Self { max_event_bytes, ..self }
     }
 
-    /// The topic of an entity; made once a name, since every record refers to it.
+    /// The topic of an entity.
     pub fn entity_topic(&mut self, entity: &str) -> Arc<str> {
-        if let Some(topic) = self.topics.get(entity) {
-            return topic.clone();
+        self.entity(entity).topic
+    }
+
+    fn entity(&mut self, entity: &str) -> EntityNames {
+        if let Some(names) = self.entities.get(entity) {
+            return names.clone();
         }
-        let topic: Arc<str> = format!("{}.{entity}", self.prefix).into();
-        self.topics.insert(entity.to_owned(), topic.clone());
-        topic
+        let topic = format!("{}.{entity}", self.prefix).into();
+        let names = EntityNames { topic, header: Bytes::copy_from_slice(entity.as_bytes()) };
+        self.entities.insert(entity.to_owned(), names.clone());
+        names
     }
 
     /// The records of one event.
@@ -126,8 +141,8 @@ impl RecordWriter {
         let op = operation(&header.change_type);
         let mut written = EventRecords { committed_at: Some(committed_at), ..EventRecords::default() };
         if let Some(op) = op {
-            let entity_topic = self.entity_topic(&header.entity);
-            let headers = self.headers(source, &header.entity, op, Some(committed_bare));
+            let EntityNames { topic: entity_topic, header: entity } = self.entity(&header.entity);
+            let headers = self.headers(source, entity, op, Some(committed_bare));
             let head = record_head(op, &header.entity);
             let body = record_body(change);
             let of = header.record_ids.len();
@@ -223,7 +238,7 @@ impl RecordWriter {
 
     fn platform_event(&mut self, source: EventSource<'_>, change: &Change) -> Result<EventRecords, UnusableEvent> {
         check_entity(source.schema_name)?;
-        let topic = self.entity_topic(source.schema_name);
+        let EntityNames { topic, header: entity } = self.entity(source.schema_name);
         let id = source.key.event_id();
         let mut value = record_head("event", source.schema_name);
         render::write_quoted(id, &mut value);
@@ -235,7 +250,7 @@ impl RecordWriter {
         write_event(source, &mut value);
         value.push_str(",\"index\":0,\"of\":1}}");
         let created = created_at(&change.changed);
-        let headers = self.headers(source, source.schema_name, "event", None);
+        let headers = self.headers(source, entity, "event", None);
         let record = OutputRecord {
             topic,
             key: Bytes::copy_from_slice(id.as_bytes()),
@@ -248,7 +263,7 @@ impl RecordWriter {
     fn headers(
         &self,
         source: EventSource<'_>,
-        entity: &str,
+        entity: Bytes,
         op: &'static str,
         committed_at: Option<&str>,
     ) -> Vec<(&'static str, Bytes)> {
@@ -256,9 +271,9 @@ impl RecordWriter {
         let mut headers = Vec::with_capacity(8);
         headers.push(("casewire", Bytes::from_static(b"1")));
         headers.push(("content-type", Bytes::from_static(b"application/json")));
-        headers.push(("entity", text(entity)));
+        headers.push(("entity", entity));
         headers.push(("op", Bytes::from_static(op.as_bytes())));
-        headers.push(("org", text(self.org.as_str())));
+        headers.push(("org", self.org_header.clone()));
         if !source.event_id.is_empty() {
             headers.push(("event_id", text(source.event_id)));
         }

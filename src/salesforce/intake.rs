@@ -54,8 +54,11 @@ impl ReceivedEvent {
     pub(crate) fn read(event: ConsumerEvent) -> Result<Self, Placeless> {
         check_replay_id(&event.replay_id)?;
         let content = event.event.unwrap_or_default();
+        // Copied: what was received is a piece of its whole response, and a position remembers the keys of a hundred
+        // events. Each of them would keep a response of up to 3 MB.
+        let replay_id = ReplayId::from(Bytes::copy_from_slice(&event.replay_id));
         Ok(Self {
-            key: EventKey::new(ReplayId::from(event.replay_id), &content.id, &content.payload),
+            key: EventKey::new(replay_id, &content.id, &content.payload),
             event_id: content.id,
             schema_id: SchemaId::from(content.schema_id.as_str()),
             payload: content.payload,

@@ -44,9 +44,9 @@ impl View {
     fn coordinator(&self, transactional_id: &str) -> i32 {
         const PARTITIONS: i32 = 4;
         // Java's String.hashCode.
-        let hash = transactional_id.encode_utf16().fold(0_i32, |hash, unit| {
-            hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-        });
+        let hash = transactional_id
+            .encode_utf16()
+            .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
         self.leader("__transaction_state", hash.wrapping_abs().max(0) % PARTITIONS)
     }
 
