@@ -185,8 +185,10 @@ mod tests {
         assert_eq!(quote("bad jwt\n aaa.bbb.ccc!", &form), "bad jwt [redacted]!");
         assert_eq!(quote("aaa.b\u{7}bb.ccc", &form), "[redacted]");
         assert_eq!(quote(&"x".repeat(9999), &form).len(), MAX_QUOTE_CHARS);
-        let long =
-            format!(r#"{{"access_token":"t","id":"{0}","instance_url":"aaa.bbb.ccc{0}"}}"#, "\\u0007y".repeat(9999));
+        let long = format!(
+            r#"{{"access_token":"00D!0ther","id":"{0}","instance_url":"aaa.bbb.ccc{0}"}}"#,
+            "\\u0007y".repeat(9999)
+        );
         let login = Url::parse("https://login.salesforce.com").expect("url");
         let error = read_answer(&login, &form, StatusCode::OK, long.as_bytes()).err().expect("no instance URL");
         assert!(
