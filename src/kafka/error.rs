@@ -146,10 +146,9 @@ impl KafkaError {
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Unavailable { .. }
-            | Self::NotEnoughReplicas { .. }
-            | Self::Rebuild { .. }
-            | Self::Stalled { .. } => Verdict::Rebuild,
+            Self::Unavailable { .. } | Self::NotEnoughReplicas { .. } | Self::Rebuild { .. } | Self::Stalled { .. } => {
+                Verdict::Rebuild
+            }
             Self::Fenced => Verdict::DecideFenced,
             Self::TooLarge { index, .. } => Verdict::SplitRecord(*index),
             _ => Verdict::Stop(self.failure()),

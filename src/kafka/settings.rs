@@ -256,7 +256,9 @@ mod tests {
         let mut properties = BTreeMap::from([("security.protocol".to_owned(), "sasl_ssl".to_owned())]);
         let together = |properties: &BTreeMap<String, String>| check_properties(properties).join("; ");
         assert!(together(&properties).contains("GSSAPI"), "{}", together(&properties));
-        for (name, value) in [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "me"), ("sasl.password", "hunter2")] {
+        for (name, value) in
+            [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "me"), ("sasl.password", "hunter2")]
+        {
             properties.insert(name.to_owned(), value.to_owned());
         }
         assert_eq!(together(&properties), "");

@@ -87,9 +87,7 @@ async fn refused(brokers: &str, properties: &BTreeMap<&'static str, String>) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_arrive_through_tls_with_a_password_and_with_a_certificate() {
     let Some(listeners) = listeners("events_arrive_through_tls_with_a_password_and_with_a_certificate") else { return };
-    for (brokers, properties) in
-        [(&listeners.sasl, listeners.scram()), (&listeners.mutual, listeners.certificate())]
-    {
+    for (brokers, properties) in [(&listeners.sasl, listeners.scram()), (&listeners.mutual, listeners.certificate())] {
         let mut deployment = Deployment::new(brokers.clone(), SimulatorConfig::on_free_ports()).await;
         let settings: Vec<String> = properties
             .iter()
