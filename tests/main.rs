@@ -5,6 +5,7 @@ mod suite {
     mod binary;
     mod commands;
     mod deployment;
+    mod hostile;
     mod kafka;
     mod main_job;
     mod outages;

@@ -38,7 +38,7 @@ pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
 pub use connection::Connection;
 pub use error::{KafkaError, Verdict};
 pub use scan::{ScanFrom, ScannedRecord, scan};
-pub use settings::{GUARDED_PROPERTIES, KafkaSettings, TopicDefaults, check_properties};
+pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{RunIdentity, StreamIdentity};
 pub use topic_findings::{Finding, Severity};
 pub use topics::{TopicReport, TopicRole, TopicSpec, ensure_topic};

@@ -168,8 +168,9 @@ impl KafkaSettings {
         config
     }
 
-    /// A producer whose transactions carry `transactional_id`.
-    pub(crate) fn producer(&self, transactional_id: &str) -> ClientConfig {
+    /// A producer whose transactions carry `transactional_id`. Public so that what casewire is measured beside is set no
+    /// differently.
+    pub fn producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.client(&[
             ("compression.type", "lz4"),
             // A transaction is sent as a whole: waiting for more records would only delay its commit.
@@ -191,11 +192,16 @@ impl KafkaSettings {
     }
 
     /// A consumer that assigns its partitions itself.
-    pub(crate) fn consumer(&self, isolation: Isolation) -> ClientConfig {
+    pub fn consumer(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.client(&[
             // The broker's half second would be spent at the end of every read.
             ("fetch.wait.max.ms", "10"),
             ("check.crcs", "true"),
+            // A read goes through whole topics, and each stream has one of its own. librdkafka would hold 64 MiB ready for
+            // each and several times as much in buffers; with less it would wait a second whenever that is reached.
+            ("queued.max.messages.kbytes", "1024"),
+            ("fetch.message.max.bytes", "262144"),
+            ("fetch.queue.backoff.ms", "10"),
         ]);
         // librdkafka assigns partitions only with a group name; nothing is ever committed to it.
         config.set("group.id", "casewire-reader");
@@ -217,7 +223,7 @@ impl KafkaSettings {
 
 /// Which records a consumer sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isolation {
+pub enum Isolation {
     /// Records of committed transactions, up to the first open one.
     ReadCommitted,
     /// All. Its high watermark is the true end of the partition.
@@ -268,16 +274,30 @@ mod tests {
         assert!(!missing.contains("hunter2"), "{missing}");
     }
 
-    #[test]
-    fn a_password_is_not_printed() {
-        let settings = KafkaSettings {
+    fn settings(name: &str, value: &str) -> KafkaSettings {
+        KafkaSettings {
             brokers: "b:9092".into(),
             topic_prefix: "salesforce".into(),
-            properties: BTreeMap::from([("sasl.password".to_owned(), "hunter2".to_owned())]),
+            properties: BTreeMap::from([(name.to_owned(), value.to_owned())]),
             transaction_timeout: Duration::from_secs(60),
             call_timeout: Duration::from_secs(60),
             topics: TopicDefaults { create: true, check: true, partitions: 1, replication: -1 },
+        }
+    }
+
+    #[test]
+    fn what_a_reader_holds_ready_is_bounded_unless_an_operator_says_otherwise() {
+        let held = |settings: KafkaSettings| {
+            let consumer = settings.consumer(Isolation::ReadCommitted);
+            consumer.get("queued.max.messages.kbytes").and_then(|kib| kib.parse::<u32>().ok())
         };
+        assert!(held(settings("linger.ms", "5")).is_some_and(|kib| kib <= 1024));
+        assert_eq!(held(settings("queued.max.messages.kbytes", "65536")), Some(65_536));
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let settings = settings("sasl.password", "hunter2");
         let printed = format!("{settings:?}");
         assert!(printed.contains("sasl.password") && !printed.contains("hunter2"), "{printed}");
     }

@@ -135,8 +135,7 @@ impl Session {
             }
             answer => answer?,
         };
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| RestError::Unexpected(format!("{path}: {error}")))
+        read_json(path, &body)
     }
 
     /// The org's limits.
@@ -165,14 +164,45 @@ fn names_the_session(message: &str) -> bool {
     !["not attached to Agent", "not valid for use with the REST API"].iter().any(|text| message.contains(text))
 }
 
+/// Reads the JSON that the resource at `path` promises.
+pub fn read_json<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, RestError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let at = shown(&error.path().to_string(), 100);
+        RestError::Unexpected(format!("{path}: {at}: {}", without_content(error.inner())))
+    })?;
+    // A second document behind the first is an answer that was put together wrongly on the way.
+    json.end().map_err(|error| RestError::Unexpected(format!("{path}: {error}")))?;
+    Ok(read)
+}
+
+/// What is wrong with a JSON text, without the value that serde quotes: it may be somebody's case, and errors are logged.
+fn without_content(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let about_the_form = !error.is_data() || text.starts_with("missing field") || text.starts_with("duplicate field");
+    if about_the_form {
+        return text;
+    }
+    let quotes_a_value = text.starts_with("invalid type") || text.starts_with("invalid value");
+    match text.rsplit_once(", expected ").filter(|_| quotes_a_value) {
+        Some((_, expected)) => format!("expected {expected}"),
+        None => format!("a value that is not allowed at line {} column {}", error.line(), error.column()),
+    }
+}
+
+/// A text of the other side, fit to be shown: bounded and printable.
+fn shown(text: &str, most: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(most).collect()
+}
+
 /// Errors come as an array of objects; a proxy or a server in maintenance answers with HTML.
-fn refusal(status: StatusCode, body: &[u8]) -> RestError {
+pub fn refusal(status: StatusCode, body: &[u8]) -> RestError {
     let errors: Vec<ErrorJson> = serde_json::from_slice(body).unwrap_or_default();
     let (code, message) = match errors.into_iter().next() {
         Some(error) => (error.error_code, error.message),
         None => (String::new(), "the body is not an error of Salesforce".to_owned()),
     };
-    RestError::Refused { status: status.as_u16(), code, message: message.chars().take(400).collect() }
+    RestError::Refused { status: status.as_u16(), code: shown(&code, 100), message: shown(&message, 400) }
 }
 
 #[cfg(test)]
@@ -196,7 +226,21 @@ mod tests {
             let error = refused(status, &body);
             assert_eq!((error.is_retryable(), error.failure().exit), (retryable, exit), "{status} {body}");
         }
+        let long = refused(400, &json(&"x\\u0007".repeat(999)));
+        assert!(matches!(&long, RestError::Refused { code, .. } if *code == "x".repeat(100)), "{long}");
         assert!(!names_the_session("This session is not valid for use with the REST API"));
         assert!(names_the_session("Session expired or invalid"));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_as_expected_is_told_without_its_content() {
+        let error = |body: &str| read_json::<Limits>("/limits", body.as_bytes()).expect_err(body).to_string();
+        let text = error(r#"{"DailyApiRequests":{"Max":"secret, expected text","Remaining":1}}"#);
+        assert!(text.contains("/limits: DailyApiRequests.Max: expected i64 at line 1"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        assert!(error(r#"{"DailyApiRequests":{"Max":1}}"#).contains("missing field `Remaining`"));
+        assert!(error("{} {}").contains("trailing characters"), "two answers are none");
+        let own: Result<crate::identity::OrgId, _> = read_json("/", br#""00D secret""#);
+        assert!(!own.expect_err("no org id").to_string().contains("secret"));
     }
 }
