@@ -78,7 +78,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    async fn start(deployment: Deployment, settings: &str) -> Self {
+    fn start(deployment: Deployment, settings: &str) -> Self {
         let (stop, publishing) = traffic(deployment.control());
         let running = deployment.run(&[CASES, SESSIONS], settings);
         Self { deployment, running, stop, publishing }
@@ -153,7 +153,7 @@ impl Hand {
 async fn two_pipelines(cluster: &OwnBroker) -> [Pipeline; 2] {
     let org = async || Deployment::new(cluster.bootstrap.clone(), SimulatorConfig::on_free_ports()).await;
     // One gives up what is not answered within three seconds and begins again, the other leaves it to its client library.
-    [Pipeline::start(org().await, IMPATIENT).await, Pipeline::start(org().await, "").await]
+    [Pipeline::start(org().await, IMPATIENT), Pipeline::start(org().await, "")]
 }
 
 async fn all_go_on(pipelines: &[Pipeline]) {
@@ -183,7 +183,7 @@ async fn two_of_three_are_gone(cluster: &OwnBroker, view: &View, pipelines: &[Pi
     let deployment = Deployment::new(cluster.bootstrap.clone(), SimulatorConfig::on_free_ports()).await;
     deployment.create_topic_on("Case", &[left, victim], &[("min.insync.replicas", "2")]).await;
     let topic = format!("{}.Case", deployment.prefix);
-    let short = Pipeline::start(deployment, IMPATIENT).await;
+    let short = Pipeline::start(deployment, IMPATIENT);
     short.goes_on().await;
 
     cluster.crash_one(victim).await;
