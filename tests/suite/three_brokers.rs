@@ -69,6 +69,14 @@ impl View {
     }
 }
 
+fn identity(prefix: &str, topic: &str) -> StreamIdentity {
+    StreamIdentity {
+        prefix: prefix.to_owned(),
+        org: "00D8d00000AbCdEEAV".parse().expect("an org"),
+        topic: topic.parse().expect("a topic"),
+    }
+}
+
 /// A process with its org and its traffic.
 struct Pipeline {
     deployment: Deployment,
@@ -82,14 +90,6 @@ impl Pipeline {
         let (stop, publishing) = traffic(deployment.control());
         let running = deployment.run(&[CASES, SESSIONS], settings);
         Self { deployment, running, stop, publishing }
-    }
-
-    fn identity(&self, topic: &str) -> StreamIdentity {
-        StreamIdentity {
-            prefix: self.deployment.prefix.clone(),
-            org: "00D8d00000AbCdEEAV".parse().expect("an org"),
-            topic: topic.parse().expect("a topic"),
-        }
     }
 
     /// Both streams get on.
@@ -150,10 +150,24 @@ impl Hand {
     }
 }
 
-async fn two_pipelines(cluster: &OwnBroker) -> [Pipeline; 2] {
-    let org = async || Deployment::new(cluster.bootstrap.clone(), SimulatorConfig::on_free_ports()).await;
-    // One gives up what is not answered within three seconds and begins again, the other leaves it to its client library.
-    [Pipeline::start(org().await, IMPATIENT), Pipeline::start(org().await, "")]
+async fn org(cluster: &OwnBroker) -> Deployment {
+    Deployment::new(cluster.bootstrap.clone(), SimulatorConfig::on_free_ports()).await
+}
+
+/// Two pipelines in mid traffic. One leaves what is not answered to its client library; the other gives it up within three
+/// seconds and begins again, and its transactions are coordinated by the broker that is the active controller.
+async fn two_pipelines(cluster: &OwnBroker, view: &View) -> ([Pipeline; 2], i32) {
+    let patient = Pipeline::start(org(cluster).await, "");
+    patient.goes_on().await;
+    let controller: i32 = cluster.tell("controller", &[]).await.trim().parse().expect("a broker");
+    let mut deployment = org(cluster).await;
+    let mut tries = (0..1000).map(|number| format!("{}{number}", deployment.prefix));
+    let coordinated = tries.find(|prefix| view.coordinator(&identity(prefix, CASES).transactional_id()) == controller);
+    deployment.prefix = coordinated.expect("the controller leads some partition of the transactions' state");
+    let impatient = Pipeline::start(deployment, IMPATIENT);
+    impatient.goes_on().await;
+    view.whole().await;
+    ([impatient, patient], controller)
 }
 
 async fn all_go_on(pipelines: &[Pipeline]) {
@@ -162,25 +176,15 @@ async fn all_go_on(pipelines: &[Pipeline]) {
     }
 }
 
-/// The controller is killed: the others elect another one, and who leads what.
-async fn the_controller_is_killed(cluster: &OwnBroker, view: &View, pipelines: &[Pipeline]) {
-    let victim: i32 = cluster.tell("controller", &[]).await.trim().parse().expect("a broker");
-    cluster.crash_one(victim).await;
-    all_go_on(pipelines).await;
-    cluster.restart_one(victim).await;
-    view.whole().await;
-}
-
-/// The coordinator of a stream's transactions is killed while a topic has its second replica there, and then another
-/// broker is taken away too.
-async fn two_of_three_are_gone(cluster: &OwnBroker, view: &View, pipelines: &[Pipeline]) -> Pipeline {
-    let victim = view.coordinator(&pipelines[0].identity(CASES).transactional_id());
-    let [left, parted] = match victim {
-        1 => [2, 3],
-        2 => [3, 1],
-        _ => [1, 2],
-    };
-    let deployment = Deployment::new(cluster.bootstrap.clone(), SimulatorConfig::on_free_ports()).await;
+/// The broker that is both controller and coordinator is killed while a topic has its second replica there, and then
+/// another broker is cut off too. Gives the pipeline of that topic.
+async fn two_of_three_are_gone(
+    cluster: &OwnBroker,
+    view: &View,
+    pipelines: &[Pipeline],
+    [left, parted, victim]: [i32; 3],
+) -> Pipeline {
+    let deployment = org(cluster).await;
     deployment.create_topic_on("Case", &[left, victim], &[("min.insync.replicas", "2")]).await;
     let topic = format!("{}.Case", deployment.prefix);
     let short = Pipeline::start(deployment, IMPATIENT);
@@ -218,26 +222,28 @@ async fn two_of_three_are_gone(cluster: &OwnBroker, view: &View, pipelines: &[Pi
     assert!(waits(&short.running.until_all("the same", waits).await), "nothing was written around it");
     cluster.restart_one(victim).await;
     view.whole().await;
-    short.stream_goes_on(CASES).await;
     short
 }
 
 /// A leader that lost the others but not its clients believes that it leads, and tells readers how it was.
-async fn a_leader_is_parted_that_clients_still_reach(cluster: &OwnBroker, pipelines: &[Pipeline]) {
-    const STALE: i32 = 2;
-    let deployment = Deployment::new(cluster.bootstrap.clone(), SimulatorConfig::on_free_ports()).await;
+async fn a_leader_is_parted_that_clients_still_reach(
+    cluster: &OwnBroker,
+    pipelines: &[Pipeline],
+    [stale, others @ ..]: [i32; 3],
+) {
+    let deployment = org(cluster).await;
     let settings = settings::kafka(&deployment.config(&[CASES], IMPATIENT).kafka).expect("settings");
-    let identity = StreamIdentity { prefix: deployment.prefix.clone(), ..pipelines[0].identity(CASES) };
+    let identity = identity(&deployment.prefix, CASES);
     let topic = identity.checkpoint_topic();
     let name = topic.strip_prefix(&format!("{}.", deployment.prefix)).expect("a topic of the prefix");
-    deployment.create_topic_on(name, &[STALE, 1, 3], &[("cleanup.policy", "compact")]).await;
+    deployment.create_topic_on(name, &[stale, others[0], others[1]], &[("cleanup.policy", "compact")]).await;
     let mut hand = Hand { settings, identity, committed: 0 };
     for _ in 0..2 {
         hand.commit_in_the_end().await;
     }
-    cluster.isolate(STALE, "brokers").await;
+    cluster.isolate(stale, "brokers").await;
     // Each new writer may hear from any of the brokers who leads; what it finds may not depend on that.
-    for _ in 0..6 {
+    for _ in 0..5 {
         hand.commit_in_the_end().await;
     }
     pipelines[0].goes_on().await;
@@ -247,13 +253,15 @@ async fn a_leader_is_parted_that_clients_still_reach(cluster: &OwnBroker, pipeli
 #[tokio::test(flavor = "multi_thread")]
 async fn three_brokers_that_are_killed_and_parted_cost_nothing_but_time() {
     let Some(cluster) = cluster("three_brokers_that_are_killed_and_parted_cost_nothing_but_time").await else { return };
-    let pipelines = two_pipelines(&cluster).await;
-    all_go_on(&pipelines).await;
     let view = View::of(&cluster.bootstrap);
-    view.whole().await;
-    the_controller_is_killed(&cluster, &view, &pipelines).await;
-    let short = two_of_three_are_gone(&cluster, &view, &pipelines).await;
-    a_leader_is_parted_that_clients_still_reach(&cluster, &pipelines).await;
+    let (pipelines, victim) = two_pipelines(&cluster, &view).await;
+    let [left, parted] = match victim {
+        1 => [2, 3],
+        2 => [3, 1],
+        _ => [1, 2],
+    };
+    let short = two_of_three_are_gone(&cluster, &view, &pipelines, [left, parted, victim]).await;
+    a_leader_is_parted_that_clients_still_reach(&cluster, &pipelines, [parted, left, victim]).await;
     for pipeline in pipelines.into_iter().chain([short]) {
         pipeline.finish().await;
     }
