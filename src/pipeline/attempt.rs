@@ -44,9 +44,9 @@ use crate::status::StreamState;
 /// records by the budget; this only bounds the empty ones.
 const BATCHES: usize = 1024;
 
-/// Rendered records of one stream that wait for their transaction, as a multiple of a full transaction:
-/// one in commit, one gathering, and as much again so that decoding never waits for a commit.
-const TRANSACTIONS_IN_MEMORY: usize = 4;
+/// Rendered records of one stream that wait for their transaction, as a multiple of a full transaction: one in
+/// commit and one gathering.
+const TRANSACTIONS_IN_MEMORY: usize = 2;
 
 /// Salesforce's retention in days.
 const RETENTION_DAYS: u64 = 3;
