@@ -12,6 +12,7 @@ mod suite {
     mod own_broker;
     mod partitions;
     mod real_events;
+    mod retention;
     mod subscription;
     mod three_brokers;
     mod tls;

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::config::Start;
+use crate::config::{OnGap, Start};
 use crate::failure::{Exit, Failure};
 use crate::kafka::{
     Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, StreamIdentity, checkpoints_of_topic, read_checkpoint,
@@ -15,6 +15,7 @@ use crate::pipeline::context::StreamContext;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::pipeline::read_back;
 use crate::position::{Anchor, Position, ReplayFrom};
+use crate::status::RETENTION;
 
 /// Where an attempt begins.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub async fn beginning(
     now: DateTime<Utc>,
 ) -> Result<Beginning, NoBeginning> {
     if let Some(stored) = stored {
-        return Ok(resume(context, stored.checkpoint, now));
+        return resume(context, stored.checkpoint, now).map_err(NoBeginning::Stop);
     }
     first_run(context, settings).await?;
     let anchor = match context.stream.start {
@@ -55,7 +56,7 @@ pub async fn beginning(
     Ok(Beginning { checkpoint: Checkpoint::at(Position::starting(anchor)), gap: None })
 }
 
-fn resume(context: &StreamContext, mut checkpoint: Checkpoint, now: DateTime<Utc>) -> Beginning {
+fn resume(context: &StreamContext, mut checkpoint: Checkpoint, now: DateTime<Utc>) -> Result<Beginning, Failure> {
     let gap = match (checkpoint.position.anchor().clone(), checkpoint.position.replay_from()) {
         (Anchor::Latest { since }, ReplayFrom::Latest) => {
             let detail = "a start at the tip ended before its first position was committed; events published \
@@ -68,9 +69,44 @@ fn resume(context: &StreamContext, mut checkpoint: Checkpoint, now: DateTime<Utc
         (Anchor::Latest { .. }, ReplayFrom::After(id)) if context.is_channel() => {
             Some(OpenGap::unanchored(id, checkpoint.position.time()))
         }
+        (Anchor::Earliest { since }, _) => {
+            let gap = left_retention(&checkpoint.position, since, now);
+            if let Some(gap) = &gap {
+                if context.stream.on_gap == OnGap::Stop {
+                    return Err(stopped(context, gap));
+                }
+                checkpoint.position = Position::starting_over(now, checkpoint.position.time());
+            }
+            gap
+        }
         _ => None,
     };
-    Beginning { checkpoint, gap }
+    Ok(Beginning { checkpoint, gap })
+}
+
+/// What a start from the oldest event, whose first id is not known to be complete yet, can have lost since. A stored
+/// id that is too old is refused; EARLIEST never is, and silently begins with what is left.
+fn left_retention(position: &Position, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<OpenGap> {
+    // Until an event was taken, everything before the start was either retained then or not owed.
+    let covered = if position.already().is_empty() { since } else { position.time().unwrap_or(since) };
+    if now - covered < RETENTION {
+        return None;
+    }
+    let from = GapEnd { replay_id: position.already().last().map(|key| key.replay_id().clone()), time: Some(covered) };
+    let detail = "the stream had only begun with the oldest event when it ended, and was away for longer than Salesforce \
+                  promises to keep events";
+    Some(OpenGap::of_range(GapCause::Expired, from, GapEnd { replay_id: None, time: Some(now) }, detail.to_owned()))
+}
+
+/// What an operator has to decide.
+fn stopped(context: &StreamContext, gap: &OpenGap) -> Failure {
+    let topic = &context.identity.topic;
+    let what = format!("Events of {topic} may have left retention: {}", gap.detail);
+    let remedy = format!(
+        "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
+         which goes through all retained events and drops what the output holds"
+    );
+    Failure::new(Exit::Temporary, what, remedy)
 }
 
 /// Makes sure that nothing says that this stream ran before.
