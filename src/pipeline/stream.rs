@@ -61,20 +61,11 @@ impl Stream {
         let mut backoff = Backoff::new(RECOVERY);
         let mut stalled_since: Option<DateTime<Utc>> = None;
         let mut generation = 0;
-        let mut goes_on = 0_u32;
+        let mut goes_on = false;
         // A start takes over at once, and so does a standby whose time has come. Whoever has written before looks
         // first: to fence a healthy successor after every pause would leave nobody writing.
         let mut entitled = true;
-        while !stop.is_cancelled() {
-            if !entitled {
-                let other = tokio::select! {
-                    other = self.successor(&mut backoff, &stop) => other,
-                    () = stop.cancelled() => break,
-                };
-                if let Some(other) = other {
-                    self.stand_by(&other, &stop).await;
-                }
-            }
+        while self.may_write(entitled, &mut backoff, &stop).await {
             entitled = false;
             generation += 1;
             let committed_before = self.transactions();
@@ -83,19 +74,17 @@ impl Stream {
             // again without a pause, and each attempt costs deliveries.
             if self.transactions() > committed_before + 1 {
                 backoff.reset();
-                goes_on = 0;
+                goes_on = false;
                 stalled_since = None;
             }
             let failure = match end {
                 AttemptEnd::Finished => break,
+                AttemptEnd::GoOn if !std::mem::replace(&mut goes_on, true) => continue,
+                // Once is what a refused position or a large record needs. Again and again at once would be
+                // a server that refuses whatever it gave out, and each round costs deliveries.
                 AttemptEnd::GoOn => {
-                    // Once is what a refused position or a large record needs. Again and again at once would be
-                    // a server that refuses whatever it gave out, and each round costs deliveries.
-                    if goes_on > 0 {
-                        let what = "beginning again after a refused position or a record that was too large";
-                        self.recover(what.to_owned(), backoff.next_wait(), &stop).await;
-                    }
-                    goes_on += 1;
+                    let what = "beginning again after a refused position or a record that was too large";
+                    self.recover(what.to_owned(), backoff.next_wait(), &stop).await;
                     continue;
                 }
                 AttemptEnd::Stopped(failure) => failure,
@@ -104,10 +93,7 @@ impl Stream {
                     match error.verdict() {
                         Verdict::Stop(failure) => failure,
                         Verdict::DecideFenced => {
-                            entitled = tokio::select! {
-                                stood_by = self.fenced(&stop) => stood_by,
-                                () = stop.cancelled() => false,
-                            };
+                            entitled = stop.run_until_cancelled(self.fenced(&stop)).await.unwrap_or(false);
                             continue;
                         }
                         // What can be made smaller has been by now: this is a dead letter, or a ledger entry.
@@ -127,6 +113,14 @@ impl Stream {
             pause(STOPPED_RETRY, &stop).await;
         }
         Ok(())
+    }
+
+    /// Waits until this instance may write, which it may at once when `entitled`; false when `stop` came first.
+    async fn may_write(&self, entitled: bool, backoff: &mut Backoff, stop: &CancellationToken) -> bool {
+        if !entitled && let Some(Some(other)) = stop.run_until_cancelled(self.successor(backoff, stop)).await {
+            self.stand_by(&other, stop).await;
+        }
+        !stop.is_cancelled()
     }
 
     async fn attempt(&self, generation: u64, memory: Arc<StreamMemory>, stop: &CancellationToken) -> AttemptEnd {
