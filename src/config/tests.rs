@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use toml::Table;
 
-use crate::config::{Config, ConfigError, Environment, FieldChoice, Grant, OnGap, Start};
+use crate::config::{Config, ConfigError, Environment, FieldChoice, Grant, OnGap, OnIncomplete, RecordMode, Start};
 
 const COMPLETE: &str = r#"
     [salesforce]
@@ -95,6 +95,19 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
     ] {
         assert!(found.contains(expected), "`{expected}` is not among:\n{found}");
     }
+}
+
+#[test]
+fn full_records_are_read_when_needed_unless_a_stream_says_otherwise() {
+    let config = load(COMPLETE, &[]).expect("valid");
+    let stream = &config.streams[0];
+    assert_eq!((stream.record, stream.on_incomplete), (RecordMode::WhenNeeded, OnIncomplete::Later));
+    assert_eq!((config.completion.parallel, config.completion.api_share), (4, 80));
+    assert_eq!(config.completion.patience, Duration::from_secs(30));
+    let always = [("CASEWIRE__STREAM__0__RECORD", "always"), ("CASEWIRE__STREAM__0__ON_INCOMPLETE", "wait")];
+    assert_eq!(load(COMPLETE, &always).expect("valid").streams[0].on_incomplete, OnIncomplete::Wait);
+    assert!(faults(COMPLETE, &always[1..])[0].contains("goes with record = \"always\" only"));
+    assert!(faults(COMPLETE, &[("CASEWIRE__COMPLETION__API_SHARE", "0")])[0].contains("from 1 to 100"));
 }
 
 #[test]
