@@ -5,6 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::simulator::control::EventOrder;
+use crate::simulator::record_store::RecordKey;
+
 /// Something that goes wrong on purpose. Over the control port: `POST /faults` with
 /// `{"kind": "cut-streams"}`, and the fields of the kind beside it.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -118,6 +121,55 @@ pub enum Fault {
         /// Forward; negative = back.
         seconds: i64,
     },
+    /// The user may not see these records any more; their events go on.
+    HideRecords {
+        /// Of any object.
+        record_ids: Vec<String>,
+    },
+    /// Ends [`Fault::HideRecords`].
+    ShowRecords {
+        /// Of any object.
+        record_ids: Vec<String>,
+    },
+    /// Field-level security hides a field: not in describe or queries, and without a value in later events.
+    HideField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field.
+        field: String,
+    },
+    /// Ends [`Fault::HideField`].
+    ShowField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field.
+        field: String,
+    },
+    /// A custom field is deleted: later events have another schema, queries that name it fail.
+    RemoveField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field, `…__c`.
+        field: String,
+    },
+    /// Only so many REST and Bulk calls more are answered before the requests of the day are used up.
+    ApiAllowance {
+        /// How many.
+        left: u64,
+    },
+    /// Records change and no event tells it.
+    ChangeSilently {
+        /// As for an event; `UPDATE` without fields changes what is drawn.
+        #[serde(flatten)]
+        change: EventOrder,
+    },
+    /// Records are gone, from the recycle bin too, and no event tells it.
+    HardDelete {
+        /// The API name of the object.
+        entity: String,
+        /// Which.
+        record_ids: Vec<String>,
+    },
 }
 
 impl Fault {
@@ -179,6 +231,9 @@ struct Pending {
     http: VecDeque<(u16, u32)>,
     redeliver: u64,
     denied: HashSet<String>,
+    hidden_records: HashSet<RecordKey>,
+    /// As `Case.SuppliedEmail`.
+    hidden_fields: HashSet<String>,
 }
 
 /// The faults that wait for their occasion.
@@ -199,8 +254,9 @@ fn take<T: Clone>(queue: &mut VecDeque<(T, u32)>) -> Option<T> {
 }
 
 impl Script {
-    pub(crate) fn new(denied: &[String]) -> Self {
-        Self { pending: Mutex::new(Pending { denied: denied.iter().cloned().collect(), ..Pending::default() }) }
+    pub(crate) fn new(denied: &[String], hidden_fields: &[String]) -> Self {
+        let (denied, hidden_fields) = (denied.iter().cloned().collect(), hidden_fields.iter().cloned().collect());
+        Self { pending: Mutex::new(Pending { denied, hidden_fields, ..Pending::default() }) }
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -258,6 +314,43 @@ impl Script {
 
     pub(crate) fn is_denied(&self, entity: &str) -> bool {
         self.pending().denied.contains(entity)
+    }
+
+    pub(crate) fn hide_records(&self, keys: &[RecordKey], hidden: bool) {
+        let mut pending = self.pending();
+        for key in keys {
+            if hidden {
+                pending.hidden_records.insert(*key);
+            } else {
+                pending.hidden_records.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn is_hidden(&self, key: RecordKey) -> bool {
+        self.pending().hidden_records.contains(&key)
+    }
+
+    /// The records that the user may not see although the object is his to read.
+    pub(crate) fn hidden_records(&self) -> HashSet<RecordKey> {
+        self.pending().hidden_records.clone()
+    }
+
+    pub(crate) fn hide_field(&self, entity: &str, field: &str, hidden: bool) {
+        let path = format!("{entity}.{field}");
+        let mut pending = self.pending();
+        if hidden {
+            pending.hidden_fields.insert(path);
+        } else {
+            pending.hidden_fields.remove(&path);
+        }
+    }
+
+    /// The fields of an object that the user may not see.
+    pub(crate) fn hidden_fields(&self, entity: &str) -> Vec<String> {
+        let pending = self.pending();
+        let of_entity = pending.hidden_fields.iter().filter_map(|path| path.strip_prefix(entity)?.strip_prefix('.'));
+        of_entity.map(str::to_owned).collect()
     }
 
     pub(crate) fn denies_any(&self) -> bool {

@@ -20,7 +20,9 @@ use crate::simulator::publisher::Publisher;
 use crate::simulator::pubsub::PubSubService;
 use crate::simulator::settings::{Listen, SimulatorConfig};
 use crate::simulator::sockets::Port;
-use crate::simulator::{connections, control_port, http_server, objects, random_faults, record_id, rest, traffic};
+use crate::simulator::{
+    columns, connections, control_port, http_server, objects, random_faults, record_id, rest, traffic,
+};
 
 /// Why a simulator could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -288,6 +290,10 @@ fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
     }
     if let Some(channel) = settings.channels.iter().find(|channel| !channel.name.ends_with("__chn")) {
         return wrong("channels.name", &channel.name, "the name of a custom channel ends in __chn");
+    }
+    let hidden = settings.rest.hidden_fields.iter();
+    for path in hidden.filter(|path| columns::check_hidden_field(&objects, path).is_err()) {
+        return wrong("rest.hidden_fields", path, "it is `Object.Field` of a field that a user need not see");
     }
     let rate = settings.traffic.rate;
     if !(0.0..=1_000_000.0).contains(&rate) {

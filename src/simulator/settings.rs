@@ -27,6 +27,8 @@ pub struct SimulatorConfig {
     pub listen: Listen,
     /// How the Pub/Sub API behaves.
     pub pubsub: PubSub,
+    /// How the REST and Bulk APIs behave.
+    pub rest: Rest,
     /// What is published.
     pub traffic: Traffic,
     /// Custom channels besides `/data/ChangeEvents`.
@@ -104,6 +106,19 @@ pub struct PubSub {
     pub bad_token_delay: Duration,
     /// Entities that the user may not see.
     pub no_permission: Vec<String>,
+}
+
+/// How the REST and Bulk APIs behave.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rest {
+    /// Calls that may be made in 24 hours.
+    pub daily_requests: u64,
+    /// Fields that the user may not see, as `Case.SuppliedEmail`.
+    pub hidden_fields: Vec<String>,
+    /// The rest of a long answer to a query can be fetched until it was not asked for so long.
+    #[serde(with = "humantime_serde")]
+    pub query_locator_idle: Duration,
 }
 
 /// What is published.
@@ -260,6 +275,7 @@ impl Default for SimulatorConfig {
             sign_in: SignIn::default(),
             listen: Listen::default(),
             pubsub: PubSub::default(),
+            rest: Rest::default(),
             traffic: Traffic::default(),
             channels: Vec::new(),
             random_faults: RandomFaults::default(),
@@ -323,6 +339,12 @@ impl Default for PubSub {
             bad_token_delay: Duration::from_secs(2),
             no_permission: Vec::new(),
         }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self { daily_requests: 100_000, hidden_fields: Vec::new(), query_locator_idle: Duration::from_secs(900) }
     }
 }
 

@@ -4,7 +4,10 @@
 mod delivery;
 mod events;
 mod faults;
+mod queries;
+mod rest;
 mod sign_in;
+mod truth;
 
 use std::collections::HashMap;
 use std::time::Duration;
