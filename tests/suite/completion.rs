@@ -101,7 +101,6 @@ async fn every_change_has_its_full_record_for_few_calls_and_over_a_crash() {
         let count = |stats: &casewire::simulator::Snapshot| stats.api_calls.get(resource).copied().unwrap_or_default();
         count(&control.stats()) - count(&before)
     };
-    eprintln!("RETRIEVES {} reads {reads} queryAll {} records {}", asked("retrieve"), asked("queryAll"), control.stats().records_read);
     assert!(asked("retrieve") >= 1 && asked("retrieve") <= 30, "{} retrieves in {reads} reads", asked("retrieve"));
     assert_eq!(asked("describe"), 1);
 
