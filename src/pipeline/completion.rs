@@ -144,7 +144,6 @@ impl CompletionStation {
         }
         self.wants = self.wants.saturating_sub(wants);
         let now = Instant::now();
-        let probing = self.unavailable && !self.closed.contains_key("");
         self.closed.retain(|_, (until, _)| *until > now);
         let closed = self.closed.iter().map(|(name, (_, cause))| (name.clone(), cause.clone())).collect();
         Group {
@@ -153,7 +152,7 @@ impl CompletionStation {
             batches,
             level: self.level,
             wait: self.context.stream.on_incomplete == OnIncomplete::Wait,
-            patience: if probing || self.unavailable { self.config.patience.min(PROBE) } else { self.config.patience },
+            patience: if self.unavailable { self.config.patience.min(PROBE) } else { self.config.patience },
             share: self.config.api_share,
             closed: Arc::new(closed),
         }

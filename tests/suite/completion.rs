@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use casewire::simulator::{EventOrder, Fault, LedgerLine, SimulatorConfig};
-use casewire::status::{CompletionStatus, StreamStatus};
+use casewire::status::{CompletionLevel, CompletionStatus, StreamStatus};
 use serde_json::{Value, json};
 
 use crate::suite::deployment::{Deployment, Output, brokers};
@@ -223,4 +223,94 @@ async fn a_stream_that_is_told_to_waits_for_its_records() {
     assert_eq!(records.len(), 2);
     assert_eq!(records[1].json()["record"]["Status"], json!("Closed"));
     assert!(deployment.output("gaps").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completion_steps_back_before_the_share_is_used_up_and_does_more_again() {
+    let Some(brokers) = brokers("completion_steps_back_before_the_share_is_used_up_and_does_more_again") else {
+        return;
+    };
+    let mut config = org();
+    config.rest.daily_requests = 1_000;
+    let deployment = Deployment::new(brokers, config).await;
+    let control = deployment.control();
+    let created = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let id = created[0].record_ids[0].clone();
+    let running = deployment.run(&[CASES], "STREAM__0__RECORD = always\nCOMPLETION__API_SHARE = 50");
+    arrived(&running, &created, CASES).await;
+    let order = |kind: &str| {
+        let order = EventOrder::new("Case", kind).on([id.as_str()]);
+        if kind == "UPDATE" { order.with("Status", "Working") } else { order }
+    };
+    // Used of the 500: 390, 400, 450, 500, and 100 again. What a read learns holds for the next one.
+    let steps = [
+        (610, CompletionLevel::Full, "UPDATE", true),
+        (601, CompletionLevel::Slowed, "UPDATE", true),
+        (551, CompletionLevel::NeededOnly, "UPDATE", true),
+        (501, CompletionLevel::NeededOnly, "UPDATE", false),
+        (501, CompletionLevel::GapsOnly, "GAP_UPDATE", true),
+        (900, CompletionLevel::Full, "GAP_UPDATE", true),
+        (900, CompletionLevel::Full, "UPDATE", true),
+    ];
+    for (left, level, kind, full) in steps {
+        control.inflict(Fault::ApiAllowance { left }).await.expect("inflicted");
+        let lines = control.publish(order(kind)).await.expect("published");
+        arrived(&running, &lines, CASES).await;
+        let at = |status: &StreamStatus| completion(status).level == level;
+        running.until(&format!("{level:?}"), at).await;
+        let records = deployment.output("Case").await;
+        let last = records.last().expect("a record").json();
+        assert_eq!(last["record"].is_object(), full, "{kind} at {left} left: {last}");
+    }
+    let status = running.until("the end", |_| true).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!(completion(&status).steps_down, 3);
+    assert_eq!(completion(&status).records_unread, 1);
+    let ledger = deployment.output("gaps").await;
+    assert_eq!(ledger.len(), 1, "{ledger:?}");
+    assert_eq!(ledger[0].json()["cause"], json!("unread"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_that_fails_holds_the_first_batch_up_and_no_other_and_a_stop_waits_for_neither() {
+    let Some(brokers) = brokers("rest_that_fails_holds_the_first_batch_up_and_no_other_and_a_stop_waits_for_neither")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let created = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    let id = created[0].record_ids[0].clone();
+    let running = deployment.run(&[CASES], "STREAM__0__RECORD = always\nCOMPLETION__PATIENCE = 2s");
+    arrived(&running, &created, CASES).await;
+    control.inflict(Fault::FailHttp { status: 503, times: 100_000 }).await.expect("inflicted");
+    let asked = control.stats().rest_calls;
+    for _ in 0..5 {
+        let update = EventOrder::new("Case", "UPDATE").on([id.as_str()]).with("Status", "Working");
+        let lines = control.publish(update).await.expect("published");
+        arrived(&running, &lines, CASES).await;
+    }
+    let status = running.until("the count", |status| completion(status).records_unread == 5).await;
+    assert!(completion(&status).unavailable_since.is_some());
+    assert!(control.stats().rest_calls - asked <= 6, "while it fails nobody asks again and again");
+    running.stop().await.expect("an orderly end");
+    control.inflict(Fault::FailHttp { status: 503, times: 0 }).await.expect("inflicted");
+
+    let waiting = "STREAM__0__RECORD = always\nSTREAM__0__ON_INCOMPLETE = wait";
+    let running = deployment.run(&[CASES], waiting);
+    running.until("the call", |status| status.call_open_since.is_some()).await;
+    control.inflict(Fault::FailHttp { status: 503, times: 100_000 }).await.expect("inflicted");
+    let last = control.publish(EventOrder::new("Case", "UPDATE").on([id.as_str()])).await.expect("published");
+    running.until("the event", |status| status.events_in_flight > 0).await;
+    running.stop().await.expect("an orderly end");
+    control.inflict(Fault::FailHttp { status: 503, times: 0 }).await.expect("inflicted");
+    let running = deployment.run(&[CASES], waiting);
+    arrived(&running, &last, CASES).await;
+    running.stop().await.expect("an orderly end");
+
+    let records = deployment.output("Case").await;
+    let full: Vec<bool> = records.iter().map(|record| record.json()["record"].is_object()).collect();
+    assert_eq!(full, [true, false, false, false, false, false, true]);
+    let ledger = deployment.output("gaps").await;
+    assert_eq!(ledger.len(), 5, "one for each batch that was not read: {ledger:?}");
 }
