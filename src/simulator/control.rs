@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::proto::ProducerEvent;
 use crate::simulator::columns;
 use crate::simulator::connections::ConnectionOrder;
-use crate::simulator::faults::{Fault, RefusedSignIn};
+use crate::simulator::faults::{Fault, RefusedSignIn, RestFailure};
 use crate::simulator::ledger::LedgerLine;
 use crate::simulator::objects::{Field, Kind};
 use crate::simulator::org::{Org, StreamOrder};
@@ -224,6 +224,15 @@ impl Control {
                 org.script.hide_field(&entity, &field, true);
             }
             Fault::ShowField { entity, field } => org.script.hide_field(&entity, &field, false),
+            Fault::FailRest { path, status, error_code, message, retry_after, times } => {
+                org.script.fail_rest(RestFailure { path, status, error_code, message, retry_after }, times);
+            }
+            Fault::DelayHttp { path, milliseconds, times } => {
+                org.script.delay_http(path, Duration::from_millis(milliseconds.into()), times);
+            }
+            Fault::FailBulk { message, times } => org.script.fail_bulk(message, times),
+            Fault::HoldBulk => org.bulk.hold(true),
+            Fault::ReleaseBulk => org.bulk.hold(false),
             Fault::ApiAllowance { left } => org.api_allowance.leave(left),
             Fault::ChangeSilently { change } => {
                 let done = self.command(|done| Command::ChangeSilently { order: Box::new(change), done }).await?;

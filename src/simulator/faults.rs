@@ -2,11 +2,15 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::simulator::control::EventOrder;
 use crate::simulator::record_store::RecordKey;
+
+/// Salesforce itself gives up on a call after so long.
+const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
 /// Something that goes wrong on purpose. Over the control port: `POST /faults` with
 /// `{"kind": "cut-streams"}`, and the fields of the kind beside it.
@@ -157,6 +161,46 @@ pub enum Fault {
         /// How many.
         left: u64,
     },
+    /// The next REST calls of a resource fail: with an error in JSON, or with an HTML page when no error code is given.
+    FailRest {
+        /// What the path of the call must contain; nothing = any call.
+        #[serde(default)]
+        path: String,
+        /// 400, 503, …
+        status: u16,
+        /// `UNABLE_TO_LOCK_ROW`, ….
+        #[serde(default)]
+        error_code: String,
+        /// The text beside it.
+        #[serde(default)]
+        message: String,
+        /// Seconds in the header `Retry-After`.
+        #[serde(default)]
+        retry_after: Option<u32>,
+        /// How many calls.
+        times: u32,
+    },
+    /// The next HTTP calls, OAuth and REST, are answered late.
+    DelayHttp {
+        /// What the path of the call must contain; nothing = any call.
+        #[serde(default)]
+        path: String,
+        /// How late; at most ten minutes.
+        milliseconds: u32,
+        /// How many calls.
+        times: u32,
+    },
+    /// The next Bulk jobs fail.
+    FailBulk {
+        /// Their `errorMessage`.
+        message: String,
+        /// How many jobs.
+        times: u32,
+    },
+    /// Bulk jobs stay in progress.
+    HoldBulk,
+    /// Ends [`Fault::HoldBulk`].
+    ReleaseBulk,
     /// Records change and no event tells it.
     ChangeSilently {
         /// As for an event; `UPDATE` without fields changes what is drawn.
@@ -185,6 +229,7 @@ impl Fault {
             Self::Unreachable => Some(Self::Reachable),
             Self::Silence => Some(Self::Speak),
             Self::PauseTraffic => Some(Self::ResumeTraffic),
+            Self::HoldBulk => Some(Self::ReleaseBulk),
             Self::Deny { entity } => Some(Self::Allow { entity: entity.clone() }),
             _ => None,
         }
@@ -224,8 +269,22 @@ pub(crate) struct RefusedSignIn {
     pub(crate) status: u16,
 }
 
+/// A REST call to be answered with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RestFailure {
+    pub(crate) path: String,
+    pub(crate) status: u16,
+    /// Empty: an HTML page instead of JSON.
+    pub(crate) error_code: String,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<u32>,
+}
+
 #[derive(Debug, Default)]
 struct Pending {
+    rest: VecDeque<(RestFailure, u32)>,
+    delays: VecDeque<((String, Duration), u32)>,
+    bulk: VecDeque<(String, u32)>,
     sign_ins: VecDeque<(RefusedSignIn, u32)>,
     schemas: VecDeque<((i32, String), u32)>,
     http: VecDeque<(u16, u32)>,
@@ -244,11 +303,17 @@ pub(crate) struct Script {
 
 /// Takes one of so many from the front.
 fn take<T: Clone>(queue: &mut VecDeque<(T, u32)>) -> Option<T> {
-    let (fault, left) = queue.front_mut()?;
+    take_fitting(queue, |_| true)
+}
+
+/// Takes one of so many from the first that fits.
+fn take_fitting<T: Clone>(queue: &mut VecDeque<(T, u32)>, fits: impl Fn(&T) -> bool) -> Option<T> {
+    let at = queue.iter().position(|(fault, _)| fits(fault))?;
+    let (fault, left) = queue.get_mut(at)?;
     let fault = fault.clone();
     *left = left.saturating_sub(1);
     if *left == 0 {
-        queue.pop_front();
+        queue.remove(at);
     }
     Some(fault)
 }
@@ -292,6 +357,36 @@ impl Script {
 
     pub(crate) fn failed_http(&self) -> Option<u16> {
         take(&mut self.pending().http)
+    }
+
+    pub(crate) fn fail_rest(&self, failure: RestFailure, times: u32) {
+        if times > 0 {
+            self.pending().rest.push_back((failure, times));
+        }
+    }
+
+    pub(crate) fn failed_rest(&self, path: &str) -> Option<RestFailure> {
+        take_fitting(&mut self.pending().rest, |failure| path.contains(&failure.path))
+    }
+
+    pub(crate) fn delay_http(&self, path: String, delay: Duration, times: u32) {
+        if times > 0 {
+            self.pending().delays.push_back(((path, delay.min(LONGEST_DELAY)), times));
+        }
+    }
+
+    pub(crate) fn delayed_http(&self, path: &str) -> Option<Duration> {
+        take_fitting(&mut self.pending().delays, |(part, _)| path.contains(part)).map(|(_, delay)| delay)
+    }
+
+    pub(crate) fn fail_bulk(&self, message: String, times: u32) {
+        if times > 0 {
+            self.pending().bulk.push_back((message, times));
+        }
+    }
+
+    pub(crate) fn failed_bulk(&self) -> Option<String> {
+        take(&mut self.pending().bulk)
     }
 
     pub(crate) fn redeliver(&self, events: u64) {

@@ -11,7 +11,7 @@
 //! | `org` | the state that all services share |
 //! | `sessions` | access tokens |
 //! | `oauth`, `rest` | what is answered on the login and instance hosts |
-//! | `soql`, `api_allowance` | queries; how many calls a day |
+//! | `soql`, `bulk_jobs`, `api_allowance` | queries, at once and as jobs; how many calls a day |
 //! | `record_store`, `row`, `columns` | every record as it truly is, packed; the fields that REST has |
 //! | `truth` | the records for whoever compares a consumer with them |
 //! | `running` | starting everything, and the end of it |
@@ -35,6 +35,7 @@
 
 mod api_allowance;
 mod avro;
+mod bulk_jobs;
 mod bus;
 mod change_event;
 mod columns;
@@ -80,6 +81,6 @@ pub use control::{Control, ControlError, EventOrder};
 pub use faults::Fault;
 pub use ledger::LedgerLine;
 pub use running::{Simulator, SimulatorError};
-pub use settings::{Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, Traffic};
+pub use settings::{BulkDateTime, Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, Traffic};
 pub use stats::Snapshot;
 pub use truth::RecordLine;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::simulator::api_allowance::ApiAllowance;
+use crate::simulator::bulk_jobs::BulkJobs;
 use crate::simulator::bus::Bus;
 use crate::simulator::columns::{self, Column};
 use crate::simulator::faults::Script;
@@ -64,6 +65,7 @@ pub(crate) struct Org {
     pub(crate) records: RecordStore,
     pub(crate) api_allowance: ApiAllowance,
     pub(crate) cursors: Cursors,
+    pub(crate) bulk: BulkJobs,
     pub(crate) sessions: Sessions,
     pub(crate) stats: Stats,
     pub(crate) script: Script,
@@ -110,6 +112,7 @@ impl Org {
             records: RecordStore::new(objects.clone()),
             api_allowance: ApiAllowance::new(settings.rest.daily_requests),
             cursors: Cursors::new(settings.rest.query_locator_idle),
+            bulk: BulkJobs::new(settings.rest.bulk_job_time, settings.rest.bulk_jobs),
             sessions: Sessions::new(&settings.org_id, settings.sign_in.token_idle_timeout),
             stats: Stats::default(),
             script: Script::new(&settings.pubsub.no_permission, &settings.rest.hidden_fields),

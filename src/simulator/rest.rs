@@ -5,20 +5,23 @@
 //! |---|---|
 //! | `records` | describe, and records by their ids |
 //! | `query` | SOQL over `/query` and `/queryAll`, and what is left of long answers |
-//! | `describe`, `record_json` | how objects and records are written |
+//! | `bulk` | the query jobs of the Bulk API 2.0 |
+//! | `describe`, `record_json`, `record_csv` | how objects and records are written |
 
+mod bulk;
 mod describe;
 mod query;
+mod record_csv;
 mod record_json;
 mod records;
 
-pub(crate) use query::Cursors;
+pub(crate) use query::{Cursors, Found};
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,6 +31,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tower_http::compression::CompressionLayer;
 
+use crate::simulator::faults::RestFailure;
 use crate::simulator::oauth;
 use crate::simulator::org::Org;
 use crate::simulator::soql::QueryError;
@@ -98,6 +102,10 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/data/{version}/queryAll/", get(query::query_all))
         .route("/services/data/{version}/query/{locator}", get(query::more))
         .route("/services/data/{version}/queryAll/{locator}", get(query::more))
+        .route("/services/data/{version}/jobs/query", post(bulk::create))
+        .route("/services/data/{version}/jobs/query/", post(bulk::create))
+        .route("/services/data/{version}/jobs/query/{id}", get(bulk::status).patch(bulk::abort).delete(bulk::delete))
+        .route("/services/data/{version}/jobs/query/{id}/results", get(bulk::results))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&org), session));
     Router::new()
         .route("/services/oauth2/token", post(oauth::token))
@@ -120,6 +128,9 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// What happens to every answer: scripted outages first, the org's own clock in the `Date` header last.
 async fn edge(State(org): State<Arc<Org>>, request: Request, next: Next) -> Response {
+    if let Some(delay) = org.script.delayed_http(request.uri().path()) {
+        tokio::time::sleep(delay).await;
+    }
     let mut response = match org.script.failed_http() {
         Some(status) => maintenance(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)),
         None => match too_long(&request) {
@@ -137,6 +148,20 @@ async fn edge(State(org): State<Arc<Org>>, request: Request, next: Next) -> Resp
 fn maintenance(status: StatusCode) -> Response {
     let page = "<html><head><title>We are down for maintenance.</title></head><body>Try again later.</body></html>";
     (status, Html(page)).into_response()
+}
+
+/// An answer as it was ordered: an error in JSON, or the page of a server in front of the API.
+fn failed(failure: RestFailure) -> Response {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut response = if failure.error_code.is_empty() {
+        maintenance(status)
+    } else {
+        Refused::new(status, failure.error_code, failure.message).into_response()
+    };
+    if let Some(seconds) = failure.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// The refusal of a URI, or of a URI with its headers, that is too long. The server in front of the API says it, in HTML.
@@ -164,13 +189,21 @@ async fn session(State(org): State<Arc<Org>>, request: Request, next: Next) -> R
         return Refused::new(StatusCode::UNAUTHORIZED, "INVALID_SESSION_ID", "Session expired or invalid")
             .into_response();
     }
-    let mut response = if !is_served(request.uri().path()) {
+    let failure = org.script.failed_rest(request.uri().path());
+    let unreached = failure.as_ref().is_some_and(|one| one.error_code.is_empty() || one.status == 401);
+    let mut response = if let Some(failure) = failure {
+        failed(failure)
+    } else if !is_served(request.uri().path()) {
         Refused::not_found().into_response()
     } else if org.api_allowance.take() {
         next.run(request).await
     } else {
         Refused::new(StatusCode::FORBIDDEN, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.").into_response()
     };
+    // An HTML page comes from a server in front of the API, and a session that is over has no allowance.
+    if unreached {
+        return response;
+    }
     let (used, allowed) = (org.api_allowance.used(), org.api_allowance.allowed());
     if let Ok(usage) = HeaderValue::from_str(&format!("api-usage={used}/{allowed}")) {
         response.headers_mut().insert("Sforce-Limit-Info", usage);
@@ -191,6 +224,13 @@ fn resource(request: &Request) -> &'static str {
         "query" => "query",
         "queryAll" => "query-all",
         "query/{locator}" | "queryAll/{locator}" => "query-more",
+        "jobs/query" => "bulk-create",
+        "jobs/query/{id}" => match *request.method() {
+            Method::PATCH => "bulk-abort",
+            Method::DELETE => "bulk-delete",
+            _ => "bulk-status",
+        },
+        "jobs/query/{id}/results" => "bulk-results",
         _ => "other",
     }
 }
@@ -220,10 +260,11 @@ async fn limits(State(org): State<Arc<Org>>) -> Json<Value> {
     let limit = |max: u64, remaining: u64| json!({ "Max": max, "Remaining": remaining });
     let deliveries = org.settings.pubsub.delivery_allocation;
     let (used, allowed) = (org.api_allowance.used(), org.api_allowance.allowed());
+    let (jobs, jobs_left) = org.bulk.allowance();
     Json(json!({
         "DailyApiRequests": limit(allowed, allowed.saturating_sub(used)),
         "DailyBulkApiBatches": limit(15_000, 15_000),
-        "DailyBulkV2QueryJobs": limit(10_000, 10_000),
+        "DailyBulkV2QueryJobs": limit(jobs, jobs_left),
         "DailyBulkV2QueryFileStorageMB": limit(976_562, 976_562),
         "DailyDeliveredPlatformEvents": limit(deliveries, u64::try_from(org.allocation_left()).unwrap_or(0)),
         "HourlyPublishedPlatformEvents": limit(250_000, 250_000),

@@ -292,7 +292,7 @@ fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
         return wrong("channels.name", &channel.name, "the name of a custom channel ends in __chn");
     }
     let hidden = settings.rest.hidden_fields.iter();
-    for path in hidden.filter(|path| columns::check_hidden_field(&objects, path).is_err()) {
+    if let Some(path) = hidden.into_iter().find(|path| columns::check_hidden_field(&objects, path).is_err()) {
         return wrong("rest.hidden_fields", path, "it is `Object.Field` of a field that a user need not see");
     }
     let rate = settings.traffic.rate;
@@ -315,6 +315,8 @@ fn check_durations(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
         ("pubsub.idle_close", pubsub.idle_close, Duration::ZERO),
         ("pubsub.latest_race", pubsub.latest_race, Duration::ZERO),
         ("pubsub.bad_token_delay", pubsub.bad_token_delay, Duration::ZERO),
+        ("rest.query_locator_idle", settings.rest.query_locator_idle, Duration::ZERO),
+        ("rest.bulk_job_time", settings.rest.bulk_job_time, Duration::ZERO),
         ("traffic.backlog_span", traffic.backlog_span, Duration::ZERO),
     ];
     match durations.into_iter().find(|(_, given, least)| given < least || *given > LONGEST) {
@@ -375,7 +377,9 @@ mod tests {
     #[tokio::test]
     async fn settings_that_cannot_be_are_named() {
         type Change = fn(&mut SimulatorConfig);
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 8] = [
+            ("rest.hidden_fields", |settings| settings.rest.hidden_fields = vec!["Case.Id".to_owned()]),
+            ("rest.bulk_job_time", |settings| settings.rest.bulk_job_time = Duration::MAX),
             ("org_id", |settings| settings.org_id = "00D8d00000AbCdEEAA".to_owned()),
             ("traffic.rate", |settings| settings.traffic.rate = f64::NAN),
             ("traffic.entities", |settings| settings.traffic.entities = vec!["Lead".to_owned()]),

@@ -119,6 +119,26 @@ pub struct Rest {
     /// The rest of a long answer to a query can be fetched until it was not asked for so long.
     #[serde(with = "humantime_serde")]
     pub query_locator_idle: Duration,
+    /// Bulk query jobs that may be created in 24 hours.
+    pub bulk_jobs: u64,
+    /// How long a Bulk query job takes.
+    #[serde(with = "humantime_serde")]
+    pub bulk_job_time: Duration,
+    /// Rows of a page of results when the client does not say how many.
+    pub bulk_page_rows: usize,
+    /// The form of date-times in Bulk results: what is known of it is contradictory.
+    pub bulk_date_time: BulkDateTime,
+}
+
+/// How Bulk results write a date-time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum BulkDateTime {
+    /// `2026-02-17T04:03:15.000Z`.
+    #[serde(rename = "Z")]
+    Zulu,
+    /// `2026-02-17T04:03:15.000+0000`, as REST does.
+    #[serde(rename = "+0000")]
+    Offset,
 }
 
 /// What is published.
@@ -291,6 +311,7 @@ impl SimulatorConfig {
         config.listen = Listen { http: free, pubsub: free, control: free, ..config.listen };
         config.pubsub.latest_race = Duration::ZERO;
         config.pubsub.bad_token_delay = Duration::ZERO;
+        config.rest.bulk_job_time = Duration::ZERO;
         config.traffic.rate = 0.0;
         config.traffic.backlog = 0;
         config
@@ -344,7 +365,15 @@ impl Default for PubSub {
 
 impl Default for Rest {
     fn default() -> Self {
-        Self { daily_requests: 100_000, hidden_fields: Vec::new(), query_locator_idle: Duration::from_secs(900) }
+        Self {
+            daily_requests: 100_000,
+            hidden_fields: Vec::new(),
+            query_locator_idle: Duration::from_secs(900),
+            bulk_jobs: 10_000,
+            bulk_job_time: Duration::from_secs(3),
+            bulk_page_rows: 50_000,
+            bulk_date_time: BulkDateTime::Zulu,
+        }
     }
 }
 

@@ -27,10 +27,10 @@ const MOST_CURSORS: usize = 10;
 
 /// What a query found, of the moment it ran.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) object: Arc<Object>,
-    pub(super) query: Query,
-    pub(super) rows: Vec<(RecordKey, Row)>,
+pub(crate) struct Found {
+    pub(crate) object: Arc<Object>,
+    pub(crate) query: Query,
+    pub(crate) rows: Vec<(RecordKey, Row)>,
 }
 
 /// The answers of which clients have not read everything.

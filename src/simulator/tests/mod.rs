@@ -1,6 +1,7 @@
 //! The simulator from outside: a bare gRPC client and a bare HTTP client over real
 //! sockets, and `apache-avro` as the independent reader of what it sends.
 
+mod bulk;
 mod delivery;
 mod events;
 mod faults;
