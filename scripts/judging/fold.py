@@ -42,6 +42,9 @@ class Model:
             for name in line["unresolved"]:
                 self._say(tuple(name.split(".")), NOT_DELIVERED)
 
+    def resolve(self, name, value):
+        self._say((name,), value)
+
     def _say(self, path, value):
         if isinstance(value, dict):
             self.said.pop(path, None)
@@ -57,7 +60,7 @@ def examine(report, events, records, prefix):
     """Folds every record and compares with the model at every step: a field that is old without saying so is a fault."""
     page = from_the_page()
     spots = _spots(events, prefix)
-    number_of = {event.identity: event.n for event in events}
+    event_of = {event.identity: event for event in events}
     compared = Counter()
     # What these events changed stands in no event, and a record that was read shows it all the same.
     untold = {f"{prefix}.{event.line['entity']}" for event in events if event.op is None and not event.is_poison}
@@ -73,11 +76,13 @@ def examine(report, events, records, prefix):
                 report.fault("fold", f"{record.place}: goes back in time, from {before} to {spot.state.as_of}")
             spot.read = spot.read or bool(change and change.get("record_as_of"))
             source = change["source"] if change else {}
-            number = number_of.get((source.get("replay_id"), source.get("event_id")), 0)
+            event = event_of.get((source.get("replay_id"), source.get("event_id")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             report.fault("fold", f"{record.place}: the fold cannot read it: {error!r}")
             continue
-        spot.advance(number)
+        spot.advance(event.n if event else 0)
+        if change and event:
+            spot.resolve(event.line["unresolved"], change["changed"])
         if not spot.read:
             _compare(report, page["UNKNOWN"], record.place, spot, compared)
     for (topic, key), spot in spots.items():
@@ -100,6 +105,12 @@ class Spot:
         while self.coming and self.coming[0].n <= number:
             event = self.coming.popleft()
             self.model.take(event.op, event.line)
+
+    def resolve(self, names, changed):
+        """Text diffs whose texts were found: what the ledger does not have is taken from there."""
+        for name in names:
+            if name in changed:
+                self.model.resolve(name, changed[name])
 
 
 def _spots(events, prefix):

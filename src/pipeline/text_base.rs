@@ -79,3 +79,91 @@ fn old_value(batches: &[Prepared], record: usize, field: &str) -> Option<String>
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::change::TextDiff;
+    use crate::pipeline::want::Want;
+    use crate::position::{Anchor, Position};
+
+    /// The diff that replaces the first line of a text.
+    fn diff(old: &str, new: &str) -> String {
+        let digest: String = Sha256::digest(format!("{new}\nrest")).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("--- \n+++ {digest}\n@@ -1,1 +1,1 @@\n-{old}\n+{new}")
+    }
+
+    /// A batch of updates and what they want; a diff where there is one.
+    fn batch(records: &[(&str, &str, Value, Option<String>)]) -> Prepared {
+        let mut batch = Prepared::empty(Position::starting(Anchor::Earliest { since: chrono::DateTime::UNIX_EPOCH }));
+        for (at, (key, op, changed, diff)) in records.iter().enumerate() {
+            let unresolved = if diff.is_some() { ",\"unresolved\":[\"Text\"]" } else { "" };
+            let head = format!("{{\"op\":\"{op}\",\"changed\":{changed}");
+            let value = format!("{head}{unresolved},\"record\":null,\"source\":{{}}}}");
+            let (start, end) = (head.len(), head.len() + unresolved.len());
+            let fields = vec![TextDiff { field: "Text".into(), diff: diff.clone() }];
+            let unknown = Unknown { changed_end: start - 1, unresolved: start..end, fields, whole: false };
+            if diff.is_some() {
+                batch.wants.push(Want {
+                    record: at,
+                    slot: end + ",\"record\":".len(),
+                    schema: "s".into(),
+                    committed_at: chrono::DateTime::UNIX_EPOCH,
+                    reason: Reason::Unknown(Box::new(unknown)),
+                });
+            }
+            batch.records.push(OutputRecord {
+                topic: "salesforce.Case".into(),
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                value: Some(Bytes::from(value)),
+                headers: Vec::new(),
+            });
+        }
+        batch
+    }
+
+    fn changed(batch: &Prepared, record: usize) -> (Value, Value) {
+        let value = batch.records[record].value.as_ref().expect("a value");
+        let value: Value = serde_json::from_slice(value).expect("json");
+        (value["changed"].clone(), value["unresolved"].clone())
+    }
+
+    #[test]
+    fn a_diff_is_applied_to_the_nearest_text_before_it_over_batches_and_on_top_of_others() {
+        let mut batches = [
+            batch(&[("A", "create", json!({"Text": "one\nrest"}), None), ("B", "create", json!({"Text": "x"}), None)]),
+            batch(&[
+                ("A", "update", json!({"Status": "New"}), Some(diff("one", "two"))),
+                ("A", "update", json!({}), Some(diff("two", "three"))),
+            ]),
+        ];
+        apply_diffs(&mut batches);
+        assert!(batches.iter().all(|batch| batch.wants.is_empty()), "nothing is to be read");
+        assert_eq!(changed(&batches[1], 0), (json!({"Status": "New", "Text": "two\nrest"}), Value::Null));
+        assert_eq!(changed(&batches[1], 1), (json!({"Text": "three\nrest"}), Value::Null));
+    }
+
+    #[test]
+    fn a_text_that_is_not_the_right_one_or_is_not_there_leaves_the_diff_to_be_read() {
+        for before in [
+            ("A", "create", json!({"Text": "other\nrest"}), None),
+            ("A", "create", json!({}), None),
+            ("A", "update", json!({"Status": "New"}), None),
+            ("A", "gap", json!({}), None),
+            ("A", "update", json!({"Text": null}), None),
+            ("A", "update", json!({}), Some(diff("zero", "one"))),
+            ("B", "create", json!({"Text": "one\nrest"}), None),
+        ] {
+            let older = ("A", "create", json!({"Text": "one\nother"}), None);
+            let mut batches = [batch(&[older, before.clone(), ("A", "update", json!({}), Some(diff("one", "two")))])];
+            let wants = batches[0].wants.len();
+            apply_diffs(&mut batches);
+            assert_eq!(batches[0].wants.len(), wants, "{before:?}");
+            assert_eq!(changed(&batches[0], 2), (json!({}), json!(["Text"])), "{before:?}");
+        }
+    }
+}

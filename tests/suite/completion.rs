@@ -86,6 +86,12 @@ async fn gaps_and_text_diffs_are_healed_in_order_and_the_fold_is_what_the_org_ha
             _ => assert!(!full || diff, "nothing else is read: {record:?}"),
         }
     }
+    let diffs: Vec<_> = records
+        .iter()
+        .filter(|record| !by_event[record.headers["event_id"].as_str()].unresolved.is_empty())
+        .map(|record| record.json()["unresolved"].is_null())
+        .collect();
+    assert!(diffs.contains(&true) && diffs.contains(&false), "some are applied, some are read: {diffs:?}");
     assert!(seen[&("GAP_UPDATE", "refresh")] > 0 && seen[&("UPDATE", "update")] > 0, "{seen:?}");
     assert!(deployment.output("gaps").await.is_empty(), "nothing is missing");
     assert_eq!(status.records_unread, 0);
