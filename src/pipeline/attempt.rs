@@ -261,14 +261,10 @@ impl Attempt {
             // Nobody waits for what it reads.
             completed.abort();
         }
-        let decoded = joined(decode.await);
-        if matches!(decoded, Ok(DecodeEnd::Stopped(_))) {
+        let decoded = both(decode, completed).await;
+        if !matches!(decoded, Ok(DecodeEnd::Finished)) {
             stations.cancel();
         }
-        let decoded = match completed.await {
-            Err(error) if error.is_panic() => decoded.and(joined(Err(error))),
-            _ => decoded,
-        };
         let ended = joined(subscription.await);
         let _ = joined(mirror.await);
         context.board.update(|status| (status.call_open_since, status.next_call_at) = (None, None));
@@ -394,6 +390,15 @@ impl Attempt {
 async fn close(writer: TransactionalWriter, context: &StreamContext) {
     if let Err(error) = writer.close().await {
         warn!(topic = %context.identity.topic, %error, "the producer did not end in order");
+    }
+}
+
+/// The end of decoding, unless the completion station had none of its own. One that was aborted had nothing left to do.
+async fn both(decode: JoinHandle<DecodeEnd>, completed: JoinHandle<()>) -> Result<DecodeEnd, Failure> {
+    let decoded = joined(decode.await);
+    match completed.await {
+        Err(error) if error.is_panic() => decoded.and(joined(Err(error))),
+        _ => decoded,
     }
 }
 
