@@ -112,8 +112,9 @@ impl Publisher {
                 let _ = done.send(self.generate(count, span, lines));
             }
             Command::Publish { order, done } => {
+                let settled = self.settle(&order.record_ids);
                 let now = self.event_time();
-                let drawn = self.generator.ordered(&order, now, &self.org.records);
+                let drawn = settled.and_then(|()| self.generator.ordered(&order, now, &self.org.records));
                 let _ = done.send(drawn.and_then(|draft| self.publish(vec![(draft, None)], true)));
             }
             Command::Accept { topic, event, done } => {
@@ -123,7 +124,9 @@ impl Publisher {
                 let _ = done.send(self.change_silently(*order));
             }
             Command::HardDelete { entity, record_ids, done } => {
-                let deleted = self.generator.hard_delete(&entity, &record_ids, &self.org.records);
+                let deleted = self
+                    .settle(&record_ids)
+                    .and_then(|()| self.generator.hard_delete(&entity, &record_ids, &self.org.records));
                 self.org.records.commit(self.generator.take_changed());
                 let _ = done.send(deleted);
             }
@@ -392,13 +395,23 @@ impl Publisher {
         Ok(())
     }
 
+    /// Publishes the rest of a drawn transaction if it is about one of these records: what is
+    /// ordered next would otherwise show the changes before their events.
+    fn settle(&mut self, ids: &[String]) -> Result<(), String> {
+        if self.generator.awaits(ids) { self.publish_waiting() } else { Ok(()) }
+    }
+
+    fn publish_waiting(&mut self) -> Result<(), String> {
+        let drawn = self.generator.take_waiting().into_iter().map(|draft| (draft, None)).collect();
+        self.publish(drawn, false).map(drop)
+    }
+
     fn remove_field(&mut self, entity: &str, field: &str) -> Result<(), String> {
         let object = self.generator.object(entity).ok_or_else(|| format!("there is no entity `{entity}`"))?;
         let at = self.generator.objects[object].position(field).filter(|_| field.ends_with("__c"));
         let at = at.ok_or_else(|| format!("{entity} has no custom field `{field}`"))?;
         // What is drawn and not yet published has the fields of before.
-        let drawn = self.generator.take_waiting().into_iter().map(|draft| (draft, None)).collect();
-        self.publish(drawn, false)?;
+        self.publish_waiting()?;
         self.generator.remove_field(object, at);
         self.org.records.redefine(object, &self.generator.objects[object], Some(at));
         self.refresh_schema(object);
@@ -410,6 +423,7 @@ impl Publisher {
         if order.change_type.is_empty() {
             order.change_type = "UPDATE".to_owned();
         }
+        self.settle(&order.record_ids)?;
         // A gap event changes the records in the same way, and draws what is not said.
         order.change_type.insert_str(0, "GAP_");
         let now = self.event_time();
