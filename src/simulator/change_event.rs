@@ -61,7 +61,10 @@ impl ChangeEvent {
         };
         values.resize(object.fields.len(), None);
         for (at, enriched) in &self.enriched {
-            if let Some(slot) = values.get_mut(*at).filter(|slot| slot.is_none()) {
+            // What changed is told as it changed, also when it was cleared and has a value again by now.
+            let changed =
+                matches!(&self.body, Body::Sparse(changes) if changes.iter().any(|(changed, _)| changed == at));
+            if let Some(slot) = values.get_mut(*at).filter(|slot| slot.is_none() && !changed) {
                 slot.clone_from(enriched);
             }
         }

@@ -376,6 +376,15 @@ impl Generator {
         }
     }
 
+    /// Whether an event that is drawn and not yet published is about one of these records.
+    pub(crate) fn awaits(&self, ids: &[String]) -> bool {
+        let concerns = |draft: &Draft| match draft {
+            Draft::Change(event) => event.record_ids.iter().any(|id| ids.contains(id)),
+            Draft::Platform { .. } => false,
+        };
+        self.waiting.iter().any(|(draft, _)| concerns(draft))
+    }
+
     /// The events that are drawn and not yet published.
     pub(crate) fn take_waiting(&mut self) -> Vec<Draft> {
         let (drafts, rows): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();

@@ -67,6 +67,8 @@ pub(crate) struct Publisher {
     generator: Generator,
     /// The current schema of each object.
     schemas: Vec<EventSchema>,
+    /// The schemas that objects had before, by the object: clients may still publish with them.
+    former: Vec<(usize, EventSchema)>,
     ledger: Ledger,
     dice: Dice,
     replay: u64,
@@ -89,6 +91,7 @@ impl Publisher {
         let mut publisher = Self {
             generator,
             schemas,
+            former: Vec::new(),
             ledger,
             dice: Dice::stream(settings.seed, "bus"),
             replay: settings.traffic.first_replay_id,
@@ -112,8 +115,9 @@ impl Publisher {
                 let _ = done.send(self.generate(count, span, lines));
             }
             Command::Publish { order, done } => {
+                let settled = self.settle(&order.record_ids);
                 let now = self.event_time();
-                let drawn = self.generator.ordered(&order, now, &self.org.records);
+                let drawn = settled.and_then(|()| self.generator.ordered(&order, now, &self.org.records));
                 let _ = done.send(drawn.and_then(|draft| self.publish(vec![(draft, None)], true)));
             }
             Command::Accept { topic, event, done } => {
@@ -123,7 +127,9 @@ impl Publisher {
                 let _ = done.send(self.change_silently(*order));
             }
             Command::HardDelete { entity, record_ids, done } => {
-                let deleted = self.generator.hard_delete(&entity, &record_ids, &self.org.records);
+                let deleted = self
+                    .settle(&record_ids)
+                    .and_then(|()| self.generator.hard_delete(&entity, &record_ids, &self.org.records));
                 self.org.records.commit(self.generator.take_changed());
                 let _ = done.send(deleted);
             }
@@ -245,7 +251,7 @@ impl Publisher {
         };
         let (fields, symbols) = (definition.fields.len(), definition.change_types.len());
         if self.org.schema_size(object) != (fields, symbols) {
-            *schema = EventSchema::of(definition);
+            self.former.push((object, std::mem::replace(schema, EventSchema::of(definition))));
             self.org.serve_schema(schema);
             self.org.set_current_schema(object, &schema.id, (fields, symbols));
         }
@@ -346,16 +352,18 @@ impl Publisher {
         line
     }
 
-    /// Puts a client's own event on the bus and in the ledger, if it is one of the topic's current schema.
+    /// Puts a client's own event on the bus and in the ledger, if it is one of the topic. A schema that the
+    /// topic had earlier is as good as its current one: it can be resolved against that.
     fn accept(&mut self, topic: String, event: ProducerEvent) -> Result<u64, String> {
         let mut objects = self.generator.objects.iter();
         let object = objects.position(|object| object.is_platform_event() && object.topic() == topic);
         let object = object.ok_or("The topic takes no events from clients")?;
-        if self.schemas[object].id != event.schema_id {
-            return Err("The schema id is not the topic's".to_owned());
-        }
-        let values = value::read_datum(&self.schemas[object].json, &event.payload)
-            .ok_or("The payload is not an event of the schema")?;
+        let mut known = self.former.iter().filter(|(at, _)| *at == object).map(|(_, schema)| schema);
+        let current = Some(&self.schemas[object]).filter(|schema| schema.id == event.schema_id);
+        let schema = current.or_else(|| known.find(|schema| schema.id == event.schema_id));
+        let schema = schema.ok_or("The schema id is not the topic's")?;
+        let values =
+            value::read_datum(&schema.json, &event.payload).ok_or("The payload is not an event of the schema")?;
         let created = match values.first() {
             Some(Some(Value::Long(created))) => *created,
             _ => self.org.now_millis(),
@@ -366,7 +374,8 @@ impl Publisher {
         let (topics, draft, event_id) = self.renditions(draft, id).pop().ok_or("The event has no topic")?;
         self.lines += 1;
         if self.ledger.is_kept() {
-            let line = self.line(&topics, &draft, &event_id, false);
+            let mut line = self.line(&topics, &draft, &event_id, false);
+            line.schema_id.clone_from(&event.schema_id);
             let written = self.ledger.write(&line).and_then(|()| self.ledger.flush());
             written.map_err(|error| format!("The ledger cannot be written: {error}"))?;
         }
@@ -392,13 +401,23 @@ impl Publisher {
         Ok(())
     }
 
+    /// Publishes the rest of a drawn transaction if it is about one of these records: what is
+    /// ordered next would otherwise show the changes before their events.
+    fn settle(&mut self, ids: &[String]) -> Result<(), String> {
+        if self.generator.awaits(ids) { self.publish_waiting() } else { Ok(()) }
+    }
+
+    fn publish_waiting(&mut self) -> Result<(), String> {
+        let drawn = self.generator.take_waiting().into_iter().map(|draft| (draft, None)).collect();
+        self.publish(drawn, false).map(drop)
+    }
+
     fn remove_field(&mut self, entity: &str, field: &str) -> Result<(), String> {
         let object = self.generator.object(entity).ok_or_else(|| format!("there is no entity `{entity}`"))?;
         let at = self.generator.objects[object].position(field).filter(|_| field.ends_with("__c"));
         let at = at.ok_or_else(|| format!("{entity} has no custom field `{field}`"))?;
         // What is drawn and not yet published has the fields of before.
-        let drawn = self.generator.take_waiting().into_iter().map(|draft| (draft, None)).collect();
-        self.publish(drawn, false)?;
+        self.publish_waiting()?;
         self.generator.remove_field(object, at);
         self.org.records.redefine(object, &self.generator.objects[object], Some(at));
         self.refresh_schema(object);
@@ -410,6 +429,7 @@ impl Publisher {
         if order.change_type.is_empty() {
             order.change_type = "UPDATE".to_owned();
         }
+        self.settle(&order.record_ids)?;
         // A gap event changes the records in the same way, and draws what is not said.
         order.change_type.insert_str(0, "GAP_");
         let now = self.event_time();

@@ -106,6 +106,7 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/data/{version}/jobs/query/", post(bulk::create))
         .route("/services/data/{version}/jobs/query/{id}", get(bulk::status).patch(bulk::abort).delete(bulk::delete))
         .route("/services/data/{version}/jobs/query/{id}/results", get(bulk::results))
+        .route("/services/data/{version}/jobs/query/{id}/resultPages", get(bulk::result_pages))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&org), session));
     Router::new()
         .route("/services/oauth2/token", post(oauth::token))
@@ -115,6 +116,7 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/data/", get(versions))
         .merge(instance)
         .fallback(|| async { Refused::not_found() })
+        .method_not_allowed_fallback(not_allowed)
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(Arc::clone(&org), edge))
         .with_state(org)
@@ -231,6 +233,7 @@ fn resource(request: &Request) -> &'static str {
             _ => "bulk-status",
         },
         "jobs/query/{id}/results" => "bulk-results",
+        "jobs/query/{id}/resultPages" => "bulk-pages",
         _ => "other",
     }
 }
@@ -247,6 +250,11 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + Se
         let message = "An unexpected error occurred. Please include this ErrorId if you contact support.";
         Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN_EXCEPTION", message))
     })
+}
+
+async fn not_allowed(method: Method) -> Refused {
+    let message = format!("HTTP Method '{method}' not allowed.");
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
 }
 
 async fn versions() -> Json<Value> {

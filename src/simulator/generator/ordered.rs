@@ -99,40 +99,67 @@ impl Generator {
             [] => records.iter().map(|record| record.id.clone()).collect(),
             ids => ids.to_vec(),
         };
-        let body = match change_type {
+        let body = self.ordered_body(object, transaction, change_type, &mut records, given, changes)?;
+        let deleted = match change_type {
+            "DELETE" | "GAP_DELETE" => Some(true),
+            "CREATE" | "UPDATE" | "UNDELETE" | "GAP_CREATE" | "GAP_UPDATE" | "GAP_UNDELETE" => Some(false),
+            // Whatever another type means, it changes no record.
+            _ => None,
+        };
+        self.emit(object, transaction, change_type, ids, body);
+        let Some(deleted) = deleted else {
+            self.last_changed(object, &[], transaction.timestamp);
+            return Ok(());
+        };
+        records.iter_mut().for_each(|record| record.deleted = deleted);
+        self.last_changed(object, &records, transaction.timestamp);
+        for record in records {
+            self.records[object].remember(&mut self.dice, record);
+        }
+        Ok(())
+    }
+
+    /// Changes the records as ordered, and says what the event tells of that.
+    fn ordered_body(
+        &mut self,
+        object: usize,
+        transaction: &Transaction,
+        change_type: &str,
+        records: &mut [Record],
+        given: Vec<(usize, Json)>,
+        mut changes: Vec<(usize, Change)>,
+    ) -> Result<Body, String> {
+        match change_type {
             "CREATE" | "UNDELETE" | "GAP_CREATE" | "GAP_UNDELETE" => {
-                for record in &mut records {
+                for record in records.iter_mut() {
                     // A record from before a field was added has no place for it yet.
                     record.values.resize(self.objects[object].fields.len(), None);
                     for (at, json) in &given {
                         record.values[*at] = value::parse(self.objects[object].fields[*at].kind, json)?;
                     }
                 }
-                let record = records.first().ok_or("a create needs a record")?;
-                if change_type.starts_with("GAP_") { Body::Empty } else { Body::Full(record.values.clone()) }
+                if change_type.starts_with("GAP_") {
+                    return Ok(Body::Empty);
+                }
+                let values = records.first().ok_or("a create needs a record")?.values.clone();
+                // One event has one body, whatever many records it is for.
+                records.iter_mut().for_each(|record| record.values.clone_from(&values));
+                Ok(Body::Full(values))
             }
             "UPDATE" => {
-                let mut changes = changes;
                 records.iter_mut().for_each(|record| model::apply(&self.objects[object], record, &changes));
                 let mut all: Vec<&mut Record> = records.iter_mut().collect();
                 self.stamp(object, transaction, &mut changes, &mut all);
-                Body::Sparse(changes)
+                Ok(Body::Sparse(changes))
             }
             "GAP_UPDATE" => {
-                for record in &mut records {
+                for record in records {
                     self.change_untold(object, transaction, record, &changes);
                 }
-                Body::Empty
+                Ok(Body::Empty)
             }
-            _ => Body::Empty,
-        };
-        records.iter_mut().for_each(|record| record.deleted = matches!(change_type, "DELETE" | "GAP_DELETE"));
-        self.emit(object, transaction, change_type, ids, body);
-        self.last_changed(object, &records, transaction.timestamp);
-        for record in records {
-            self.records[object].remember(&mut self.dice, record);
+            _ => Ok(Body::Empty),
         }
-        Ok(())
     }
 
     /// The records that are meant: those named, else a new one to be created or any one there is.

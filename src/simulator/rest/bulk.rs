@@ -193,7 +193,37 @@ pub(super) async fn results(
     Path((version, id)): Path<(String, String)>,
     Parameters(parameters): Parameters<HashMap<String, String>>,
 ) -> Result<Response, Refused> {
-    let job = find(&org, &id)?;
+    let job = complete(&org, &version, &id)?;
+    let size = match parameters.get("maxRecords") {
+        Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| invalid("maxRecords"))?,
+        None => org.settings.rest.bulk_page_rows.max(1),
+    };
+    let from = start_of(&job, &parameters)?;
+    aside(move || page(&org, &job, from, size)).await
+}
+
+/// `GET …/resultPages`: where the next pages are, at most five of them, so that they can be fetched side by side.
+pub(super) async fn result_pages(
+    State(org): State<Arc<Org>>,
+    Path((version, id)): Path<(String, String)>,
+    Parameters(parameters): Parameters<HashMap<String, String>>,
+) -> Result<Json<Value>, Refused> {
+    let job = complete(&org, &version, &id)?;
+    let size = org.settings.rest.bulk_page_rows.max(1);
+    let base = format!("/services/data/{version}/jobs/query/{id}");
+    let mut starts = (start_of(&job, &parameters)?..job.found.rows.len().max(1)).step_by(size);
+    let pages: Vec<Value> = starts
+        .by_ref()
+        .take(5)
+        .map(|from| json!({ "resultUrl": format!("{base}/results?locator={}&maxRecords={size}", locator(from)) }))
+        .collect();
+    let next = starts.next().map(|from| format!("{base}/resultPages?locator={}", locator(from)));
+    Ok(Json(json!({ "resultPages": pages, "done": next.is_none(), "nextRecordsUrl": next })))
+}
+
+/// A job whose results can be fetched under this version.
+fn complete(org: &Org, version: &str, id: &str) -> Result<Arc<Job>, Refused> {
+    let job = find(org, id)?;
     if job.version != version {
         let message = "The API version of the request is not the one that the job was created with";
         return Err(Refused::new(StatusCode::CONFLICT, "API_ERROR", message));
@@ -201,17 +231,21 @@ pub(super) async fn results(
     if org.bulk.state(&job) != bulk_jobs::State::JobComplete {
         return Err(Refused::bad("INVALIDJOBSTATE", "The job has no results in its state"));
     }
-    let invalid = |what: &str| Refused::bad("API_ERROR", format!("The {what} of the request is not valid"));
-    let size = match parameters.get("maxRecords") {
-        Some(size) => size.parse().ok().filter(|size| *size > 0).ok_or_else(|| invalid("maxRecords"))?,
-        None => org.settings.rest.bulk_page_rows.max(1),
-    };
-    let from = match parameters.get("locator") {
-        Some(locator) => place(locator).filter(|from| *from < job.found.rows.len()),
-        None => Some(0),
-    };
-    let from = from.ok_or_else(|| invalid("locator"))?;
-    aside(move || page(&org, &job, from, size)).await
+    Ok(job)
+}
+
+fn invalid(what: &str) -> Refused {
+    Refused::bad("API_ERROR", format!("The {what} of the request is not valid"))
+}
+
+/// The row that a request begins with.
+fn start_of(job: &Job, parameters: &HashMap<String, String>) -> Result<usize, Refused> {
+    let Some(locator) = parameters.get("locator") else { return Ok(0) };
+    place(locator).filter(|from| *from < job.found.rows.len().max(1)).ok_or_else(|| invalid("locator"))
+}
+
+fn locator(row: usize) -> String {
+    STANDARD_NO_PAD.encode(row.to_string())
 }
 
 /// The row that a locator leads to. Locators are opaque; these are the number of the row in base64.
@@ -238,7 +272,7 @@ fn page(org: &Org, job: &Job, from: usize, size: usize) -> Result<Response, Refu
     })?;
     let read = rows.len() as u64;
     org.stats.count(|stats| stats.records_read += read);
-    let locator = if to < found.rows.len() { STANDARD_NO_PAD.encode(to.to_string()) } else { "null".to_owned() };
+    let locator = if to < found.rows.len() { locator(to) } else { "null".to_owned() };
     let mut response = ([(header::CONTENT_TYPE, "text/csv")], page).into_response();
     let headers = response.headers_mut();
     headers.insert("Sforce-NumberOfRecords", HeaderValue::from(read));

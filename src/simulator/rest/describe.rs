@@ -102,15 +102,7 @@ fn field(object: &Object, column: &Column) -> Value {
         && !matches!(column.kind, Kind::AutoNumber | Kind::Address | Kind::Location);
     let name_field = column.name == "Name" || (object.name == "Case" && column.name == "CaseNumber");
     let (referenced, relationship) = relation(object, column);
-    let (picklist, restricted) = match column.kind {
-        Kind::Picklist(values) => (values, false),
-        Kind::FixedPicklist(values) => (values, true),
-        Kind::MultiPicklist(values) => (values, false),
-        _ => ([].as_slice(), false),
-    };
-    let values = picklist.iter().map(
-        |value| json!({ "active": true, "defaultValue": false, "label": value, "validFor": null, "value": value }),
-    );
+    let (values, restricted) = picklist(column.kind);
     let sorted = column.is_filterable();
     json!({
         "name": column.name,
@@ -133,7 +125,7 @@ fn field(object: &Object, column: &Column) -> Value {
         "referenceTo": referenced,
         "relationshipName": relationship,
         "polymorphicForeignKey": column.name == "OwnerId",
-        "picklistValues": values.collect::<Vec<_>>(),
+        "picklistValues": values,
         "restrictedPicklist": restricted,
         "dependentPicklist": false,
         "controllerName": null,
@@ -154,6 +146,19 @@ fn field(object: &Object, column: &Column) -> Value {
         "externalId": false,
         "unique": false,
     })
+}
+
+/// The values to pick from, and whether there can be no others.
+fn picklist(kind: Kind) -> (Vec<Value>, bool) {
+    let (values, restricted) = match kind {
+        Kind::FixedPicklist(values) => (values, true),
+        Kind::Picklist(values) | Kind::MultiPicklist(values) => (values, false),
+        _ => ([].as_slice(), false),
+    };
+    let values = values.iter().map(
+        |value| json!({ "active": true, "defaultValue": false, "label": value, "validFor": null, "value": value }),
+    );
+    (values.collect(), restricted)
 }
 
 fn nillable(object: &Object, column: &Column) -> bool {

@@ -81,8 +81,32 @@ async fn a_job_goes_through_its_states_and_its_results_come_in_pages() {
         assert_eq!(api.get(&format!("{path}/results{wrong}")).await.status, 400, "{wrong}");
     }
     assert_eq!(api.send(api.request(Method::DELETE, &path)).await.status, 204);
+    assert_eq!(api.send(api.request(Method::PUT, &path)).await.refusal().1, "METHOD_NOT_ALLOWED");
     let missing = (404, "NOT_FOUND".to_owned(), "The requested resource does not exist".to_owned());
     assert_eq!(api.get(&path).await.refusal(), missing);
+}
+
+#[tokio::test]
+async fn pages_can_be_fetched_side_by_side() {
+    let (simulator, api) = org_with(|config| config.rest.bulk_page_rows = 10).await;
+    let order = EventOrder { rows: 65, ..EventOrder::new("Case", "GAP_OVERFLOW") };
+    simulator.control().publish(order).await.expect("published");
+    let id = job(&api, json!({ "operation": "query", "query": "SELECT Id FROM Case" })).await;
+    let (mut sizes, mut pages) = (Vec::new(), Vec::new());
+    let mut next = Some(format!("/services/data/v66.0/jobs/query/{id}/resultPages"));
+    let local = |url: &str| url.strip_prefix("/services/data/v66.0").expect("the base").to_owned();
+    while let Some(url) = next {
+        let answer = api.get(&local(&url)).await.json();
+        let urls = answer["resultPages"].as_array().expect("pages").clone();
+        pages.push(urls.len());
+        for url in urls {
+            let page = api.get(&local(url["resultUrl"].as_str().expect("a URL"))).await;
+            sizes.push(page.text.lines().count() - 1);
+        }
+        next = answer["nextRecordsUrl"].as_str().map(str::to_owned);
+        assert_eq!(answer["done"], json!(next.is_none()));
+    }
+    assert_eq!((pages, sizes), (vec![5, 2], vec![10, 10, 10, 10, 10, 10, 5]));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod bulk;
 mod delivery;
 mod events;
 mod faults;
+mod publishing;
 mod queries;
 mod rest;
 mod sign_in;

@@ -154,6 +154,56 @@ async fn what_no_event_tells_changes_the_records_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_field_that_goes_takes_its_values_and_no_others() {
+    let mut config = config().await;
+    config.traffic.most_records = 40;
+    config.traffic.entities = vec!["Installation__c".to_owned()];
+    config.traffic.mix = Mix::plain();
+    let simulator = start(config).await;
+    let control = simulator.control();
+    let mut lines = control.generate(400).await.expect("published");
+    let before = control.records("Installation__c").expect("records");
+    let field = "Devices__c".to_owned();
+    let fault = Fault::RemoveField { entity: "Installation__c".to_owned(), field: field.clone() };
+    control.inflict(fault).await.expect("removed");
+    let mut expected = before.clone();
+    expected.iter_mut().for_each(|record| drop(record.fields.remove(&field)));
+    assert_ne!(expected, before);
+    assert_eq!(control.records("Installation__c").expect("records"), expected);
+    let later = control.generate(200).await.expect("published");
+    assert_ne!(later[0].schema_id, lines[0].schema_id);
+    lines.extend(later);
+    let mut state = fold(&lines);
+    state.values_mut().for_each(|known| drop(known.fields.remove(&field)));
+    for truth in control.records("Installation__c").expect("records") {
+        let known = &state[&format!("Installation__c/{}", truth.id)];
+        assert_eq!(differences(known, &truth), Vec::<String>::new(), "{known:?}\n{truth:?}");
+    }
+    let standard = Fault::RemoveField { entity: "Case".to_owned(), field: "Subject".to_owned() };
+    assert!(control.inflict(standard).await.is_err(), "not a custom field");
+}
+
+#[tokio::test]
+async fn what_is_ordered_comes_after_what_was_drawn_of_the_same_record() {
+    let mut config = config().await;
+    config.traffic.entities = vec!["Case".to_owned()];
+    config.traffic.mix = Mix { create: 1, update: 0, double_update: 20, ..Mix::plain() };
+    let simulator = start(config).await;
+    let control = simulator.control();
+    let mut halves = 0;
+    for _ in 0..40 {
+        // An odd number leaves the second half of a transaction undone more often than not.
+        let last = control.generate(1).await.expect("published").remove(0);
+        let id = last.record_ids[0].clone();
+        let before = control.stats().published;
+        let order = EventOrder::new("Case", "UPDATE").on([id.as_str()]).with("Subject", "ordered");
+        control.publish(order).await.expect("published");
+        halves += control.stats().published - before - 1;
+    }
+    assert!(halves > 5, "{halves} transactions were finished first");
+}
+
+#[tokio::test]
 async fn the_control_port_hands_out_the_records_and_takes_the_faults() {
     let simulator = start(config().await).await;
     let control = simulator.control();
