@@ -15,8 +15,6 @@ use crate::pipeline::want::{Reason, Unknown, put_values};
 struct Said {
     op: String,
     changed: Map<String, Value>,
-    #[serde(default)]
-    unresolved: Vec<String>,
 }
 
 /// Applies the text diffs of all batches whose old values stand before them; what is then known is wanted no more.
@@ -68,9 +66,6 @@ fn old_value(batches: &[Prepared], record: usize, field: &str) -> Option<String>
     for output in before.filter(same) {
         let Some(value) = &output.value else { continue };
         let said: Said = serde_json::from_slice(value).ok()?;
-        if said.unresolved.iter().any(|name| name == field) {
-            return None;
-        }
         match (said.op.as_str(), said.changed.get(field)) {
             ("create" | "update" | "undelete", Some(Value::String(text))) => return Some(text.clone()),
             ("update", None) => {}
