@@ -210,8 +210,17 @@ impl Asking<'_> {
 struct Missing {
     /// By event: what gap events left.
     of_events: BTreeMap<u32, Vec<(GapCause, String, String)>>,
-    /// By topic and cause: the first event, the ids, the reason.
-    of_topics: BTreeMap<(Arc<str>, &'static str), (u32, GapCause, Vec<String>, String)>,
+    /// By topic and cause.
+    of_topics: BTreeMap<(Arc<str>, &'static str), Unread>,
+}
+
+/// Records of one topic that were not read for one cause.
+struct Unread {
+    /// The first event that wanted one.
+    event: u32,
+    cause: GapCause,
+    ids: Vec<String>,
+    reason: String,
 }
 
 struct Filling<'g> {
@@ -245,9 +254,9 @@ impl Filling<'_> {
                     } else {
                         let kind = if cause == GapCause::Hidden { "hidden" } else { "unread" };
                         let entry = self.missing.of_topics.entry((output.topic.clone(), kind));
-                        let (_, _, ids, _) = entry.or_insert_with(|| (event, cause, Vec::new(), reason));
-                        if !ids.contains(&id) {
-                            ids.push(id);
+                        let unread = entry.or_insert_with(|| Unread { event, cause, ids: Vec::new(), reason });
+                        if !unread.ids.contains(&id) {
+                            unread.ids.push(id);
                         }
                     }
                 }
@@ -314,7 +323,8 @@ impl Filling<'_> {
                 self.open(batch, event, OpenGap { records, detail, ..entry });
             }
         }
-        for ((topic, kind), (event, cause, ids, reason)) in std::mem::take(&mut self.missing.of_topics) {
+        for ((topic, kind), unread) in std::mem::take(&mut self.missing.of_topics) {
+            let Unread { event, cause, ids, reason } = unread;
             let Some(key) = usize::try_from(event).ok().and_then(|event| batch.events.get(event)).cloned() else {
                 continue;
             };
