@@ -5,10 +5,14 @@ mod suite {
     mod binary;
     mod commands;
     mod deployment;
+    mod hostile;
     mod kafka;
     mod main_job;
     mod outages;
     mod own_broker;
+    mod partitions;
     mod real_events;
     mod subscription;
+    mod three_brokers;
+    mod tls;
 }

@@ -16,6 +16,7 @@
 //! | `connections` | HTTP/2 on the Pub/Sub port and what can happen to its connections |
 //! | `pubsub` | the calls of the Pub/Sub API and who may make them |
 //! | `subscription` | one Subscribe call |
+//! | `publishing` | Publish and PublishStream calls |
 //! | `refusal` | gRPC errors with their trailers |
 //! | `bus` | the retained log and its replay ids |
 //! | `publisher` | the one thread where events come into being |
@@ -48,6 +49,7 @@ mod oauth;
 mod objects;
 mod org;
 mod publisher;
+mod publishing;
 mod pubsub;
 mod random_faults;
 mod record_id;

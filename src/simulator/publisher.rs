@@ -61,6 +61,8 @@ pub(crate) struct Publisher {
     generator: Generator,
     /// The current schema of each object.
     schemas: Vec<EventSchema>,
+    /// The schemas that objects had before, by the object: clients may still publish with them.
+    former: Vec<(usize, EventSchema)>,
     ledger: Ledger,
     dice: Dice,
     replay: u64,
@@ -83,6 +85,7 @@ impl Publisher {
         let mut publisher = Self {
             generator,
             schemas,
+            former: Vec::new(),
             ledger,
             dice: Dice::stream(settings.seed, "bus"),
             replay: settings.traffic.first_replay_id,
@@ -226,7 +229,7 @@ impl Publisher {
         };
         let (fields, symbols) = (definition.fields.len(), definition.change_types.len());
         if self.org.schema_size(object) != (fields, symbols) {
-            *schema = EventSchema::of(definition);
+            self.former.push((object, std::mem::replace(schema, EventSchema::of(definition))));
             self.org.serve_schema(schema);
             self.org.set_current_schema(object, &schema.id, (fields, symbols));
         }
@@ -323,16 +326,18 @@ impl Publisher {
         line
     }
 
-    /// Puts a client's own event on the bus and in the ledger, if it is one of the topic's current schema.
+    /// Puts a client's own event on the bus and in the ledger, if it is one of the topic. A schema that the
+    /// topic had earlier is as good as its current one: it can be resolved against that.
     fn accept(&mut self, topic: String, event: ProducerEvent) -> Result<u64, String> {
         let mut objects = self.generator.objects.iter();
         let object = objects.position(|object| object.is_platform_event() && object.topic() == topic);
         let object = object.ok_or("The topic takes no events from clients")?;
-        if self.schemas[object].id != event.schema_id {
-            return Err("The schema id is not the topic's".to_owned());
-        }
-        let values = value::read_datum(&self.schemas[object].json, &event.payload)
-            .ok_or("The payload is not an event of the schema")?;
+        let mut known = self.former.iter().filter(|(at, _)| *at == object).map(|(_, schema)| schema);
+        let current = Some(&self.schemas[object]).filter(|schema| schema.id == event.schema_id);
+        let schema = current.or_else(|| known.find(|schema| schema.id == event.schema_id));
+        let schema = schema.ok_or("The schema id is not the topic's")?;
+        let values =
+            value::read_datum(&schema.json, &event.payload).ok_or("The payload is not an event of the schema")?;
         let created = match values.first() {
             Some(Some(Value::Long(created))) => *created,
             _ => self.org.now_millis(),
@@ -343,7 +348,8 @@ impl Publisher {
         let (topics, draft, event_id) = self.renditions(draft, id).pop().ok_or("The event has no topic")?;
         self.lines += 1;
         if self.ledger.is_kept() {
-            let line = self.line(&topics, &draft, &event_id, false);
+            let mut line = self.line(&topics, &draft, &event_id, false);
+            line.schema_id.clone_from(&event.schema_id);
             let written = self.ledger.write(&line).and_then(|()| self.ledger.flush());
             written.map_err(|error| format!("The ledger cannot be written: {error}"))?;
         }

@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use crate::proto::pub_sub_server::PubSub;
 use crate::proto::{
-    Error, ErrorCode, FetchRequest, FetchResponse, ManagedFetchRequest, ManagedFetchResponse, PublishRequest,
-    PublishResponse, PublishResult, SchemaInfo, SchemaRequest, TopicInfo, TopicRequest,
+    FetchRequest, FetchResponse, ManagedFetchRequest, ManagedFetchResponse, PublishRequest, PublishResponse,
+    SchemaInfo, SchemaRequest, TopicInfo, TopicRequest,
 };
-use crate::simulator::bus::replay_bytes;
 use crate::simulator::control::Control;
 use crate::simulator::objects;
 use crate::simulator::org::{Org, Topic};
+use crate::simulator::publishing::Publishing;
 use crate::simulator::refusal::Refusal;
 use crate::simulator::subscription;
 
@@ -27,7 +27,7 @@ use crate::simulator::subscription;
 #[derive(Debug, Clone)]
 pub(crate) struct PubSubService {
     org: Arc<Org>,
-    control: Control,
+    publishing: Publishing,
 }
 
 /// Carried from the connection to the call: cancelling it resets the call's HTTP/2 stream.
@@ -38,7 +38,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl PubSubService {
     pub(crate) fn new(org: Arc<Org>, control: Control) -> Self {
-        Self { org, control }
+        Self { publishing: Publishing::new(Arc::clone(&org), control), org }
     }
 
     /// Checks the three headers every call must have.
@@ -62,37 +62,19 @@ impl PubSubService {
         tokio::time::sleep(self.org.settings.pubsub.bad_token_delay).await;
         Err(Refusal::bad_token().status(rpc))
     }
+}
 
-    async fn publish_one(&self, request: PublishRequest) -> Result<PublishResponse, Refusal> {
-        let topic = match self.org.topic(&request.topic_name) {
-            _ if request.topic_name.is_empty() => return Err(Refusal::empty_topic()),
-            None => return Err(Refusal::unknown_topic(&request.topic_name)),
-            Some(topic) => topic,
-        };
-        let Topic::Entity { object, platform: true } = topic else {
-            return Err(Refusal::new(
-                Code::PermissionDenied,
-                "topic.meta.permission",
-                format!("You can't publish to the topic {}.", request.topic_name),
-            ));
-        };
-        if request.events.is_empty() {
-            let text = "The publish request contains no events.";
-            return Err(Refusal::new(Code::InvalidArgument, "publish.event.count.invalid", text));
+/// An answer that is withheld, and with it the response headers, until the first message, as the service does.
+async fn withheld<T: Send + 'static>(
+    mut receiver: mpsc::Receiver<Result<T, Status>>,
+) -> Result<Response<Answers<T>>, Status> {
+    match receiver.recv().await {
+        Some(Ok(first)) => {
+            let rest = ReceiverStream::new(receiver);
+            Ok(Response::new(Box::pin(stream::once(async { Ok(first) }).chain(rest))))
         }
-        let mut results = Vec::with_capacity(request.events.len());
-        for event in request.events {
-            let correlation_key = event.id.clone();
-            results.push(match self.control.accept(&request.topic_name, event).await {
-                Ok(replay) => PublishResult { replay_id: replay_bytes(replay), error: None, correlation_key },
-                Err(msg) => {
-                    let error = Some(Error { code: ErrorCode::Publish.into(), msg });
-                    PublishResult { replay_id: bytes::Bytes::new(), error, correlation_key }
-                }
-            });
-        }
-        let (schema_id, rpc_id) = (self.org.current_schema(*object), Uuid::new_v4().to_string());
-        Ok(PublishResponse { results, schema_id, rpc_id })
+        Some(Err(status)) => Err(status),
+        None => Ok(Response::new(Box::pin(stream::empty()))),
     }
 }
 
@@ -102,23 +84,15 @@ impl PubSub for PubSubService {
     type PublishStreamStream = Answers<PublishResponse>;
     type ManagedSubscribeStream = Answers<ManagedFetchResponse>;
 
-    /// The answer, and with it the response headers, is withheld until the first message, as the service does.
     async fn subscribe(
         &self,
         request: Request<Streaming<FetchRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         self.authenticate(request.metadata(), "Subscribe").await?;
         let cut = request.extensions().get::<StreamCut>().cloned().unwrap_or_default();
-        let (responses, mut receiver) = mpsc::channel(2);
+        let (responses, receiver) = mpsc::channel(2);
         tokio::spawn(subscription::serve(Arc::clone(&self.org), request.into_inner(), responses, cut.0));
-        match receiver.recv().await {
-            Some(Ok(first)) => {
-                let rest = ReceiverStream::new(receiver);
-                Ok(Response::new(Box::pin(stream::once(async { Ok(first) }).chain(rest))))
-            }
-            Some(Err(status)) => Err(status),
-            None => Ok(Response::new(Box::pin(stream::empty()))),
-        }
+        withheld(receiver).await
     }
 
     async fn get_schema(&self, request: Request<SchemaRequest>) -> Result<Response<SchemaInfo>, Status> {
@@ -156,7 +130,7 @@ impl PubSub for PubSubService {
 
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         self.authenticate(request.metadata(), "Publish").await?;
-        let published = self.publish_one(request.into_inner()).await;
+        let published = self.publishing.publish(request.into_inner()).await;
         published.map(Response::new).map_err(|refusal| refusal.status("Publish"))
     }
 
@@ -165,7 +139,9 @@ impl PubSub for PubSubService {
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         self.authenticate(request.metadata(), "PublishStream").await?;
-        Err(Status::unimplemented("The simulator takes single Publish calls only."))
+        let (responses, receiver) = mpsc::channel(2);
+        tokio::spawn(self.publishing.clone().serve(request.into_inner(), responses));
+        withheld(receiver).await
     }
 
     async fn managed_subscribe(

@@ -62,6 +62,27 @@ impl Refusal {
         Self::new(Code::InvalidArgument, "topic.validation.empty", "The topic name is empty.")
     }
 
+    pub(crate) fn empty_publish_topic() -> Self {
+        Self::new(Code::InvalidArgument, "publish.topic.validation.empty", "The topic name is empty.")
+    }
+
+    pub(crate) fn other_publish_topic() -> Self {
+        Self::new(
+            Code::InvalidArgument,
+            "publish.topic.mismatch",
+            "The topic name of a publish request differs from the one of the first request.",
+        )
+    }
+
+    pub(crate) fn idle_publisher() -> Self {
+        // The status of this code is not known; a managed subscription without commits ends with this one.
+        Self::new(
+            Code::DeadlineExceeded,
+            "publish.stream.sweeper.timeout",
+            "No valid publish request was received in time. Closing the publish stream.",
+        )
+    }
+
     pub(crate) fn no_permission(topic: &str) -> Self {
         Self::new(
             Code::PermissionDenied,

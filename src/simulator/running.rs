@@ -307,6 +307,7 @@ fn check_durations(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
     let durations = [
         ("pubsub.keepalive", pubsub.keepalive, Duration::from_millis(1)),
         ("pubsub.idle_close", pubsub.idle_close, Duration::ZERO),
+        ("pubsub.publish_idle_close", pubsub.publish_idle_close, Duration::ZERO),
         ("pubsub.latest_race", pubsub.latest_race, Duration::ZERO),
         ("pubsub.bad_token_delay", pubsub.bad_token_delay, Duration::ZERO),
         ("traffic.backlog_span", traffic.backlog_span, Duration::ZERO),

@@ -91,6 +91,9 @@ pub struct PubSub {
     /// A subscription without credit ends after this long.
     #[serde(with = "humantime_serde")]
     pub idle_close: Duration,
+    /// A PublishStream call ends after this long without a request. The API's own description says 70 s, its list of errors 30 min.
+    #[serde(with = "humantime_serde")]
+    pub publish_idle_close: Duration,
     /// How long events can be replayed.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
@@ -317,6 +320,7 @@ impl Default for PubSub {
         Self {
             keepalive: Duration::from_secs(120),
             idle_close: Duration::from_secs(60),
+            publish_idle_close: Duration::from_secs(70),
             retention: Duration::from_secs(72 * 3_600),
             latest_race: Duration::from_secs(3),
             delivery_allocation: 50_000,

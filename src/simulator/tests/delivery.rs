@@ -244,32 +244,3 @@ async fn what_the_user_may_not_see_is_refused_on_its_topic_and_left_out_of_chann
     let events = client.open(earliest("/data/ChangeEvents", 5)).await.expect("open").take(1).await;
     assert_eq!(super::hex(&events[0].replay_id), session.replay_id);
 }
-
-#[tokio::test]
-async fn platform_events_can_be_published_by_clients_and_change_events_cannot() {
-    let simulator = start(config().await).await;
-    let control = simulator.control();
-    let topic = "/event/Case_Escalation__e";
-    control.publish(EventOrder::new("Case_Escalation__e", "").with("Score__c", 1.5)).await.expect("published");
-    let mut client = client(&simulator).await;
-    let mut event =
-        client.open(earliest(topic, 5)).await.expect("open").take(1).await.remove(0).event.expect("an event");
-    event.id = "chosen by the client".to_owned();
-    let publish = |topic: &str| crate::proto::PublishRequest {
-        topic_name: topic.to_owned(),
-        events: vec![event.clone()],
-        ..Default::default()
-    };
-    let request = client.request(publish(topic));
-    let result = client.stub.publish(request).await.expect("published").into_inner().results.remove(0);
-    assert_eq!((result.correlation_key.as_str(), result.error), ("chosen by the client", None));
-    let events = client.open(earliest(topic, 5)).await.expect("open").take(2).await;
-    assert_eq!(events[1].replay_id, result.replay_id);
-    let mut damaged = publish(topic);
-    damaged.events[0].payload = vec![0xFF; 20].into();
-    let request = client.request(damaged);
-    let result = client.stub.publish(request).await.expect("answered").into_inner().results.remove(0);
-    assert!(result.error.is_some() && result.replay_id.is_empty());
-    let request = client.request(publish(CASES));
-    assert_eq!(client.stub.publish(request).await.expect_err("refused").code(), Code::PermissionDenied);
-}

@@ -266,6 +266,36 @@ async fn an_enriching_channel_splits_merged_events_that_then_share_a_replay_id()
 }
 
 #[tokio::test]
+async fn a_field_that_was_cleared_stays_null_where_the_channel_enriches_it_with_a_later_value() {
+    let mut config = config().await;
+    config.traffic.entities = vec!["Case".to_owned()];
+    config.traffic.mix = Mix { create: 300, update: 0, double_update: 700, ..Mix::plain() };
+    let enriched = ["ContactId", "AccountId", "Subject", "Priority", "Type"].map(|field| format!("Case.{field}"));
+    let topic = "/data/Support__chn";
+    let entities = vec!["Case".to_owned()];
+    config.channels = vec![Channel { name: "Support__chn".to_owned(), entities, enriched: enriched.to_vec() }];
+    let simulator = start(config).await;
+    let lines = simulator.control().generate(3_000).await.expect("published");
+    let lines: Vec<&LedgerLine> = lines.iter().filter(|line| line.topics.iter().any(|one| one == topic)).collect();
+    let set_again = lines.windows(2).filter(|pair| {
+        let cleared = pair[0].changed.iter().filter(|(_, value)| value.is_null());
+        let mut set = cleared.filter(|(name, _)| pair[1].changed.get(*name).is_some_and(|value| !value.is_null()));
+        pair[0].transaction_key == pair[1].transaction_key
+            && set.any(|(name, _)| enriched.contains(&format!("Case.{name}")))
+    });
+    assert!(set_again.count() > 0, "a transaction clears a field and sets it again");
+    let mut client = client(&simulator).await;
+    let events = client.open(earliest(topic, 100)).await.expect("open").take(lines.len()).await;
+    let schemas = schemas(&mut client, &events).await;
+    for (event, line) in events.iter().zip(&lines) {
+        let payload = event.event.as_ref().expect("an event");
+        let schema = &schemas[&payload.schema_id];
+        let understood = understood(&read(schema, &payload.payload), &docs(schema));
+        assert_eq!(understood, (line.changed.clone(), line.unresolved.clone()), "{line:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_new_field_gives_later_events_a_new_schema_and_leaves_the_old_one_valid() {
     let simulator = start(config().await).await;
     let control = simulator.control();

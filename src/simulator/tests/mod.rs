@@ -4,6 +4,7 @@
 mod delivery;
 mod events;
 mod faults;
+mod publishing;
 mod sign_in;
 
 use std::collections::HashMap;
