@@ -182,8 +182,9 @@ impl ReplayId {
 }
 
 impl From<Bytes> for ReplayId {
+    /// Copies: a slice of a message would keep the whole message in memory for as long as the position is remembered.
     fn from(bytes: Bytes) -> Self {
-        Self(bytes)
+        Self(Bytes::copy_from_slice(&bytes))
     }
 }
 
@@ -317,6 +318,9 @@ mod tests {
             assert_eq!(id.to_string(), text);
             assert_eq!(serde_json::to_string(&id).expect("json"), format!("\"{text}\""));
         }
+        let message = Bytes::from(vec![7; 4096]);
+        let id = ReplayId::from(message.slice(..10));
+        assert!(message.is_unique(), "{id} keeps the message that it came with");
         for wrong in ["", "abc", "zz", "0x12"] {
             assert!(wrong.parse::<ReplayId>().is_err(), "{wrong}");
         }

@@ -6,6 +6,12 @@ use std::process::ExitCode;
 use casewire::cli;
 use casewire::failure::Exit;
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
+
+/// An event is some dozen allocations, freed on other threads than those that made them, librdkafka's among them; glibc's
+/// allocator spends a third of a catch-up on that. `docs/performance.md` has the figures.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {

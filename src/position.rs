@@ -30,6 +30,9 @@ use crate::identity::{InvalidIdentifier, ReplayId};
 /// (100 events) is the most that Salesforce sends beyond what was confirmed.
 pub const RECENT_EVENTS: usize = 100;
 
+/// The longest event id that is kept as it is. Salesforce's own are UUIDs.
+const LONGEST_EVENT_ID: usize = 200;
+
 /// What makes an event that event, across redelivery, topics and channels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventKey {
@@ -40,15 +43,10 @@ pub struct EventKey {
 impl EventKey {
     /// The key of an event. Two events can share a replay id, so where Salesforce gives
     /// no event id (it documents none for change events, though all captures have one)
-    /// the payload's digest stands in.
+    /// the payload's digest stands in. The id of a platform event is its publisher's to choose, so
+    /// for a long one its digest stands in: a checkpoint holds a hundred keys.
     pub fn new(replay_id: ReplayId, event_id: &str, payload: &[u8]) -> Self {
-        let event_id = if event_id.is_empty() {
-            let digest = Sha256::digest(payload);
-            let hex = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
-            format!("sha256:{}", hex.collect::<String>()).into()
-        } else {
-            event_id.into()
-        };
+        let event_id = if event_id.is_empty() { stand_in(payload) } else { bounded(event_id) };
         Self { replay_id, event_id }
     }
 
@@ -70,6 +68,18 @@ impl EventKey {
     }
 }
 
+/// The event id, or what stands in for a long one.
+fn bounded(event_id: &str) -> Arc<str> {
+    if event_id.len() <= LONGEST_EVENT_ID { event_id.into() } else { stand_in(event_id.as_bytes()) }
+}
+
+/// Half a SHA-256, named as such.
+fn stand_in(for_bytes: &[u8]) -> Arc<str> {
+    let digest = Sha256::digest(for_bytes);
+    let hex = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
+    format!("sha256:{}", hex.collect::<String>()).into()
+}
+
 impl fmt::Display for EventKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}", self.replay_id, self.event_id)
@@ -84,7 +94,8 @@ impl FromStr for EventKey {
             value: text.to_owned(),
             expected: "an event key: replay id, slash, event id",
         })?;
-        Ok(Self { replay_id: replay_id.parse()?, event_id: event_id.into() })
+        // The whole id stands in the headers of the output, from which keys are read back.
+        Ok(Self { replay_id: replay_id.parse()?, event_id: bounded(event_id) })
     }
 }
 
@@ -366,6 +377,20 @@ mod tests {
         assert_eq!(position.recent.len(), RECENT_EVENTS);
         assert_eq!(position.admit(&event(200, "x")), Admission::Duplicate);
         assert_eq!(position.admit(&event(100, "x")), Admission::New, "forgotten, as it must be");
+    }
+
+    #[test]
+    fn a_publishers_long_event_id_does_not_make_the_checkpoint_long() {
+        let long = |end: char| EventKey::new(id(1), &format!("{}{end}", "x".repeat(LONGEST_EVENT_ID)), b"");
+        assert!(long('a').event_id().starts_with("sha256:") && long('a').event_id().len() < 50);
+        assert_ne!(long('a'), long('b'));
+        let as_in_headers = format!("{}/{}a", id(1), "x".repeat(LONGEST_EVENT_ID));
+        assert_eq!(as_in_headers.parse(), Ok(long('a')));
+        let mut position = earliest();
+        for number in 0..=255 {
+            position.admit(&EventKey::new(id(number), &"x".repeat(1 << 20), b""));
+        }
+        assert!(serde_json::to_string(&position).expect("json").len() < 16_000);
     }
 
     #[test]

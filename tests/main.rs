@@ -7,10 +7,14 @@ mod suite {
     mod completion;
     mod deployment;
     mod fold;
+    mod hostile;
     mod kafka;
     mod main_job;
     mod outages;
     mod own_broker;
+    mod partitions;
     mod real_events;
     mod subscription;
+    mod three_brokers;
+    mod tls;
 }

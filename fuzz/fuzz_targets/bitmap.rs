@@ -9,9 +9,8 @@ use std::sync::LazyLock;
 use casewire::change::WriterSchema;
 use libfuzzer_sys::fuzz_target;
 
-static SCHEMA: LazyLock<WriterSchema> = LazyLock::new(|| {
-    WriterSchema::parse(include_str!("bitmap.avsc")).expect("a valid schema")
-});
+static SCHEMA: LazyLock<WriterSchema> =
+    LazyLock::new(|| WriterSchema::parse(include_str!("bitmap.avsc")).expect("a valid schema"));
 
 fuzz_target!(|data: &str| {
     let lists: Vec<Vec<&str>> = data.splitn(3, "\n\n").map(|list| list.lines().collect()).collect();

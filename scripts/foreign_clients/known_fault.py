@@ -10,6 +10,8 @@ response can be handed on before those of an earlier one. Within a response they
 """
 
 LISTS = {"changed": "changedFields", "nulled": "nulledFields", "diff": "diffFields"}
+# The components of an address. One that has all of them in the ledger was set as a whole, and no list names its components.
+ADDRESS = 10
 
 
 def lists_hit(bitmaps):
@@ -23,7 +25,7 @@ def lists_hit_by_ledger(line):
         return set()
     changed = line["changed"]
     compounds = [value for value in changed.values() if isinstance(value, dict)]
-    with_cleared = [value for value in compounds if None in value.values()]
+    with_cleared = [value for value in compounds if None in value.values() and len(value) < ADDRESS]
     hit = set()
     if len(changed) == len(compounds) == 1 and not line["unresolved"]:
         hit.add("changed")

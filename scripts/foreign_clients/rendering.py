@@ -28,10 +28,10 @@ def _instant(millis):
     return datetime.fromtimestamp(millis // 1000, timezone.utc)
 
 
-def _whole(value, role):
-    """A field that is told whole; of a compound the components that are set."""
+def _whole(value, role, empty=False):
+    """A field that is told whole; of a compound the components that are set, and with `empty` the others as null."""
     if isinstance(value, dict):
-        return {name: plain(child, "") for name, child in value.items() if child is not None}
+        return {name: plain(child, "") for name, child in value.items() if empty or child is not None}
     return plain(value, role)
 
 
@@ -69,7 +69,8 @@ def _sparse(values, schema, names):
         if child:
             changed.setdefault(parent, {})[child] = plain(value, "")
         else:
-            changed[parent] = _whole(value, schema.roles[parent])
+            # A compound that changed as a whole has lost the components that it does not have now.
+            changed[parent] = _whole(value, schema.roles[parent], empty=True)
         left.pop(parent, None)
     for parent, components in changed.items():
         if isinstance(components, dict) and parent not in names["changed"]:

@@ -3,8 +3,9 @@
 from . import ledger
 
 
-def examine(report, topic, events, records):
-    """Looks at all checkpoints of one stream; `events` are those of the stream, in the order of the bus."""
+def examine(report, topic, events, records, begun_anew=()):
+    """Looks at all checkpoints of one stream; `events` are those of the stream, in the order of the bus. `begun_anew` names
+    the last event before each position that Salesforce refused, in the order of the gap ledger's entries."""
     number_of = {event.identity: event.n for event in events}
     values = []
     for record in records:
@@ -24,7 +25,7 @@ def examine(report, topic, events, records):
     if len({(record.key, record.partition) for record, _ in values}) > 1:
         report.fault("checkpoint", f"{topic} has more than one key or partition")
     _sequence(report, values)
-    _positions(report, values, number_of)
+    _positions(report, values, number_of, begun_anew)
     _end(report, topic, events, values[-1])
     report.writers[topic] = _writers(report, values)
 
@@ -45,13 +46,27 @@ def _taken(position):
     return [tuple(key.split("/", 1)) for key in keys if isinstance(key, str)]
 
 
-def _positions(report, values, number_of):
-    newest_before = 0
+def _starts_over(position):
+    """Whether a position goes on from the oldest event with nothing taken yet."""
+    anchor = position.get("anchor")
+    return isinstance(anchor, dict) and "earliest" in anchor and not _taken(position)
+
+
+def _positions(report, values, number_of, begun_anew):
+    newest_before, anew, started_over = 0, iter(begun_anew), True
     for record, value in values:
         taken = _taken(value["position"])
         for key in taken:
             if key not in number_of:
                 report.fault("checkpoint position", f"{record.place}: {'/'.join(key)} was never sent to this stream")
+        again, started_over = started_over, _starts_over(value["position"])
+        if started_over:
+            # Announcements repeat such a position. Each refused one is good for one new start, which may take again
+            # what came after it, and nothing of before.
+            refused = None if again else next(anew, None)
+            newest_before = newest_before if refused is None else refused
+            if again or refused is not None:
+                continue
         newest = max((number_of[key] for key in taken if key in number_of), default=0)
         if newest < newest_before:
             report.fault("checkpoint position", f"{record.place}: went back from event {newest_before} to {newest}")

@@ -70,7 +70,7 @@ def examine(report, events, records, prefix):
             continue
         try:
             change = None if record.value is None else ledger.parse(record.value)
-            before = spot.state.as_of if spot.state else ""
+            before = spot.state.read_as_of if spot.state else ""
             spot.state = page["fold"](spot.state or page["State"](), change)
             if spot.state.as_of < before:
                 report.fault("fold", f"{record.place}: goes back in time, from {before} to {spot.state.as_of}")

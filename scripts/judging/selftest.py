@@ -5,7 +5,7 @@ import json
 import re
 import unittest
 
-from . import fold, ledger, verdict
+from . import fold, ledger, retention, verdict
 from .topics import Record
 
 ORG, PREFIX = "00D8d00000AbCdEEAV", "salesforce"
@@ -55,15 +55,23 @@ LEDGER = [
 
 
 class Topics:
-    """What a right casewire would have written for LEDGER; built here without the judge's own expectations."""
+    """What a right casewire would have written for LEDGER; built here without the judge's own expectations. The events
+    `lost` by number left retention before they were read: the stream went on from the oldest event behind them."""
 
-    def __init__(self):
+    def __init__(self, lost=()):
         self.records = []
         seq, taken = {}, {}
         for line in LEDGER:
             stream = line["topics"][0]
             if stream == "/data/AccountChangeEvent":
                 continue
+            if line["n"] in lost:
+                taken[stream] = []
+                continue
+            if line["n"] - 1 in lost:
+                seq[stream] += 1
+                anew = {"v": 1, "seq": seq[stream], "position": {"anchor": {"earliest": {}}}, "writer": {"run_id": "r1"}}
+                self.put(f"{PREFIX}.{CHECKPOINTS}", "position", anew, {})
             self._event(line, stream)
             seq[stream] = seq.get(stream, 0) + 1
             taken.setdefault(stream, []).append(f"{line['replay_id']}/{line['event_id']}")
@@ -112,7 +120,10 @@ class Topics:
         self.put(f"{PREFIX}.{line['entity']}", identifier, value, headers)
 
     def at(self, topic, nth=0):
-        return [at for at, record in enumerate(self.records) if record.topic == f"{PREFIX}.{topic}"][nth]
+        return self.at_all(topic)[nth]
+
+    def at_all(self, topic):
+        return [at for at, record in enumerate(self.records) if record.topic == f"{PREFIX}.{topic}"]
 
     def change(self, at, **attributes):
         record = self.records[at]
@@ -129,11 +140,12 @@ class Topics:
         self.change(-1, **({"offset": len(self.records)} | attributes))
 
 
-def judged(topics, tombstones=False, lines=LEDGER):
+def judged(topics, tombstones=False, lines=LEDGER, cuts=(), tolerance=0):
     events = ledger.read([json.dumps(line) for line in lines], [CASES, ORDERS])
     records = sorted(topics.records, key=lambda record: (record.topic, record.partition, record.offset))
-    report = verdict.judge(events, records, PREFIX, ORG, [CASES, ORDERS], tombstones)
-    fold.examine(report, events, records, PREFIX)
+    cuts = retention.read([json.dumps(cut) for cut in cuts])
+    report, owed = verdict.judge(events, records, PREFIX, ORG, [CASES, ORDERS], tombstones, cuts, tolerance)
+    fold.examine(report, owed, records, PREFIX)
     return report
 
 
@@ -302,6 +314,87 @@ class EachFaultIsFound(unittest.TestCase):
             judged(Topics(), lines=[both])
 
 
+class WhatLeftRetentionUnread(unittest.TestCase):
+    """Events 2 and 3 left retention while the stream stood behind event 1; an entry says so, and the stream goes on from event 4."""
+
+    CUT = {"lines": 3, "at": "2026-02-17T05:00:00.000Z", "moved": False}
+
+    def topics(self):
+        topics = Topics(lost=(2, 3))
+        entry = {"id": "refused", "state": "open", "cause": "refused", "org": ORG, "topic": CASES, "entity": None, "records": []}
+        entry |= {"source": None, "opened_at": "2026-02-17T05:00:01.000Z"}
+        entry |= {"from": {"replay_id": LEDGER[0]["replay_id"], "time": "2026-02-17T04:03:16.000Z"}}
+        entry |= {"to": {"time": "2026-02-17T04:03:19.000Z"}}
+        topics.put(f"{PREFIX}.gaps", "refused", entry, {})
+        return topics
+
+    def red(self, kind, break_it, cuts=(CUT,), **options):
+        topics = self.topics()
+        break_it(topics)
+        self.assertIn(kind, judged(topics, cuts=cuts, **options).faults)
+
+    def test_what_an_entry_owns_up_to_is_no_fault(self):
+        report = judged(self.topics(), cuts=[self.CUT])
+        self.assertEqual(report.faults, {})
+        self.assertEqual(report.seen["events lost to retention, owned up to by the gap ledger"], 2)
+        self.assertEqual(report.seen["entries about refused positions"], 1)
+
+    def test_without_a_cut_it_is(self):
+        self.red("missing record", lambda topics: None, cuts=())
+        self.red("stray gap", lambda topics: None, cuts=())
+        later = self.CUT | {"at": "2026-02-17T05:00:02.000Z"}
+        self.red("missing record", lambda topics: None, cuts=[later])
+        self.red("stray gap", lambda topics: None, cuts=[later])
+        self.red("missing record", lambda topics: None, cuts=[self.CUT | {"lines": 2}])
+
+    def test_an_event_beside_the_range_is_missing(self):
+        for nth in (0, -1):
+            self.red("missing record", lambda topics: topics.records.pop(topics.at("Case", nth)))
+        self.red("missing record", lambda topics: topics.records.pop(topics.at("Order__e")))
+
+    def test_an_entry_has_to_tell_the_truth(self):
+        def wrong(kind, change, **options):
+            self.red(kind, lambda topics: topics.rewrite(topics.at("gaps", -1), change), **options)
+
+        self.red("missing record", lambda topics: topics.records.pop(topics.at("gaps", -1)))
+        self.red("doubled gap entry", lambda topics: topics.append_copy(topics.at("gaps", -1)))
+        wrong("missing record", lambda value: value.update(topic=ORDERS))
+        wrong("missing record", lambda value: value.update(state="closed"))
+        wrong("missing record", lambda value: value["from"].update(replay_id=LEDGER[1]["replay_id"]))
+        wrong("stray gap", lambda value: value["from"].update(replay_id="?"))
+        wrong("gap range", lambda value: value["to"].update(time="2026-02-17T04:03:17.500Z"))
+        wrong("gap range", lambda value: value["from"].update(time="2026-02-17T04:03:17.500Z"))
+        wrong("wrong value", lambda value: value.update(cause="moved"))
+        wrong("wrong value", lambda value: value.update(org="other"))
+        wrong("wrong value", lambda value: None, cuts=[self.CUT | {"moved": True}])
+
+    def test_the_times_of_an_entry_may_be_off_by_the_tolerance(self):
+        topics = self.topics()
+        topics.rewrite(topics.at("gaps", -1), lambda value: value["to"].update(time="2026-02-17T04:03:17.500Z"))
+        self.assertEqual(judged(topics, cuts=[self.CUT], tolerance=1).faults, {})
+
+    def test_half_an_event_is_never_lost_to_retention(self):
+        line = LEDGER[2]
+        self.red("missing record", lambda topics: topics._record(line, CASES, "update", SECOND, 1, 2))
+
+    def test_a_position_goes_back_only_behind_what_was_refused(self):
+        def back(value):
+            value["position"] = {"anchor": {"earliest": {}}}
+
+        self.red("checkpoint position", lambda topics: topics.rewrite(topics.at(CHECKPOINTS, 4), back))
+
+    def test_the_position_of_a_keepalive_and_of_a_bus_that_began_anew_has_its_place(self):
+        lines = [sent(n, "UPDATE", [FIRST], replay_id=f"{number:016x}0000") for n, number in enumerate([9000, 9004, 9013, 4000, 4007], 1)]
+        bus = retention.Bus(ledger.read([json.dumps(line) for line in lines], [CASES]))
+        places = {9000: 1, 9001: 1, 9012: 2, 9014: 3, 9999: 3, 4000: 4, 4006: 4, 4008: 5, 3999: 3, 8999: 0}
+        self.assertEqual({number: bus.last_before(f"{number:016x}0000") for number in places}, places)
+
+    def test_cuts_that_are_no_list_of_cuts_are_refused(self):
+        for lines in (["{"], ['{"lines": 1}'], [json.dumps(self.CUT), json.dumps(self.CUT | {"lines": 1})]):
+            with self.assertRaises(ledger.LedgerError):
+                retention.read(lines)
+
+
 class TheFoldOfThePage(unittest.TestCase):
     def test_a_stale_field_is_found(self):
         topics = Topics()
@@ -320,6 +413,14 @@ class TheFoldOfThePage(unittest.TestCase):
         for change in changes:
             state = page["fold"](page["State"](), change)
             self.assertEqual(state.exists, {"delete": False, "gap": None, "event": None}.get(change["op"], True), change["op"])
+
+    def test_changes_apply_in_their_order_whatever_the_second_that_a_server_stamps_on_them(self):
+        page = fold.from_the_page()
+        state = page["State"]()
+        for second, status in ((4, "Working"), (3, "Closed")):
+            source = {"committed_at": f"2026-11-22T10:15:{second:02d}.000Z"}
+            state = page["fold"](state, {"op": "update", "changed": {"Status": status}, "record": None, "source": source})
+        self.assertEqual(state.value("Status"), "Closed")
 
     def test_a_full_record_beats_what_is_older_and_equal_seconds_apply(self):
         page = fold.from_the_page()

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 
-from . import checkpoints, ledger
+from . import checkpoints, ledger, retention
 
 SHOWN = 20
 RECORD_FIELDS = ("op", "entity", "id", "changed", "unresolved", "enriched", "record", "record_as_of", "record_from", "source")
@@ -45,8 +45,11 @@ class Report:
         return "\n".join(lines)
 
 
-def judge(events, records, prefix, org, streams, tombstones=False):
-    """Compares; `records` are all of the prefix, ordered by topic, partition and offset."""
+def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tolerance=0):
+    """Compares; `records` are all of the prefix, ordered by topic, partition and offset. `cuts` say what could no longer
+    be read from when on, `tolerance` how many seconds off the times of the entries about that may be.
+
+    Returns the report, and the events that were owed: those that `cuts` and the gap ledger account for are not."""
     report = Report()
     report.seen["events"] = len(events)
     by_identity = {event.identity: event for event in events}
@@ -61,13 +64,29 @@ def judge(events, records, prefix, org, streams, tombstones=False):
             positions[record.topic].append(record)
         else:
             data.append(record)
+    refused = _refused(report, gaps, cuts, retention.Bus(events), org)
+    events = retention.settle(report, events, _traces(data, gaps, letters), refused, tolerance)
     left = _entity_topics(report, events, data, prefix, org, tombstones)
     _gaps(report, events, by_identity, gaps, org, left)
     _letters(report, events, by_identity, letters, org)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
-        checkpoints.examine(report, topic, own, positions[topic])
-    return report
+        begun_anew = sorted(gap.after for gap in refused if gap.stream == stream)
+        checkpoints.examine(report, topic, own, positions[topic], begun_anew)
+    return report, events
+
+
+def _traces(data, gaps, letters):
+    """The events of which anything at all stands in Kafka. What is not JSON is found elsewhere, and tells of no event."""
+    traced = {(record.headers.get("replay_id"), record.headers.get("event_id")) for record in letters}
+    for record in (*data, *gaps):
+        try:
+            value = ledger.parse(record.value or b"null")
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            traced.add(_identity(value)[:2])
+    return traced
 
 
 # --- entity topics ---------------------------------------------------------------------------------
@@ -241,6 +260,40 @@ def _show(value):
 # --- the gap ledger and the dead letters -----------------------------------------------------------
 
 
+def _refused(report, records, cuts, bus, org):
+    """The entries about refused positions, each of them once and only where a cut made the position invalid."""
+    refused, keys = [], set()
+    for record in records:
+        value = _range_entry(record)
+        if value is None:
+            continue
+        found = retention.gap(value, cuts, bus, record.place)
+        if found is None:
+            report.fault("stray gap", f"{record.place}, key {record.key}: {value['cause']}, but the position was good")
+            continue
+        if record.key in keys:
+            report.fault("doubled gap entry", f"{record.place}: {record.key} stands there before")
+        keys.add(record.key)
+        gap, causes = found
+        if value["cause"] not in causes:
+            report.fault("wrong value", f"{record.place}: gap cause is {value['cause']}, owed {' or '.join(causes)}")
+        for name, owed in {"id": record.key, "org": org, "entity": None, "records": []}.items():
+            _same(report, record.place, f"gap {name}", value.get(name, Absent), owed)
+        report.seen["entries about refused positions"] += 1
+        refused.append(gap)
+    return refused
+
+
+def _range_entry(record):
+    """The value of an open entry that speaks of a range; None for one about a single event, or none at all."""
+    try:
+        value = ledger.parse(record.value or b"null")
+    except ValueError:
+        return None
+    is_range = isinstance(value, dict) and value.get("source") is None and value.get("cause") in retention.RANGES
+    return value if is_range and value.get("state") == "open" else None
+
+
 def _gaps(report, events, by_identity, records, org, left):
     """Each overflow, wildcard and unknown event has opened exactly one entry, and each gap event for the records that
     were not read; what else was not read is named. Nothing else has."""
@@ -252,7 +305,7 @@ def _gaps(report, events, by_identity, records, org, left):
         if value is None:
             report.fault("stray gap", f"{record.place}: no entry")
             continue
-        if value.get("state") != "open":
+        if value.get("state") != "open" or _range_entry(record) is not None:
             continue
         identity = _identity(value)[:2]
         event = by_identity.get(identity)

@@ -86,7 +86,8 @@ pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<()
     let prefix = config.kafka.topic_prefix.clone();
     let printer = Printer {
         schemas: SchemaCache::new(pubsub.clone()),
-        writer: RecordWriter::new(token.org_id().clone(), arguments.topic.clone(), prefix, false),
+        writer: RecordWriter::new(token.org_id().clone(), arguments.topic.clone(), prefix, false)
+            .limited_to(config.batch.max_event_bytes),
         left: arguments.limit,
     };
     printer.print(receiver, &cancel).await?;

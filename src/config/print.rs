@@ -13,7 +13,7 @@ impl Config {
         let mut section = None;
         let mut sorted: Vec<&Effective> = self.effective.iter().collect();
         // Keys of the root must stand before the first section header.
-        sorted.sort_by_key(|effective| split(&effective.path).0.to_owned());
+        sorted.sort_by_key(|effective| place(split(&effective.path).0));
         for effective in sorted {
             let (path, key) = split(&effective.path);
             if section != Some(path) {
@@ -25,7 +25,7 @@ impl Config {
                 text.push_str(&header);
                 section = Some(path);
             }
-            let key = if key.contains('.') { format!("\"{key}\"") } else { key.to_owned() };
+            let key = written(key);
             let origin = match effective.origin {
                 Origin::File => "",
                 Origin::Environment => "  # from the environment",
@@ -36,6 +36,32 @@ impl Config {
         }
         text.trim_start().to_owned()
     }
+}
+
+/// The place of a section in the file: by its name, and tables of an array in their order.
+fn place(section: &str) -> (&str, usize) {
+    let (name, index) = section.split_once('[').unwrap_or((section, ""));
+    (name, index.trim_end_matches(']').parse().unwrap_or(0))
+}
+
+/// A key as TOML has it; the name of a property can be anything.
+fn written(key: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !key.is_empty() && key.bytes().all(bare) {
+        return key.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for char in key.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
+            }
+            plain => quoted.push(plain),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Section and key of a path; a librdkafka property has dots of its own.

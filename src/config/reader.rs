@@ -309,7 +309,7 @@ impl Section {
         };
         let (least, most) = limits;
         if let Some(number) = number.filter(|number| (least..=most).contains(number)) {
-            self.note(key, &value, origin, findings);
+            self.note(key, &Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)), origin, findings);
             return number;
         }
         let problem = format!("is {}, but a whole number from {least} to {most} is expected", shown(&value));
@@ -382,6 +382,8 @@ impl Section {
     /// Ends the section: whatever was not asked for is unknown.
     pub fn finish(self, findings: &mut Findings) {
         for key in self.table.keys() {
+            // TOML allows a key without a name.
+            let key = if key.is_empty() { "\"\"" } else { key };
             findings
                 .fault(self.path_of(key), "is not a key that casewire knows; `config/casewire.toml` lists them all");
         }

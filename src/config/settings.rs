@@ -119,6 +119,8 @@ pub struct BatchConfig {
     pub max_records: usize,
     /// Bytes in one transaction, at most (save for a single larger record).
     pub max_bytes: usize,
+    /// Bytes of all records of one event, at most; an event that would become more is a dead letter.
+    pub max_event_bytes: usize,
     /// How long a transaction that is not full may wait for more.
     pub max_age: Duration,
 }
@@ -307,6 +309,7 @@ impl BatchConfig {
         let config = Self {
             max_records: size(section.number("max_records", 2_000, (1, 100_000), findings)),
             max_bytes: size(section.number("max_bytes", 4 * MIB, (KIB, 256 * MIB), findings)),
+            max_event_bytes: size(section.number("max_event_bytes", 64 * MIB, (MIB, 4096 * MIB), findings)),
             max_age: section.duration("max_age", Duration::from_millis(2), (Duration::ZERO, 10 * SECOND), findings),
         };
         section.finish(findings);

@@ -56,6 +56,7 @@ fn the_sandbox_flag_picks_the_login_host_and_login_url_overrides_it() {
 fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
     let text = r#"
         surprise = 1
+        "" = 1
         [salesforce]
         username = "integration@example.com"
         private_key_file = "/nowhere/key.pem"
@@ -79,6 +80,7 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
     let found = faults(text, &[]).join("\n");
     for expected in [
         "surprise: is not a key",
+        "\"\": is not a key",
         "salesforce.client_id: is missing",
         "salesforce.private_key_file: names /nowhere/key.pem, which cannot be read",
         "salesforce.api_version: is \"44\"",
@@ -152,7 +154,7 @@ fn a_variable_overrides_the_file_whatever_the_type() {
     assert!(config.streams[0].tombstones);
     assert_eq!(config.streams[1].topic.as_str(), "/event/Order__e");
     assert_eq!(config.kafka.properties["compression.type"], "zstd");
-    assert!(config.printed().contains("max_records = \"7\"  # from the environment"), "{}", config.printed());
+    assert!(config.printed().contains("max_records = 7  # from the environment"), "{}", config.printed());
     assert!(faults(COMPLETE, &[("CASEWIRE__KAFKA__BROKER", "x")])[0].contains("kafka.broker: is not a key"));
 }
 
@@ -176,6 +178,27 @@ fn secrets_come_inline_or_by_file_and_are_never_shown() {
     printed.parse::<Table>().expect("what is printed is TOML");
     let both = COMPLETE.replace("private_key", "private_key_file = \"/k\"\nprivate_key");
     assert!(faults(&both, &[]).join("\n").contains("keep one of the two"));
+}
+
+#[test]
+fn what_is_printed_means_the_same_when_it_is_read() {
+    let properties = r#"[kafka.properties]
+        "a b" = 1
+        "" = true
+        'q"\' = "x"
+        "n\n\u007f" = "two\nlines""#;
+    let mut text = format!("{COMPLETE}\n{properties}");
+    for number in 0..12 {
+        text.push_str(&format!("\n[[stream]]\ntopic = \"/event/E{number}__e\"\nstart = \"latest\""));
+    }
+    let variables = [("CASEWIRE__BATCH__MAX_RECORDS", "7"), ("CASEWIRE__STREAM__3__TOMBSTONES", "true")];
+    let config = load(&text, &variables).expect("valid");
+    let printed = config.printed();
+    let again = load(&printed, &[]).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+    assert_eq!((again.batch.max_records, again.streams[3].tombstones), (7, true));
+    assert_eq!(again.kafka.properties, config.kafka.properties);
+    let topics = |config: &Config| config.streams.iter().map(|stream| stream.topic.clone()).collect::<Vec<_>>();
+    assert_eq!(topics(&again), topics(&config), "{printed}");
 }
 
 #[test]

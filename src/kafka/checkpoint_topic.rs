@@ -1,7 +1,8 @@
 //! Reading a stream's checkpoint back.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -38,26 +39,60 @@ pub async fn read_checkpoint(
         let reader = Reader::new(&settings)?;
         match reader.partitions(&identity.checkpoint_topic())? {
             None => Ok(None),
-            Some(_) => read_partition(&reader, &identity).map(|read| read.latest),
+            Some(_) => read_partition(&reader, &identity, None).map(|read| read.latest),
         }
     })
     .await
 }
 
-/// The same for a topic that is known to exist. Called after the fence, this gives the last checkpoint that anybody
-/// before us could commit.
-pub(crate) async fn read_existing(
+/// Between one reader and the next.
+const BETWEEN_READERS: Duration = Duration::from_millis(100);
+
+/// How long one reader of [`read_up_to`] may find nothing new.
+const READER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for a topic that is known to exist, and up to an end that is known: called after the fence with the end that
+/// the leader has acknowledged, this gives the last checkpoint that anybody before us could commit.
+///
+/// A reader that does not see that end asks a broker that is cut off from the others. Another one is made, which may hear
+/// from another broker who leads, for as long as [`KafkaSettings::call_timeout`] lasts.
+pub(crate) async fn read_up_to(
     settings: &KafkaSettings,
     identity: &StreamIdentity,
+    end: i64,
 ) -> Result<CheckpointRead, KafkaError> {
-    let (settings, identity) = (settings.clone(), identity.clone());
-    blocking(move || read_partition(&Reader::new(&settings)?, &identity)).await
+    let deadline = Instant::now() + settings.call_timeout;
+    let mut settings = settings.clone();
+    settings.call_timeout = settings.call_timeout.min(READER_PATIENCE);
+    let identity = identity.clone();
+    blocking(move || {
+        loop {
+            match read_partition(&Reader::new(&settings)?, &identity, Some(end)) {
+                Err(error @ KafkaError::Unavailable { .. }) if Instant::now() < deadline => {
+                    tracing::warn!(error = %error, "checkpoint topic not read to its end yet, asking again");
+                    thread::sleep(BETWEEN_READERS);
+                }
+                outcome => return outcome,
+            }
+        }
+    })
+    .await
 }
 
-fn read_partition(reader: &Reader, identity: &StreamIdentity) -> Result<CheckpointRead, KafkaError> {
+/// Reads to `end`, or without one to the end that the partition's leader tells.
+fn read_partition(reader: &Reader, identity: &StreamIdentity, end: Option<i64>) -> Result<CheckpointRead, KafkaError> {
     let (topic, key) = (identity.checkpoint_topic(), identity.checkpoint_key());
     let mut read = CheckpointRead::default();
-    let Some(range) = reader.range(&topic, 0)? else { return Ok(read) };
+    let told = reader.range(&topic, 0)?;
+    let last = told.as_ref().map_or(0, |range| range.end);
+    if let Some(end) = end.filter(|end| last < *end) {
+        let reason = format!(
+            "`{topic}` ends at offset {last} for the broker that answers, and at {end} for the one that takes writes: the \
+             first is cut off from the others"
+        );
+        return Err(KafkaError::Unavailable { call: "reading the checkpoint", reason });
+    }
+    let Some(range) = told.map(|range| range.start..end.unwrap_or(range.end)) else { return Ok(read) };
     let mut records = 0_u64;
     let _: ControlFlow<()> = reader.read(&topic, 0, range.clone(), |message| {
         records += 1;

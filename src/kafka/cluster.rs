@@ -73,13 +73,25 @@ fn ask<T>(
         match consumer.fetch_metadata(None, left.min(Duration::from_secs(2))) {
             Ok(metadata) => return Ok(answer(&consumer, &metadata)),
             Err(error) => {
-                // A consumer's error callbacks are served by its poll only; a refused password shows there.
-                let _ = consumer.poll(Duration::from_millis(100));
+                hear(&consumer);
                 let again = class_of_client(&error) == Class::Again && context.connection.refused().is_none();
                 if !again || Instant::now() >= deadline {
                     return Err(explain(CALL, &error, &context.connection));
                 }
             }
+        }
+    }
+}
+
+/// Takes what the client has to say beside the answer to a question: a consumer's error callbacks are served by its poll
+/// only, one at a time, and a refused password or certificate shows there. Blocks for at most a second.
+pub(crate) fn hear(consumer: &BaseConsumer<ConnectionContext>) {
+    const MOMENT: Duration = Duration::from_millis(100);
+    for _ in 0..10 {
+        match consumer.poll(MOMENT) {
+            None => return,
+            Some(Err(error)) => tracing::debug!(error = %error, "question to be asked again"),
+            Some(Ok(_)) => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 
@@ -81,6 +81,12 @@ fn is_refusal(code: RDKafkaErrorCode, reason: &str) -> bool {
         | RDKafkaErrorCode::SaslAuthenticationFailed
         | RDKafkaErrorCode::UnsupportedSASLMechanism => true,
         RDKafkaErrorCode::SSL => reason.contains("certificate"),
+        // With TLS 1.3 the client's handshake is over before the broker looks at its certificate: what it thinks of it
+        // comes as an alert (RFC 8446, 6.2) in place of the first answer, and that reads as a failed transport.
+        RDKafkaErrorCode::BrokerTransportFailure => {
+            reason.contains("SSL alert number")
+                && ["certificate", "unknown ca", "access denied"].iter().any(|word| reason.contains(word))
+        }
         _ => false,
     }
 }
@@ -96,6 +102,8 @@ pub(crate) struct Deliveries {
 struct DeliveryState {
     outstanding: usize,
     failed: Vec<(usize, RDKafkaErrorCode)>,
+    /// Where the last acknowledged record was put.
+    offset: Option<i64>,
 }
 
 /// How the wait for a transaction's deliveries ended.
@@ -123,6 +131,11 @@ impl Deliveries {
     /// It was not taken.
     pub fn not_sent(&self) {
         self.settle(None);
+    }
+
+    /// The offset at which the last acknowledged record stands.
+    pub fn offset(&self) -> Option<i64> {
+        lock(&self.state).offset
     }
 
     fn settle(&self, failure: Option<(usize, RDKafkaErrorCode)>) {
@@ -217,7 +230,10 @@ impl ProducerContext for ConnectionContext {
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         match result {
-            Ok(_) => self.deliveries.settle(None),
+            Ok(message) => {
+                lock(&self.deliveries.state).offset = Some(message.offset());
+                self.deliveries.settle(None);
+            }
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
                 self.deliveries.settle(Some((index, code)));
@@ -229,4 +245,26 @@ impl ProducerContext for ConnectionContext {
 /// A poisoned lock only says that a thread panicked; what these guard is valid after every statement.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_words_about_passwords_and_certificates_are_a_refusal() {
+        use RDKafkaErrorCode::{BrokerTransportFailure, SSL, SaslAuthenticationFailed};
+        for (code, reason, refusal) in [
+            (SaslAuthenticationFailed, "invalid credentials with SASL mechanism PLAIN", true),
+            (SSL, "SSL handshake failed: certificate verify failed: broker certificate could not be verified", true),
+            (SSL, "SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?", false),
+            (BrokerTransportFailure, "Receive failed: sslv3 alert bad certificate: SSL alert number 42", true),
+            (BrokerTransportFailure, "Receive failed: tlsv13 alert certificate required: SSL alert number 116", true),
+            (BrokerTransportFailure, "Receive failed: tlsv1 alert unknown ca: SSL alert number 48", true),
+            (BrokerTransportFailure, "Receive failed: tlsv1 alert internal error: SSL alert number 80", false),
+            (BrokerTransportFailure, "Connect to ipv4#10.0.0.1:9092 failed: Connection refused", false),
+        ] {
+            assert_eq!(is_refusal(code, reason), refusal, "{reason}");
+        }
+    }
 }

@@ -35,6 +35,23 @@ pub enum KafkaError {
         /// librdkafka's words.
         reason: String,
     },
+    /// A partition has fewer replicas in sync than it needs before it takes a write. The brokers answer otherwise.
+    #[error(
+        "Topic `{topic}` takes no writes: its partition {partition} has {in_sync} of {replicas} replicas in sync and \
+         min.insync.replicas is {needed}"
+    )]
+    NotEnoughReplicas {
+        /// The topic: an output, the checkpoint's, or that of the transactions' state.
+        topic: String,
+        /// The first of its partitions that is short.
+        partition: i32,
+        /// How many replicas are in sync; 0 while nobody leads the partition.
+        in_sync: usize,
+        /// How many it has in all.
+        replicas: usize,
+        /// How many it needs.
+        needed: usize,
+    },
     /// The producer is of no use any more; a new one goes on from the checkpoint.
     #[error("The transactional producer failed while {call}: {reason}")]
     Rebuild {
@@ -55,6 +72,12 @@ pub enum KafkaError {
     #[error("Kafka refused the sign-in: {reason}")]
     Credentials {
         /// librdkafka's words.
+        reason: String,
+    },
+    /// The brokers' certificate does not prove that they are who they should be.
+    #[error("The brokers' certificate is not trusted: {reason}")]
+    Untrusted {
+        /// librdkafka's words, which are the same for an unknown authority and for a name that is not in the certificate.
         reason: String,
     },
     /// A topic is missing and may not be made.
@@ -123,7 +146,9 @@ impl KafkaError {
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Unavailable { .. } | Self::Rebuild { .. } | Self::Stalled { .. } => Verdict::Rebuild,
+            Self::Unavailable { .. } | Self::NotEnoughReplicas { .. } | Self::Rebuild { .. } | Self::Stalled { .. } => {
+                Verdict::Rebuild
+            }
             Self::Fenced => Verdict::DecideFenced,
             Self::TooLarge { index, .. } => Verdict::SplitRecord(*index),
             _ => Verdict::Stop(self.failure()),
@@ -143,6 +168,11 @@ impl KafkaError {
                 "Check kafka.brokers, security.protocol in [kafka.properties] and that the brokers run; \
                  `kcat -L -b BROKERS` tells whether they answer.",
             ),
+            Self::NotEnoughReplicas { .. } => (
+                Exit::Unavailable,
+                "Bring the brokers that hold its replicas back: the stream goes on by itself, and nothing is lost meanwhile. \
+                 `kafka-topics.sh --bootstrap-server BROKERS --describe --under-min-isr-partitions` lists them.",
+            ),
             Self::Rebuild { .. } => (Exit::Temporary, "Run again: it goes on from the last checkpoint."),
             Self::Unauthorized { .. } => (
                 Exit::NoPermission,
@@ -154,6 +184,13 @@ impl KafkaError {
                 Exit::NoPermission,
                 "Check sasl.mechanism, sasl.username, sasl.password, ssl.ca.location and the client certificate in \
                  [kafka.properties].",
+            ),
+            Self::Untrusted { .. } => (
+                Exit::NoPermission,
+                "Set ssl.ca.location in [kafka.properties] to the PEM file of the authority that signed the brokers' \
+                 certificates, and name the brokers, in kafka.brokers and in their own advertised.listeners, as their \
+                 certificates do; `openssl s_client -connect HOST:PORT -CAfile FILE -verify_hostname HOST` tells which of \
+                 the two it is.",
             ),
             Self::TopicMissing { command, .. } => {
                 let remedy = format!("Create it, or let casewire do so with kafka.create_topics = true: {command}");
@@ -262,6 +299,8 @@ pub(crate) fn explain(call: &'static str, error: &ClientError, connection: &Conn
         Class::Unauthorized => KafkaError::Unauthorized { call, reason: error.to_string() },
         Class::Credentials => KafkaError::Credentials { reason },
         Class::Again => match connection.refused() {
+            // OpenSSL's words when it is this side that does not accept the other's certificate.
+            Some(refused) if refused.contains("certificate verify failed") => KafkaError::Untrusted { reason: refused },
             Some(refused) => KafkaError::Credentials { reason: refused },
             None => KafkaError::Unavailable { call, reason },
         },

@@ -10,6 +10,7 @@
 //! | `transaction` | the thread below it that makes the blocking calls |
 //! | [`connection`] | what a client's callbacks say about the connection |
 //! | [`topics`] | what each topic is for; creating and checking them |
+//! | `replicas` | whether a topic has the replicas in sync that a write needs |
 //! | [`topic_findings`] | what is wrong with a topic that exists |
 //! | [`scan`] | reading committed records back |
 //! | [`cluster`] | questions to the cluster: is it there, which topics has it |
@@ -22,6 +23,7 @@ pub mod cluster;
 pub mod connection;
 pub mod error;
 mod failpoint;
+mod replicas;
 pub mod scan;
 pub mod settings;
 pub mod stream;
@@ -36,7 +38,7 @@ pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
 pub use connection::Connection;
 pub use error::{KafkaError, Verdict};
 pub use scan::{ScanFrom, ScannedRecord, scan};
-pub use settings::{GUARDED_PROPERTIES, KafkaSettings, TopicDefaults, check_properties};
+pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{RunIdentity, StreamIdentity};
 pub use topic_findings::{Finding, Severity};
 pub use topics::{TopicReport, TopicRole, TopicSpec, ensure_topic};

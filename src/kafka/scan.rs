@@ -11,6 +11,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::kafka::cluster::hear;
 use crate::kafka::connection::ConnectionContext;
 use crate::kafka::error::{Class, KafkaError, class_of_client, explain};
 use crate::kafka::settings::{Isolation, KafkaSettings, create};
@@ -284,10 +285,7 @@ impl Reader {
             if !passing || self.context.connection.refused().is_some() || Instant::now() >= deadline {
                 return Err(explain(call, &error, &self.context.connection));
             }
-            // librdkafka serves error callbacks of a consumer only while it is polled.
-            if let Some(Err(error)) = self.true_end.poll(POLL) {
-                tracing::debug!(error = %error, call, "question to be asked again");
-            }
+            hear(&self.true_end);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 
 use crate::kafka::connection::ConnectionContext;
 use crate::kafka::error::KafkaError;
@@ -83,7 +84,20 @@ pub const GUARDED_PROPERTIES: &[(&str, &str)] = &[
 /// Whether a property exists at all and takes the value is librdkafka's to say, so a client's
 /// configuration is built and thrown away.
 pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<String> {
-    properties.iter().filter_map(|(name, value)| property_fault(name, value)).collect()
+    let faults: Vec<String> = properties.iter().filter_map(|(name, value)| property_fault(name, value)).collect();
+    if faults.is_empty() { fault_together(properties).into_iter().collect() } else { faults }
+}
+
+/// What shows only when a client is made of all properties: a certificate or key that cannot be read, a pair that does
+/// not belong together, a mechanism that needs more. The client is thrown away and connects to nobody.
+fn fault_together(properties: &BTreeMap<String, String>) -> Option<String> {
+    let mut config: ClientConfig = properties.clone().into_iter().collect();
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    let made: Result<BaseConsumer<ConnectionContext>, _> = config.create_with_context(ConnectionContext::default());
+    let fault = configuration_fault(&made.err()?);
+    // OpenSSL says that a file cannot be read, but not which one.
+    let files = properties.iter().filter(|(name, _)| name.ends_with(".location") && fault.contains(name.as_str()));
+    Some(files.fold(fault.clone(), |told, (_, file)| format!("{told} (`{file}`)")))
 }
 
 fn property_fault(name: &str, value: &str) -> Option<String> {
@@ -154,8 +168,9 @@ impl KafkaSettings {
         config
     }
 
-    /// A producer whose transactions carry `transactional_id`.
-    pub(crate) fn producer(&self, transactional_id: &str) -> ClientConfig {
+    /// A producer whose transactions carry `transactional_id`. Public so that what casewire is measured beside is set no
+    /// differently.
+    pub fn producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.client(&[
             ("compression.type", "lz4"),
             // A transaction is sent as a whole: waiting for more records would only delay its commit.
@@ -177,11 +192,16 @@ impl KafkaSettings {
     }
 
     /// A consumer that assigns its partitions itself.
-    pub(crate) fn consumer(&self, isolation: Isolation) -> ClientConfig {
+    pub fn consumer(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.client(&[
             // The broker's half second would be spent at the end of every read.
             ("fetch.wait.max.ms", "10"),
             ("check.crcs", "true"),
+            // A read goes through whole topics, and each stream has one of its own. librdkafka would hold 64 MiB ready for
+            // each and several times as much in buffers; with less it would wait a second whenever that is reached.
+            ("queued.max.messages.kbytes", "1024"),
+            ("fetch.message.max.bytes", "262144"),
+            ("fetch.queue.backoff.ms", "10"),
         ]);
         // librdkafka assigns partitions only with a group name; nothing is ever committed to it.
         config.set("group.id", "casewire-reader");
@@ -203,7 +223,7 @@ impl KafkaSettings {
 
 /// Which records a consumer sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isolation {
+pub enum Isolation {
     /// Records of committed transactions, up to the first open one.
     ReadCommitted,
     /// All. Its high watermark is the true end of the partition.
@@ -228,7 +248,7 @@ mod tests {
 
     #[test]
     fn properties_are_free_unless_they_break_the_guarantee() {
-        for (name, value) in [("compression.type", "zstd"), ("security.protocol", "sasl_ssl"), ("linger.ms", "5")] {
+        for (name, value) in [("compression.type", "zstd"), ("security.protocol", "ssl"), ("linger.ms", "5")] {
             assert_eq!(faults(name, value), Vec::<String>::new());
         }
         for (name, _) in GUARDED_PROPERTIES {
@@ -238,15 +258,46 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_printed() {
-        let settings = KafkaSettings {
+    fn what_only_shows_when_a_client_is_made_is_found_too() {
+        let mut properties = BTreeMap::from([("security.protocol".to_owned(), "sasl_ssl".to_owned())]);
+        let together = |properties: &BTreeMap<String, String>| check_properties(properties).join("; ");
+        assert!(together(&properties).contains("GSSAPI"), "{}", together(&properties));
+        for (name, value) in
+            [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "me"), ("sasl.password", "hunter2")]
+        {
+            properties.insert(name.to_owned(), value.to_owned());
+        }
+        assert_eq!(together(&properties), "");
+        properties.insert("ssl.ca.location".to_owned(), "/nowhere/ca.pem".to_owned());
+        let missing = together(&properties);
+        assert!(missing.contains("ssl.ca.location") && missing.contains("/nowhere/ca.pem"), "{missing}");
+        assert!(!missing.contains("hunter2"), "{missing}");
+    }
+
+    fn settings(name: &str, value: &str) -> KafkaSettings {
+        KafkaSettings {
             brokers: "b:9092".into(),
             topic_prefix: "salesforce".into(),
-            properties: BTreeMap::from([("sasl.password".to_owned(), "hunter2".to_owned())]),
+            properties: BTreeMap::from([(name.to_owned(), value.to_owned())]),
             transaction_timeout: Duration::from_secs(60),
             call_timeout: Duration::from_secs(60),
             topics: TopicDefaults { create: true, check: true, partitions: 1, replication: -1 },
+        }
+    }
+
+    #[test]
+    fn what_a_reader_holds_ready_is_bounded_unless_an_operator_says_otherwise() {
+        let held = |settings: KafkaSettings| {
+            let consumer = settings.consumer(Isolation::ReadCommitted);
+            consumer.get("queued.max.messages.kbytes").and_then(|kib| kib.parse::<u32>().ok())
         };
+        assert!(held(settings("linger.ms", "5")).is_some_and(|kib| kib <= 1024));
+        assert_eq!(held(settings("queued.max.messages.kbytes", "65536")), Some(65_536));
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let settings = settings("sasl.password", "hunter2");
         let printed = format!("{settings:?}");
         assert!(printed.contains("sasl.password") && !printed.contains("hunter2"), "{printed}");
     }

@@ -136,6 +136,12 @@ pub(crate) fn message_limit(settings: &KafkaSettings, topic: &str, runtime: &Han
     describe_blocking(settings, topic, runtime).ok()?.get("max.message.bytes")?.parse().ok()
 }
 
+/// How many replicas have to be in sync before the topic takes a write, if it tells. Blocks for at most
+/// [`KafkaSettings::call_timeout`].
+pub(crate) fn in_sync_needed(settings: &KafkaSettings, topic: &str, runtime: &Handle) -> Option<usize> {
+    describe_blocking(settings, topic, runtime).ok()?.get("min.insync.replicas")?.parse().ok()
+}
+
 /// How a topic lies in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {

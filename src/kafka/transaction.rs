@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
 use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, explain};
 use crate::kafka::failpoint::{self, After};
+use crate::kafka::replicas::{TRANSACTION_STATE, shortage};
 use crate::kafka::scan::Reader;
 use crate::kafka::settings::{KafkaSettings, create};
 use crate::kafka::topics;
@@ -27,7 +28,7 @@ use crate::kafka::writer::OutputRecord;
 const SLICE: Duration = Duration::from_secs(2);
 
 /// The records of one transaction; the checkpoint is the last.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Transaction {
     pub records: Vec<OutputRecord>,
 }
@@ -37,6 +38,8 @@ pub(crate) struct Transaction {
 pub(crate) enum Command {
     /// `init_transactions`.
     Fence { reply: oneshot::Sender<Result<(), KafkaError>> },
+    /// Where the only partition of a topic ends, found out by writing there and taking it back.
+    FindEnd { probe: OutputRecord, reply: oneshot::Sender<Result<i64, KafkaError>> },
     /// A transaction from begin to commit; the reply is how long it took.
     Commit { transaction: Transaction, reply: oneshot::Sender<Result<Duration, KafkaError>> },
     /// Drop the producer.
@@ -107,6 +110,7 @@ impl Worker {
             // A caller that has gone needs no answer: what happened is in the checkpoint topic.
             match command {
                 Command::Fence { reply } => drop(reply.send(self.fence())),
+                Command::FindEnd { probe, reply } => drop(reply.send(self.find_end(probe))),
                 Command::Commit { transaction, reply } => {
                     let result = self.commit(&transaction);
                     drop(reply.send(result));
@@ -133,7 +137,26 @@ impl Worker {
     fn fence(&self) -> Result<(), KafkaError> {
         const CALL: &str = "fencing older producers (init_transactions)";
         self.enter(CALL);
-        self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout))
+        let fenced = self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout));
+        fenced.map_err(|error| self.short_of_replicas(&Transaction::default(), error))
+    }
+
+    /// The offset at which the topic of `probe` ends, by a record that is acknowledged there and then aborted.
+    ///
+    /// To ask for the end is not enough: a leader that is cut off from the other brokers answers with the end that it
+    /// knew, for as long as clients reach it. An acknowledgement of all in-sync replicas is what it cannot give.
+    fn find_end(&self, probe: OutputRecord) -> Result<i64, KafkaError> {
+        const CALL: &str = "finding the end of the checkpoint topic";
+        let deadline = self.deadline();
+        let probe = Transaction { records: vec![probe] };
+        self.enter(CALL);
+        self.context.deliveries.begin();
+        self.producer.begin_transaction().map_err(|error| explain(CALL, &error, &self.context.connection))?;
+        self.write(&probe, deadline)?;
+        self.enter(CALL);
+        let end = self.context.deliveries.offset();
+        self.repeat(CALL, deadline, |timeout| self.producer.abort_transaction(timeout))?;
+        end.ok_or_else(|| KafkaError::Rebuild { call: CALL, reason: "the brokers told no offset".to_owned() })
     }
 
     /// Makes the same call until it gives a definite answer or the deadline passes.
@@ -178,16 +201,19 @@ impl Worker {
             .begin_transaction()
             .map_err(|error| explain("beginning a transaction", &error, &self.context.connection))?;
         failpoint::pass(After::Begin);
-        let written = self.send_all(transaction, deadline).and_then(|()| self.await_deliveries(transaction, deadline));
-        if let Err(error) = written {
-            self.abort(&error);
-            return Err(error);
-        }
+        self.write(transaction, deadline)?;
         failpoint::pass(After::Checkpoint);
         self.enter(COMMIT);
-        self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))?;
+        self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))
+            .map_err(|error| self.short_of_replicas(transaction, error))?;
         failpoint::pass(After::Commit);
         Ok(started.elapsed())
+    }
+
+    /// Sends the records of the transaction that is open, and waits until all are acknowledged; otherwise it is over.
+    fn write(&self, transaction: &Transaction, deadline: Instant) -> Result<(), KafkaError> {
+        let written = self.send_all(transaction, deadline).and_then(|()| self.await_deliveries(transaction, deadline));
+        written.inspect_err(|error| self.abort(error))
     }
 
     fn send_all(&self, transaction: &Transaction, deadline: Instant) -> Result<(), KafkaError> {
@@ -238,7 +264,7 @@ impl Worker {
                 {
                     return Err(self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition));
                 }
-                return Err(explain(CALL, &error, &self.context.connection));
+                return Err(self.short_of_replicas(transaction, explain(CALL, &error, &self.context.connection)));
             }
             Delivered::Failed(failed) => return Err(self.explain_failed(transaction, &failed)),
         }
@@ -272,7 +298,9 @@ impl Worker {
             // Records for a topic that is gone wait for it until their time is out.
             Some((record, RDKafkaErrorCode::MessageTimedOut)) => match self.missing_topic(transaction) {
                 Some(missing) => self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition),
-                None => self.refused_record(record, RDKafkaErrorCode::MessageTimedOut),
+                None => {
+                    self.short_of_replicas(transaction, self.refused_record(record, RDKafkaErrorCode::MessageTimedOut))
+                }
             },
             Some((record, code)) => self.refused_record(record, code),
             None => self.explain_aborted(transaction),
@@ -305,11 +333,22 @@ impl Worker {
     fn missing_topic<'a>(&self, transaction: &'a Transaction) -> Option<&'a OutputRecord> {
         let reader = Reader::new(&self.for_diagnosis()).ok()?;
         let mut asked = HashSet::new();
-        transaction
-            .records
-            .iter()
-            .filter(|record| asked.insert(Arc::clone(&record.topic)))
-            .find(|record| matches!(reader.partitions(&record.topic), Ok(None)))
+        for record in transaction.records.iter().filter(|record| asked.insert(Arc::clone(&record.topic))) {
+            // Brokers that do not answer for one topic would be waited for with each.
+            if reader.partitions(&record.topic).ok()?.is_none() {
+                return Some(record);
+            }
+        }
+        None
+    }
+
+    /// The error of a call that took too long, or that for want of replicas if this is what it waited for.
+    fn short_of_replicas(&self, transaction: &Transaction, error: KafkaError) -> KafkaError {
+        if !matches!(error, KafkaError::Unavailable { .. }) || !self.context.connection.is_reachable() {
+            return error;
+        }
+        let topics = transaction.records.iter().map(|record| &*record.topic).chain([TRANSACTION_STATE]);
+        shortage(&self.for_diagnosis(), topics, &self.runtime).unwrap_or(error)
     }
 
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {

@@ -3,6 +3,8 @@
 //! Why nothing is lost or written twice:
 //! 1. `init_transactions` ends the predecessor's open transaction and fences it, so nobody older can commit.
 //! 2. The checkpoint is read up to the end that the partition has *after* the fence, so it is the newest committed one.
+//!    That end is where a record of our own was acknowledged, not what a broker says: one that is cut off from the others
+//!    does not know that it leads no longer, and shows readers a past in which the newest checkpoints are missing.
 //! 3. If another instance takes over after that, what was read is stale but cannot be acted on: our next transaction
 //!    fails.
 //! 4. The checkpoint is part of the transaction of the records it speaks for: both become visible or neither.
@@ -98,8 +100,8 @@ pub struct TransactionalWriter {
 impl TransactionalWriter {
     /// Fences every older writer of the stream, then reads where it stood. `None`: there is no checkpoint.
     ///
-    /// Takes at most four times [`KafkaSettings::call_timeout`]: the fence, the checkpoint topic's check or
-    /// creation, and the read each have it, and a transaction that the predecessor left ends within it.
+    /// Takes at most five times [`KafkaSettings::call_timeout`]: the fence, the checkpoint topic's check or
+    /// creation, its end and the read each have it, and a transaction that the predecessor left ends within it.
     pub async fn open(
         settings: &KafkaSettings,
         identity: &StreamIdentity,
@@ -122,7 +124,15 @@ impl TransactionalWriter {
                 Severity::Warning => tracing::warn!(topic = %topic, finding = %finding.what, "checkpoint topic"),
             }
         }
-        let read = checkpoint_topic::read_existing(&settings, identity).await?;
+        // Not the checkpoint's key, for those who read what is not committed.
+        let probe = OutputRecord {
+            topic: topic.as_str().into(),
+            key: Bytes::from_static(b"end"),
+            value: Some(Bytes::new()),
+            headers: Vec::new(),
+        };
+        let end = call(&thread, settings.call_timeout, |reply| Command::FindEnd { probe, reply }).await?;
+        let read = checkpoint_topic::read_up_to(&settings, identity, end).await?;
         let writer = Self {
             thread,
             settings,

@@ -301,9 +301,11 @@ impl Attempt {
             identity.prefix.clone(),
             context.stream.tombstones,
         )
+        .limited_to(context.batch.max_event_bytes)
         .completed(context.stream.record);
         DecodeStation {
             schemas: self.schemas.clone(),
+            schema: None,
             memory: self.memory.clone(),
             topics,
             writer,
@@ -361,8 +363,13 @@ impl Attempt {
         checkpoint: Checkpoint,
     ) -> AttemptEnd {
         let context = &self.context;
-        let now = self.pubsub.session().salesforce_now();
-        let Refusal { gap, next, stop } = refusal(context, &checkpoint, replay_id, message, &self.instance_url, now);
+        let session = self.pubsub.session();
+        let now = session.salesforce_now();
+        // Where the org is now, not where it was when the attempt began: it may have moved under an open call, and
+        // the token of the call that was refused tells.
+        let instance_url =
+            session.token().await.map_or_else(|_| self.instance_url.clone(), |token| token.instance_origin());
+        let Refusal { gap, next, stop } = refusal(context, &checkpoint, replay_id, message, &instance_url, now);
         let known = self.memory.refused.lock().unwrap_or_else(PoisonError::into_inner).replace(replay_id.clone());
         if let Some(failure) = stop.clone().filter(|_| known.as_ref() == Some(replay_id)) {
             close(writer, context).await;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -81,6 +82,9 @@ impl Group {
             closed: &self.closed,
         };
         let questions = asking.questions(&batches);
+        // All of them came before the read, so it has what all of them tell.
+        let read_after = batches.iter().flat_map(|batch| batch.wants.iter().map(|want| want.committed_at)).max();
+        let read_after = read_after.max(batches.iter().filter_map(|batch| batch.committed_at).max());
         let mut outcome = Outcome { asked: !questions.is_empty(), ..Outcome::default() };
         let answers = if self.wait {
             asking.insist(questions, self.share).await
@@ -88,7 +92,7 @@ impl Group {
             asking.ask(questions, Instant::now() + self.patience, &mut outcome).await
         };
         for (mut batch, reply) in batches.into_iter().zip(replies) {
-            let mut filling = Filling { asking: &asking, answers: &answers, missing: Missing::default() };
+            let mut filling = Filling { asking: &asking, answers: &answers, read_after, missing: Missing::default() };
             let counts = filling.fill(&mut batch);
             outcome.completed += counts.0;
             outcome.unread += counts.1;
@@ -226,6 +230,7 @@ struct Unread {
 struct Filling<'g> {
     asking: &'g Asking<'g>,
     answers: &'g HashMap<Arc<str>, Answer>,
+    read_after: Option<DateTime<Utc>>,
     missing: Missing,
 }
 
@@ -235,7 +240,8 @@ impl Filling<'_> {
         let (mut completed, mut unread) = (0, 0);
         let mut deletes = Vec::new();
         let told: HashSet<u32> = batch.told.iter().map(|told| told.event).collect();
-        for want in std::mem::take(&mut batch.wants) {
+        for mut want in std::mem::take(&mut batch.wants) {
+            want.committed_at = self.read_after.map_or(want.committed_at, |after| after.max(want.committed_at));
             let event = batch.origins.get(want.record).copied().flatten().unwrap_or_default();
             let Some(output) = batch.records.get_mut(want.record) else { continue };
             let before = size(output);

@@ -12,8 +12,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::change::WriterSchema;
 use crate::config::OnUndecodable;
 use crate::failure::{Exit, Failure};
+use crate::identity::SchemaId;
 use crate::kafka::KafkaSettings;
 use crate::pipeline::completion::Wanting;
 use crate::pipeline::context::StreamContext;
@@ -47,6 +49,8 @@ pub struct DecodeStation {
     pub context: Arc<StreamContext>,
     /// Shared by all streams.
     pub schemas: SchemaCache,
+    /// The schema of the last event, which is nearly always the next one's too.
+    pub schema: Option<(SchemaId, Arc<WriterSchema>)>,
     /// Outlives the attempt.
     pub memory: Arc<StreamMemory>,
     /// The topics that are known to be there.
@@ -150,7 +154,10 @@ impl DecodeStation {
             waited.store(true, Ordering::Relaxed);
             board.recovering(&error.failure(), wait);
         };
-        let schema = self.schemas.get(&event.schema_id, cancel, waiting).await;
+        let schema = match &self.schema {
+            Some((id, schema)) if *id == event.schema_id => Ok(Arc::clone(schema)),
+            _ => self.schemas.get(&event.schema_id, cancel, waiting).await,
+        };
         if waited.load(Ordering::Relaxed) {
             board.set_state(StreamState::Running);
         }
@@ -160,6 +167,9 @@ impl DecodeStation {
             Err(NoSchema::Stop(failure)) => return Err(Halt::Stopped(failure)),
             Err(NoSchema::Cancelled) => return Err(Halt::Finished),
         };
+        if self.schema.as_ref().is_none_or(|(id, _)| *id != event.schema_id) {
+            self.schema = Some((event.schema_id.clone(), Arc::clone(&schema)));
+        }
         let change = match schema.decode(&event.payload) {
             Ok(change) => change,
             Err(error) => return self.dead_letter(event, &error.to_string(), chunk),

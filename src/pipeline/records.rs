@@ -52,6 +52,18 @@ pub enum UnusableEvent {
     /// The entity's name could not be part of a Kafka topic.
     #[error("The entity `{0}` is not an API name")]
     EntityName(String),
+    /// Its values, repeated for each of its record ids, would fill the memory.
+    #[error(
+        "Its {records} records would take {bytes} bytes, more than the {limit} that `max_event_bytes` of [batch] allows"
+    )]
+    TooLarge {
+        /// The record ids.
+        records: usize,
+        /// What their records would take, headers included.
+        bytes: usize,
+        /// What they may.
+        limit: usize,
+    },
     /// The time of commit is out of range.
     #[error("The commit timestamp {0} is not a time")]
     CommitTimestamp(i64),
@@ -65,13 +77,33 @@ pub struct RecordWriter {
     prefix: String,
     tombstones: bool,
     mode: RecordMode,
-    topics: HashMap<String, Arc<str>>,
+    max_event_bytes: usize,
+    /// The organisation as a header's value.
+    org_header: Bytes,
+    entities: HashMap<String, EntityNames>,
+}
+
+/// What every record of an entity has in common, made once.
+#[derive(Debug, Clone)]
+struct EntityNames {
+    topic: Arc<str>,
+    header: Bytes,
 }
 
 impl RecordWriter {
     /// For one stream whose records are not completed.
     pub fn new(org: OrgId, topic: TopicName, prefix: String, tombstones: bool) -> Self {
-        Self { org, topic, prefix, tombstones, mode: RecordMode::Never, topics: HashMap::new() }
+        let org_header = Bytes::copy_from_slice(org.as_str().as_bytes());
+        Self {
+            org,
+            topic,
+            prefix,
+            tombstones,
+            mode: RecordMode::Never,
+            max_event_bytes: usize::MAX,
+            org_header,
+            entities: HashMap::new(),
+        }
     }
 
     /// The same for a stream whose records are completed as `mode` says.
@@ -79,14 +111,24 @@ impl RecordWriter {
         Self { mode, ..self }
     }
 
-    /// The topic of an entity; made once a name, since every record refers to it.
+    /// With a limit to what the records of one event may take together.
+    pub fn limited_to(self, max_event_bytes: usize) -> Self {
+        Self { max_event_bytes, ..self }
+    }
+
+    /// The topic of an entity.
     pub fn entity_topic(&mut self, entity: &str) -> Arc<str> {
-        if let Some(topic) = self.topics.get(entity) {
-            return topic.clone();
+        self.entity(entity).topic
+    }
+
+    fn entity(&mut self, entity: &str) -> EntityNames {
+        if let Some(names) = self.entities.get(entity) {
+            return names.clone();
         }
-        let topic: Arc<str> = format!("{}.{entity}", self.prefix).into();
-        self.topics.insert(entity.to_owned(), topic.clone());
-        topic
+        let topic = format!("{}.{entity}", self.prefix).into();
+        let names = EntityNames { topic, header: Bytes::copy_from_slice(entity.as_bytes()) };
+        self.entities.insert(entity.to_owned(), names.clone());
+        names
     }
 
     /// The records of one event.
@@ -119,11 +161,12 @@ impl RecordWriter {
         let op = operation(&header.change_type);
         let mut written = EventRecords { committed_at: Some(committed_at), ..EventRecords::default() };
         if let Some(op) = op {
-            let entity_topic = self.entity_topic(&header.entity);
-            let headers = self.headers(source, &header.entity, op, Some(committed_bare));
+            let EntityNames { topic: entity_topic, header: entity } = self.entity(&header.entity);
+            let headers = self.headers(source, entity, op, Some(committed_bare));
             let head = record_head(op, &header.entity);
             let body = record_body(change);
             let of = header.record_ids.len();
+            self.check_size(source, header, committed_bare, body.text.len(), &headers)?;
             for (index, id) in header.record_ids.iter().enumerate() {
                 if RecordIdKind::of(id) != RecordIdKind::Record {
                     continue;
@@ -179,6 +222,30 @@ impl RecordWriter {
         }
     }
 
+    /// Whether the records of an event may be written, found out before any of them takes memory. An event of 1 MB
+    /// with half of it ids and half of it text would become ten gigabytes: each record repeats the text.
+    fn check_size(
+        &self,
+        source: EventSource<'_>,
+        header: &Header,
+        committed_at: &str,
+        body: usize,
+        headers: &[(&'static str, Bytes)],
+    ) -> Result<(), UnusableEvent> {
+        /// What a record takes besides its texts: its id twice, the list of its headers, and room that is not used up.
+        const OVERHEAD: usize = 1024;
+        let records = header.record_ids.len();
+        let mut text = String::new();
+        self.write_source(source, header, committed_at, records, records, &mut text);
+        let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let each = body.saturating_add(text.len()).saturating_add(headers).saturating_add(OVERHEAD);
+        let bytes = each.saturating_mul(records);
+        if bytes > self.max_event_bytes {
+            return Err(UnusableEvent::TooLarge { records, bytes, limit: self.max_event_bytes });
+        }
+        Ok(())
+    }
+
     /// The ledger entry of an event that says more than it carries.
     fn gap(&self, source: EventSource<'_>, header: &Header, committed_at: &str) -> Option<OpenGap> {
         let ids = &header.record_ids;
@@ -218,7 +285,7 @@ impl RecordWriter {
 
     fn platform_event(&mut self, source: EventSource<'_>, change: &Change) -> Result<EventRecords, UnusableEvent> {
         check_entity(source.schema_name)?;
-        let topic = self.entity_topic(source.schema_name);
+        let EntityNames { topic, header: entity } = self.entity(source.schema_name);
         let id = source.key.event_id();
         let mut value = record_head("event", source.schema_name);
         render::write_quoted(id, &mut value);
@@ -230,7 +297,7 @@ impl RecordWriter {
         write_event(source, &mut value);
         value.push_str(",\"index\":0,\"of\":1}}");
         let created = created_at(&change.changed);
-        let headers = self.headers(source, source.schema_name, "event", None);
+        let headers = self.headers(source, entity, "event", None);
         let record = OutputRecord {
             topic,
             key: Bytes::copy_from_slice(id.as_bytes()),
@@ -243,7 +310,7 @@ impl RecordWriter {
     fn headers(
         &self,
         source: EventSource<'_>,
-        entity: &str,
+        entity: Bytes,
         op: &'static str,
         committed_at: Option<&str>,
     ) -> Vec<(&'static str, Bytes)> {
@@ -251,9 +318,9 @@ impl RecordWriter {
         let mut headers = Vec::with_capacity(8);
         headers.push(("casewire", Bytes::from_static(b"1")));
         headers.push(("content-type", Bytes::from_static(b"application/json")));
-        headers.push(("entity", text(entity)));
+        headers.push(("entity", entity));
         headers.push(("op", Bytes::from_static(op.as_bytes())));
-        headers.push(("org", text(self.org.as_str())));
+        headers.push(("org", self.org_header.clone()));
         if !source.event_id.is_empty() {
             headers.push(("event_id", text(source.event_id)));
         }

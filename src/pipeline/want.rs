@@ -26,7 +26,7 @@ pub struct Want {
     pub slot: usize,
     /// The writer schema of its event.
     pub schema: crate::identity::SchemaId,
-    /// When its change was committed. What is read after the event came is at least as new.
+    /// When its change was committed, or that of a later event that came before the read. What is read is at least as new.
     pub committed_at: DateTime<Utc>,
     /// Why it is to be read.
     pub reason: Reason,

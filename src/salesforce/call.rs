@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::identity::TopicName;
 use crate::position::ReplayFrom;
 use crate::proto::{FetchRequest, FetchResponse, ReplayPreset};
+use crate::salesforce::credit::MOST_REQUESTS;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::session::Token;
 use crate::salesforce::verdict::CallError;
@@ -29,6 +30,8 @@ pub(crate) enum CallEnd {
     Silent(Duration),
     /// No room downstream; closed on purpose.
     Full,
+    /// So many events came without having been asked for that it was ended.
+    Overrun(u32),
     /// The server or the transport ended it with an error.
     Failed(CallError),
     /// The server sent what cannot be taken.
@@ -62,7 +65,7 @@ impl Call {
         from: &ReplayFrom,
         first: u32,
     ) -> Result<Self, Status> {
-        let (requests, receiver) = mpsc::channel(4);
+        let (requests, receiver) = mpsc::channel(1 + MOST_REQUESTS);
         // The channel is new and empty: there is room for one.
         let _ = requests.try_send(first_fetch(topic, from, first));
         let opening = pubsub.subscribe(&token, receiver)?;
@@ -99,8 +102,8 @@ impl Call {
 
     /// Asks for more events.
     ///
-    /// At most one request is unconfirmed, so the channel cannot be full; if the call is over, the next
-    /// [`Call::message`] says so.
+    /// There is room for as many requests as can be unconfirmed, so the channel cannot be full; if the call is over,
+    /// the next [`Call::message`] says so.
     pub(crate) fn ask(&self, events: u32) {
         let num_requested = i32::try_from(events).unwrap_or(i32::MAX);
         let _ = self.requests.try_send(FetchRequest { num_requested, ..FetchRequest::default() });

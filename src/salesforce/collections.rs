@@ -55,7 +55,7 @@ impl RestClient {
         let body = json!({"ids": ids, "fields": plan.fields()});
         let request = RestRequest::post(self.path(&format!("composite/sobjects/{object}")), body.to_string());
         let answer = self.call(&request, deadline).await?;
-        let rows: Vec<Option<&RawValue>> = read_json(&request, &answer)?;
+        let rows: Vec<Option<&RawValue>> = read_json(request.resource(), &answer)?;
         if rows.len() != ids.len() {
             let what = format!("{}: {} places for {} ids", request.resource(), rows.len(), ids.len());
             return Err(RestError::Unexpected(what));

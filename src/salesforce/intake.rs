@@ -8,6 +8,28 @@ use crate::position::{EventKey, Position};
 use crate::proto::ConsumerEvent;
 use crate::salesforce::buffer::Hold;
 
+/// The longest replay id that is taken. Salesforce's have 10 bytes, had 8, and may change; but a checkpoint holds a
+/// hundred of them, and has to fit into one record of Kafka.
+const LONGEST_REPLAY_ID: usize = 256;
+
+/// Why an event has no place in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Placeless {
+    #[error("without a replay id")]
+    NoReplayId,
+    #[error("with a replay id of {0} bytes, where Salesforce has 10")]
+    LongReplayId(usize),
+}
+
+/// Whether these bytes can be a position.
+pub(crate) fn check_replay_id(id: &[u8]) -> Result<(), Placeless> {
+    match id.len() {
+        0 => Err(Placeless::NoReplayId),
+        1..=LONGEST_REPLAY_ID => Ok(()),
+        length => Err(Placeless::LongReplayId(length)),
+    }
+}
+
 /// One event as it came off the wire, not yet decoded.
 #[derive(Debug, Clone)]
 pub struct ReceivedEvent {
@@ -22,17 +44,21 @@ pub struct ReceivedEvent {
 }
 
 impl ReceivedEvent {
-    /// Reads an event of a response; `None` if it has no replay id and so no place in the stream.
+    /// Reads an event of a response.
     ///
     /// An event without content is an event nevertheless: with an empty schema id and payload
     /// it cannot be decoded, and goes where undecodable events go.
-    pub(crate) fn read(event: ConsumerEvent) -> Option<Self> {
-        if event.replay_id.is_empty() {
-            return None;
-        }
+    ///
+    /// # Errors
+    /// If its replay id is none, and so gives it no place in the stream.
+    pub(crate) fn read(event: ConsumerEvent) -> Result<Self, Placeless> {
+        check_replay_id(&event.replay_id)?;
         let content = event.event.unwrap_or_default();
-        Some(Self {
-            key: EventKey::new(ReplayId::from(event.replay_id), &content.id, &content.payload),
+        // Copied: what was received is a piece of its whole response, and a position remembers the keys of a hundred
+        // events. Each of them would keep a response of up to 3 MB.
+        let replay_id = ReplayId::from(Bytes::copy_from_slice(&event.replay_id));
+        Ok(Self {
+            key: EventKey::new(replay_id, &content.id, &content.payload),
             event_id: content.id,
             schema_id: SchemaId::from(content.schema_id.as_str()),
             payload: content.payload,
@@ -90,6 +116,8 @@ mod tests {
         assert!(event.payload.is_empty() && event.schema_id.as_str().is_empty());
         assert!(event.key.event_id().starts_with("sha256:"));
         let placeless = ConsumerEvent { event: Some(ProducerEvent::default()), replay_id: Bytes::new() };
-        assert!(ReceivedEvent::read(placeless).is_none());
+        assert_eq!(ReceivedEvent::read(placeless).err(), Some(Placeless::NoReplayId));
+        let long = ConsumerEvent { event: None, replay_id: vec![7; 257].into() };
+        assert_eq!(ReceivedEvent::read(long).err(), Some(Placeless::LongReplayId(257)));
     }
 }

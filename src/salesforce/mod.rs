@@ -26,6 +26,7 @@
 //! | `recovery` | what follows the end of a call |
 //! | `subscription_state` | how a subscription is doing, for whoever watches |
 //! | `call` | one Subscribe call, from its first FetchRequest to its end |
+//! | `fetch_response` | a FetchResponse is looked over before it is decoded |
 //! | [`intake`] | what a subscription hands downstream |
 
 pub mod api_usage;
@@ -36,6 +37,7 @@ mod clock;
 mod collections;
 pub mod credit;
 pub mod describe;
+mod fetch_response;
 pub mod grant;
 pub mod intake;
 mod oauth;
@@ -54,6 +56,18 @@ mod subscription_state;
 mod tls;
 pub mod verdict;
 
+/// How answers are read, apart from the network that brings them. The fuzz targets of `fuzz/` are a crate of their own
+/// and see only what is public; nothing else should use this.
+#[doc(hidden)]
+pub mod reading {
+    pub use super::fetch_response::{MOST_EVENTS, MOST_HEADERS, read as fetch_response};
+    pub use super::oauth::read_answer as token_answer;
+    pub use super::rest::read_json;
+    pub use super::rest_error::refusal;
+}
+
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod pubsub_tests;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One token request, and what its answer means.
 
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
@@ -15,10 +16,13 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const MAX_QUOTE_CHARS: usize = 400;
 
 /// What a successful answer holds.
-pub(crate) struct Granted {
-    pub(crate) access_token: SecretString,
-    pub(crate) instance_url: Url,
-    pub(crate) org_id: OrgId,
+pub struct Granted {
+    /// The access token.
+    pub access_token: SecretString,
+    /// The host of the org.
+    pub instance_url: Url,
+    /// The org.
+    pub org_id: OrgId,
 }
 
 #[derive(Deserialize)]
@@ -65,10 +69,20 @@ pub(crate) async fn request_token(
     let body = read_body(response, MAX_ANSWER_BYTES)
         .await
         .map_err(|reason| SessionError::Unreachable { host: host.clone(), reason })?;
+    read_answer(login_url, form, status, &body)
+}
 
-    let answer = |reason: String| SessionError::Answer { host: host.clone(), status: status.as_u16(), reason };
+/// What the token endpoint's answer means: the grant, an OAuth error, or neither.
+pub fn read_answer(
+    login_url: &Url,
+    form: &[(&'static str, SecretString)],
+    status: StatusCode,
+    body: &[u8],
+) -> Result<Granted, SessionError> {
+    let host = login_url.host_str().unwrap_or_default();
+    let answer = |reason: String| SessionError::Answer { host: host.to_owned(), status: status.as_u16(), reason };
     if !status.is_success() {
-        return Err(match serde_json::from_slice::<RefusedJson>(&body) {
+        return Err(match serde_json::from_slice::<RefusedJson>(body) {
             Ok(refused) => SessionError::Refused {
                 code: quote(&refused.error, form),
                 description: quote(&refused.error_description, form),
@@ -77,9 +91,11 @@ pub(crate) async fn request_token(
         });
     }
     // serde's message could quote the body, and the body holds the token.
-    let granted: GrantedJson = serde_json::from_slice(&body)
+    let granted: GrantedJson = serde_json::from_slice(body)
         .map_err(|_| answer("the body lacks access_token, instance_url or id".to_owned()))?;
-    read_granted(granted, login_url).map_err(answer)
+    let mut secrets = form.to_vec();
+    secrets.push(("access_token", granted.access_token.clone()));
+    read_granted(granted, login_url).map_err(|reason| answer(quote(&reason, &secrets)))
 }
 
 /// Checks the parts of a successful answer that are about to be trusted.
@@ -132,14 +148,15 @@ pub(crate) fn network_reason(error: reqwest::Error) -> String {
 /// A text of the other side, fit to be shown: bounded, printable, and without what we sent in confidence,
 /// should a server or a proxy echo it.
 fn quote(text: &str, form: &[(&'static str, SecretString)]) -> String {
-    let mut text = text.to_owned();
+    // First of all: a secret with a control character in it would become one by leaving that out.
+    let mut text: String = text.chars().filter(|char| !char.is_control()).collect();
     for (name, value) in form {
-        let secret = matches!(*name, "assertion" | "client_secret");
+        let secret = matches!(*name, "assertion" | "client_secret" | "access_token");
         if secret && !value.expose_secret().is_empty() {
             text = text.replace(value.expose_secret(), "[redacted]");
         }
     }
-    text.chars().filter(|char| !char.is_control()).take(MAX_QUOTE_CHARS).collect()
+    text.chars().take(MAX_QUOTE_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +183,21 @@ mod tests {
     fn what_a_server_echoes_is_shown_without_our_secrets() {
         let form = [("grant_type", SecretString::from("jwt")), ("assertion", "aaa.bbb.ccc".into())];
         assert_eq!(quote("bad jwt\n aaa.bbb.ccc!", &form), "bad jwt [redacted]!");
+        assert_eq!(quote("aaa.b\u{7}bb.ccc", &form), "[redacted]");
         assert_eq!(quote(&"x".repeat(9999), &form).len(), MAX_QUOTE_CHARS);
+        let long = format!(
+            r#"{{"access_token":"00D!0ther","id":"{0}","instance_url":"aaa.bbb.ccc{0}"}}"#,
+            "\\u0007y".repeat(9999)
+        );
+        let login = Url::parse("https://login.salesforce.com").expect("url");
+        let error = read_answer(&login, &form, StatusCode::OK, long.as_bytes()).err().expect("no instance URL");
+        assert!(
+            error.to_string().starts_with("The login server login.salesforce.com answered HTTP 200: `[redacted]yyy"),
+            "{error}"
+        );
+        assert!(error.to_string().len() < 2 * MAX_QUOTE_CHARS, "{error}");
+        let misplaced = br#"{"access_token":"00D!t0ken","instance_url":"00D!t0ken","id":""}"#;
+        let error = read_answer(&login, &form, StatusCode::OK, misplaced).err().expect("no instance URL");
+        assert!(!error.to_string().contains("t0ken"), "{error}");
     }
 }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -18,6 +20,7 @@ use crate::failure::{Exit, Failure};
 use crate::identity::{SchemaId, TopicName};
 use crate::proto::pub_sub_client::PubSubClient;
 use crate::proto::{FetchRequest, FetchResponse, SchemaInfo, SchemaRequest, TopicInfo, TopicRequest};
+use crate::salesforce::fetch_response::FetchCodec;
 use crate::salesforce::proxy::{Connector, UnsupportedProxy};
 use crate::salesforce::session::{Session, Token};
 use crate::salesforce::tls::{self, InvalidAuthority};
@@ -28,6 +31,8 @@ pub const DEFAULT_ENDPOINT: &str = "https://api.pubsub.salesforce.com:443";
 
 /// A FetchResponse has up to 3 MB by Salesforce's word; the rest is for a change of mind.
 const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+const SUBSCRIBE: &str = "/eventbus.v1.PubSub/Subscribe";
 
 /// Flow-control windows. A subscription that waits for room stops reading and leaves its
 /// stream's window used up; the connection's is a multiple of it, so that the other
@@ -105,6 +110,7 @@ impl InvalidChannel {
 #[derive(Clone)]
 pub struct PubSub {
     client: PubSubClient<Channel>,
+    channel: Channel,
     session: Session,
     call_timeout: Duration,
     endpoint: Url,
@@ -148,8 +154,8 @@ impl PubSub {
         }
         let connector = Connector::new(endpoint.uri(), proxies, settings.connect_timeout)?;
         let channel = endpoint.connect_with_connector_lazy(connector);
-        let client = PubSubClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { client, session, call_timeout: settings.call_timeout, endpoint: settings.endpoint })
+        let client = PubSubClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { client, channel, session, call_timeout: settings.call_timeout, endpoint: settings.endpoint })
     }
 
     /// The session whose token the calls carry.
@@ -210,8 +216,11 @@ impl PubSub {
         requests: mpsc::Receiver<FetchRequest>,
     ) -> Result<impl Future<Output = Result<Response<Streaming<FetchResponse>>, Status>> + Send + 'static, Status> {
         let request = Request::from_parts(metadata(token)?, Default::default(), ReceiverStream::new(requests));
-        let mut client = self.client.clone();
-        Ok(async move { client.subscribe(request).await })
+        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(async move {
+            client.ready().await.map_err(|error| Status::unknown(format!("Service was not ready: {error}")))?;
+            client.streaming(request, PathAndQuery::from_static(SUBSCRIBE), FetchCodec).await
+        })
     }
 }
 

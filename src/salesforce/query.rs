@@ -70,7 +70,7 @@ impl Query {
     pub async fn next_page(&mut self, deadline: Instant) -> Result<Option<Page>, RestError> {
         let Some(request) = &self.next else { return Ok(None) };
         let answer = self.client.call(request, deadline).await?;
-        let page: Page = read_json(request, &answer)?;
+        let page: Page = read_json(request.resource(), &answer)?;
         // `done` is not always there; the address of the next page is what there is to follow.
         self.next = page.next_records_url.clone().map(RestRequest::get);
         Ok(Some(page))

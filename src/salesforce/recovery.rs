@@ -97,6 +97,7 @@ impl Recovery {
             CallEnd::Full => return again(PLANNED, Duration::ZERO, None),
             CallEnd::Finished => return again("ended", self.soon(now), None),
             CallEnd::Silent(limit) => return again("silence", self.soon(now), Some(silence(limit))),
+            CallEnd::Overrun(unasked) => return again("overrun", self.backoff.next_wait(), Some(overrun(unasked))),
             CallEnd::Failed(error) => error,
         };
         match error.verdict() {
@@ -150,6 +151,15 @@ fn silence(limit: Duration) -> Failure {
         Exit::Unavailable,
         format!("The Pub/Sub API was silent for {limit:?} although events were asked for"),
         "Nothing to do if it happens once. If it repeats, a firewall or proxy drops idle connections: allow HTTP/2 to the endpoint on port 443.",
+    )
+}
+
+fn overrun(unasked: u32) -> Failure {
+    Failure::new(
+        Exit::Unavailable,
+        format!("The Pub/Sub API sent {unasked} events that were not asked for; the call was ended"),
+        "Nothing is lost: the stream goes on after the last event that was taken. Check that `endpoint` is Salesforce's; if it \
+         is, report it to Salesforce Support.",
     )
 }
 

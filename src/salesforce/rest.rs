@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::salesforce::oauth::network_reason;
 pub use crate::salesforce::rest_error::{RestError, RestVerdict};
-use crate::salesforce::rest_error::{refusal, retry_after};
+use crate::salesforce::rest_error::{refusal, retry_after, shown};
 use crate::salesforce::session::{Session, Token};
 
 /// The longest answer that is read.
@@ -67,7 +67,7 @@ impl Session {
     pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, RestError> {
         let request = RestRequest::get(path.to_owned());
         let body = self.send(&request, None).await?;
-        read_json(&request, &body)
+        read_json(request.resource(), &body)
     }
 
     /// The org's limits.
@@ -117,7 +117,7 @@ impl Session {
         let (status, hint) = (response.status(), retry_after(response.headers()));
         let body = read_answer(response).await?;
         if !status.is_success() {
-            return Err(refusal(status, hint, &body));
+            return Err(refusal(status, &body).after(hint));
         }
         if body.trim_ascii_start().starts_with(b"<") {
             return Err(RestError::Page(status.as_u16()));
@@ -137,9 +137,46 @@ async fn read_answer(mut response: reqwest::Response) -> Result<Vec<u8>, RestErr
     Ok(body)
 }
 
-/// Reads an answer; what it should have been is named, what it is is not shown.
-pub(crate) fn read_json<'b, T: Deserialize<'b>>(request: &RestRequest, body: &'b [u8]) -> Result<T, RestError> {
+/// Reads the JSON that the resource at `path` promises.
+pub fn read_json<'b, T: Deserialize<'b>>(path: &str, body: &'b [u8]) -> Result<T, RestError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| RestError::Unexpected(format!("{}: {error}", request.resource())))
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let at = shown(&error.path().to_string(), 100);
+        RestError::Unexpected(format!("{path}: {at}: {}", without_content(error.inner())))
+    })?;
+    // A second document behind the first is an answer that was put together wrongly on the way.
+    json.end().map_err(|error| RestError::Unexpected(format!("{path}: {error}")))?;
+    Ok(read)
+}
+
+/// What is wrong with a JSON text, without the value that serde quotes: it may be somebody's case, and errors are logged.
+fn without_content(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let about_the_form = !error.is_data() || text.starts_with("missing field") || text.starts_with("duplicate field");
+    if about_the_form {
+        return text;
+    }
+    let quotes_a_value = text.starts_with("invalid type") || text.starts_with("invalid value");
+    match text.rsplit_once(", expected ").filter(|_| quotes_a_value) {
+        Some((_, expected)) => format!("expected {expected}"),
+        None => format!("a value that is not allowed at line {} column {}", error.line(), error.column()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_as_expected_is_told_without_its_content() {
+        let error =
+            |body: &str| read_json::<Limits>("/limits", body.as_bytes()).map(|_| ()).expect_err(body).to_string();
+        let text = error(r#"{"DailyApiRequests":{"Max":"secret, expected text","Remaining":1}}"#);
+        assert!(text.contains("/limits: DailyApiRequests.Max: expected i64 at line 1"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        assert!(error(r#"{"DailyApiRequests":{"Max":1}}"#).contains("missing field `Remaining`"));
+        assert!(error("{} {}").contains("trailing characters"), "two answers are none");
+        let own: Result<crate::identity::OrgId, _> = read_json("/", br#""00D secret""#);
+        assert!(!own.expect_err("no org id").to_string().contains("secret"));
+    }
 }

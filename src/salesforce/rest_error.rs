@@ -85,6 +85,14 @@ impl RestError {
         }
     }
 
+    /// With how long the server wants to be left alone.
+    pub(crate) fn after(mut self, hint: Option<Duration>) -> Self {
+        if let Self::Refused { retry_after, .. } = &mut self {
+            *retry_after = hint;
+        }
+        self
+    }
+
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_retryable(&self) -> bool {
         matches!(self.verdict(), RestVerdict::RetryAfter(_) | RestVerdict::Pause(_))
@@ -115,10 +123,12 @@ fn refused(status: u16, code: &str, message: &str, hint: Duration) -> RestVerdic
         (_, "REQUEST_LIMIT_EXCEEDED") if message.contains("Concurrent") => RestVerdict::RetryAfter(hint),
         (_, "REQUEST_LIMIT_EXCEEDED") => RestVerdict::Pause(hint.max(USED_UP)),
         (_, "UNABLE_TO_LOCK_ROW" | "QUERY_TIMEOUT" | "SERVER_UNAVAILABLE") => RestVerdict::RetryAfter(hint),
+        // Whatever a server in trouble says of the question.
+        (500..=599, _) => RestVerdict::RetryAfter(hint),
         (_, "INVALID_FIELD") => RestVerdict::DescribeAnew,
         (_, "INVALID_QUERY_LOCATOR") => RestVerdict::QueryAnew,
         (413 | 414 | 431, _) | (_, "EXCEEDED_ID_LIMIT") => RestVerdict::AskForLess,
-        (408 | 420 | 429 | 500..=599, _) => RestVerdict::RetryAfter(hint),
+        (408 | 420 | 429, _) => RestVerdict::RetryAfter(hint),
         _ => RestVerdict::Stop,
     }
 }
@@ -166,15 +176,20 @@ struct ErrorJson {
     error_code: String,
 }
 
+/// A text of the other side, fit to be shown: bounded and printable.
+pub(crate) fn shown(text: &str, most: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(most).collect()
+}
+
 /// Errors come as an array of objects; a proxy or a server in maintenance answers with HTML.
-pub(crate) fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> RestError {
+pub fn refusal(status: StatusCode, body: &[u8]) -> RestError {
     let errors: Vec<ErrorJson> = serde_json::from_slice(body).unwrap_or_default();
     let (code, message) = match errors.into_iter().next() {
         Some(error) => (error.error_code, error.message),
         None => (String::new(), "the body is not an error of Salesforce".to_owned()),
     };
-    let message = message.chars().filter(|char| !char.is_control()).take(400).collect();
-    RestError::Refused { status: status.as_u16(), code, message, retry_after }
+    let (code, message) = (shown(&code, 100), shown(&message, 400));
+    RestError::Refused { status: status.as_u16(), code, message, retry_after: None }
 }
 
 /// `Retry-After` in seconds, as Salesforce writes it; at most an hour, whatever it says.
@@ -190,7 +205,7 @@ mod tests {
     const HINT: Duration = Duration::from_secs(7);
 
     fn refused(status: u16, body: &str) -> RestError {
-        refusal(StatusCode::from_u16(status).expect("status"), Some(HINT), body.as_bytes())
+        refusal(StatusCode::from_u16(status).expect("status"), body.as_bytes()).after(Some(HINT))
     }
 
     fn json(code: &str, message: &str) -> String {
@@ -230,6 +245,7 @@ mod tests {
             (420, String::new(), wait, Exit::Unavailable),
             (429, html(), wait, Exit::Unavailable),
             (500, json("UNKNOWN_EXCEPTION", "An unexpected error occurred"), wait, Exit::Unavailable),
+            (500, json("INVALID_FIELD", "in trouble"), wait, Exit::NoPermission),
             (502, html(), wait, Exit::Unavailable),
             (503, json("SERVER_UNAVAILABLE", "maintenance"), wait, Exit::Unavailable),
             (302, html(), RestVerdict::Stop, Exit::Configuration),
@@ -238,6 +254,8 @@ mod tests {
             assert_eq!((error.verdict(), error.failure().exit), (verdict, exit), "{status} {body}");
             assert!(!error.failure().remedy.is_empty());
         }
+        let long = refused(400, &json(&"x\\u0007".repeat(999), "m"));
+        assert!(matches!(&long, RestError::Refused { code, .. } if *code == "x".repeat(100)), "{long}");
     }
 
     #[test]

@@ -278,11 +278,31 @@ impl ScriptedCall {
 
     /// Sends one message, and the response headers before the first.
     pub fn send(&mut self, message: &impl Message) {
-        let mut frame = BytesMut::new();
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(message.encoded_len()).expect("small"));
-        message.encode(&mut frame).expect("room");
-        self.stream().send_data(frame.freeze(), false).expect("the call is open");
+        self.send_frame(false, &message.encode_to_vec());
+    }
+
+    /// Sends one frame that says of itself whether it is compressed.
+    pub fn send_frame(&mut self, compressed: bool, message: &[u8]) {
+        let mut frame = BytesMut::with_capacity(5 + message.len());
+        frame.put_u8(u8::from(compressed));
+        frame.put_u32(u32::try_from(message.len()).expect("small"));
+        frame.put_slice(message);
+        self.send_data(frame.freeze());
+    }
+
+    /// Sends bytes that may be no whole frame.
+    pub fn send_data(&mut self, data: Bytes) {
+        self.stream().send_data(data, false).expect("the call is open");
+    }
+
+    /// Sends the response headers, and these among them.
+    pub fn send_headers(&mut self, headers: &[(&str, &str)]) {
+        let mut response = http::Response::builder().header("content-type", "application/grpc");
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let sent = self.respond.send_response(response.body(()).expect("headers"), false);
+        self.stream = Some(sent.expect("the call is open"));
     }
 
     fn stream(&mut self) -> &mut SendStream<Bytes> {

@@ -21,7 +21,7 @@ use crate::salesforce::backoff::BackoffLimits;
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::call::{Call, CallEnd};
 use crate::salesforce::credit::{self, Credit};
-use crate::salesforce::intake::{Batch, Intake, ReceivedEvent};
+use crate::salesforce::intake::{Batch, Intake, Placeless, ReceivedEvent, check_replay_id};
 use crate::salesforce::pubsub::PubSub;
 pub use crate::salesforce::recovery::Ended;
 use crate::salesforce::recovery::{Recovery, Step};
@@ -179,6 +179,7 @@ impl Subscription {
 
     /// Takes messages and tops up the credit until the call ends.
     async fn receive(&mut self, call: &mut Call, mut credit: Credit) -> CallEnd {
+        let mut overrun = 0_u32;
         let mut heard = Instant::now();
         let mut full_since: Option<Instant> = None;
         loop {
@@ -202,8 +203,13 @@ impl Subscription {
                 message = call.message() => match message {
                     Ok(Some(response)) => {
                         heard = Instant::now();
-                        if let Err(end) = self.take(response, &mut credit).await {
-                            return end;
+                        match self.take(response, &mut credit).await {
+                            Ok(unasked) => overrun = overrun.saturating_add(unasked),
+                            Err(end) => return end,
+                        }
+                        // What was taken is kept; what a server goes on sending has to wait until it is asked for.
+                        if overrun > credit::MOST_OUTSTANDING {
+                            return CallEnd::Overrun(overrun);
                         }
                     }
                     Ok(None) => return CallEnd::Finished,
@@ -218,8 +224,9 @@ impl Subscription {
         }
     }
 
-    /// Takes one response: moves the position, drops duplicates, hands the rest on.
-    async fn take(&mut self, response: FetchResponse, credit: &mut Credit) -> Result<(), CallEnd> {
+    /// Takes one response: moves the position, drops duplicates, hands the rest on. Returns how many events came
+    /// without having been asked for.
+    async fn take(&mut self, response: FetchResponse, credit: &mut Credit) -> Result<u32, CallEnd> {
         let received_at = self.pubsub.session().salesforce_now();
         let count = u32::try_from(response.events.len()).unwrap_or(u32::MAX);
         let unasked = credit.received(count, response.pending_num_requested);
@@ -232,11 +239,14 @@ impl Subscription {
 
         let mut events = Vec::with_capacity(response.events.len());
         let mut duplicates = 0_u32;
-        let mut placeless = false;
+        let mut placeless = None;
         for event in response.events {
-            let Some(event) = ReceivedEvent::read(event) else {
-                placeless = true;
-                break;
+            let event = match ReceivedEvent::read(event) {
+                Ok(event) => event,
+                Err(reason) => {
+                    placeless = Some(placeless_event(&self.settings.topic, reason));
+                    break;
+                }
             };
             match self.position.admit(&event.key) {
                 Admission::New => events.push(event),
@@ -246,6 +256,9 @@ impl Subscription {
         let keepalive = count == 0;
         // One without an id says that the call lives, and nothing about the position.
         let moves = keepalive && !response.latest_replay_id.is_empty();
+        if moves && let Err(reason) = check_replay_id(&response.latest_replay_id) {
+            return Err(CallEnd::Unusable(placeless_event(&self.settings.topic, reason)));
+        }
         if moves {
             self.position.keepalive(ReplayId::from(response.latest_replay_id), received_at);
         }
@@ -257,7 +270,10 @@ impl Subscription {
             let (generation, position) = (self.settings.generation, self.position.clone());
             self.send(Intake::Batch(Batch { generation, events, position, duplicates, received_at, hold })).await?;
         }
-        if placeless { Err(CallEnd::Unusable(placeless_event(&self.settings.topic))) } else { Ok(()) }
+        match placeless {
+            Some(failure) => Err(CallEnd::Unusable(failure)),
+            None => Ok(unasked),
+        }
     }
 
     /// The first message after a repeated start from the tip: tells what the repetition may have missed.
@@ -327,10 +343,10 @@ impl Subscription {
 
 /// An event that has no place in the stream cannot be gone on from: taking it would make an empty id
 /// the position, dropping it would lose it.
-fn placeless_event(topic: &TopicName) -> Failure {
+fn placeless_event(topic: &TopicName, reason: Placeless) -> Failure {
     Failure::new(
         Exit::Software,
-        format!("Salesforce delivered an event of {topic} without a replay id"),
+        format!("Salesforce delivered an event of {topic} {reason}"),
         "Nothing was taken beyond the event before it. Check that `endpoint` is Salesforce's; if it is, report it to Salesforce Support.",
     )
 }

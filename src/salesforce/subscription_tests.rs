@@ -22,17 +22,17 @@ use crate::salesforce::scripted::{
 };
 use crate::salesforce::subscription::{Ended, SubscriptionSettings, SubscriptionState, run};
 
-struct Subscribed {
-    server: ScriptedPubSub,
+pub(super) struct Subscribed {
+    pub(super) server: ScriptedPubSub,
     login: ScriptedHttp,
-    intake: mpsc::Receiver<Intake>,
-    state: watch::Receiver<SubscriptionState>,
+    pub(super) intake: mpsc::Receiver<Intake>,
+    pub(super) state: watch::Receiver<SubscriptionState>,
     cancel: CancellationToken,
-    buffer: Buffer,
+    pub(super) buffer: Buffer,
     task: JoinHandle<Ended>,
 }
 
-fn after(number: u64) -> Position {
+pub(super) fn after(number: u64) -> Position {
     Position::starting(Anchor::After(replay(number).into()))
 }
 
@@ -40,11 +40,11 @@ fn earliest() -> Position {
     Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH })
 }
 
-async fn subscribe(position: Position) -> Subscribed {
+pub(super) async fn subscribe(position: Position) -> Subscribed {
     subscribe_with(position, Buffer::new(1000, 1 << 20), |_| ()).await
 }
 
-async fn subscribe_with(
+pub(super) async fn subscribe_with(
     position: Position,
     buffer: Buffer,
     change: impl FnOnce(&mut SubscriptionSettings),
@@ -76,30 +76,30 @@ async fn subscribe_as(
 }
 
 impl Subscribed {
-    async fn batch(&mut self) -> Batch {
+    pub(super) async fn batch(&mut self) -> Batch {
         match soon(self.intake.recv()).await.expect("the subscription runs") {
             Intake::Batch(batch) => batch,
             other => panic!("{other:?}"),
         }
     }
 
-    async fn state(&mut self, what: impl FnMut(&SubscriptionState) -> bool) -> SubscriptionState {
+    pub(super) async fn state(&mut self, what: impl FnMut(&SubscriptionState) -> bool) -> SubscriptionState {
         soon(self.state.wait_for(what)).await.expect("the subscription runs").clone()
     }
 
-    async fn ended(self) -> Ended {
+    pub(super) async fn ended(self) -> Ended {
         soon(self.task).await.expect("no panic")
     }
 
     /// The next call with its first FetchRequest.
-    async fn call(&mut self) -> (ScriptedCall, FetchRequest) {
+    pub(super) async fn call(&mut self) -> (ScriptedCall, FetchRequest) {
         let mut call = self.server.call().await;
         let first = call.fetch().await;
         (call, first)
     }
 }
 
-fn ids(batch: &Batch) -> Vec<&str> {
+pub(super) fn ids(batch: &Batch) -> Vec<&str> {
     batch.events.iter().map(|event| event.event_id.as_str()).collect()
 }
 

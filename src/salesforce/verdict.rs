@@ -66,9 +66,9 @@ impl From<Status> for CallError {
         };
         Self::Status {
             code: status.code(),
-            error_code: trailer(&status, "error-code").to_owned(),
-            rpc_id: trailer(&status, "rpc-id").to_owned(),
-            message: message.chars().filter(|char| !char.is_control()).take(400).collect(),
+            error_code: shown(trailer(&status, "error-code"), 200),
+            rpc_id: shown(trailer(&status, "rpc-id"), 200),
+            message: shown(&message, 400),
             verdict: classify(&status),
         }
     }
@@ -154,6 +154,8 @@ const ALLOCATION: &str = "The org's delivered events of 24 hours are used up: Se
 const CLIENTS: &str = "Too many Pub/Sub clients of this org: end subscribers that nobody needs.";
 const HEADERS: &str = "Check `endpoint` and `login_url`: token, instance and org must belong together.";
 const ENDPOINT: &str = "Check `endpoint`: https://api.pubsub.salesforce.com:443 or https://api.deu.pubsub.salesforce.com:443. A proxy in between must pass HTTP/2.";
+const OVERSIZE: &str = "Check that `endpoint` is Salesforce's: it documents at most 3 MB and 100 events a message. If it is, report the \
+     message to Salesforce Support; nothing was taken from it, and the stream goes on before it.";
 const FAULT: &str = "This is a fault of casewire; please report it with the rpc id of the log line.";
 
 /// The verdict on a status; pure.
@@ -225,7 +227,9 @@ fn classify_status(status: &Status) -> Verdict {
         Code::InvalidArgument if status.message().contains("Replay ID") => Verdict::OpenGap,
         Code::NotFound | Code::PermissionDenied => stop(Exit::NoPermission, TOPIC_PAGE),
         Code::Unimplemented => stop(Exit::Configuration, ENDPOINT),
-        Code::InvalidArgument | Code::OutOfRange => stop(Exit::Software, FAULT),
+        // Salesforce has no such status: our own side gives it to a message beyond all limits.
+        Code::OutOfRange => stop(Exit::Unavailable, OVERSIZE),
+        Code::InvalidArgument => stop(Exit::Software, FAULT),
         Code::FailedPrecondition => stop(Exit::Configuration, HEADERS),
         Code::ResourceExhausted => backoff(10),
         Code::Ok => Verdict::RetryNow,
@@ -250,8 +254,12 @@ fn trailer<'a>(status: &'a Status, name: &str) -> &'a str {
 }
 
 fn what(status: &Status) -> String {
-    let message: String = status.message().chars().filter(|char| !char.is_control()).take(400).collect();
-    format!("Salesforce refused the call ({}): {message}", grpc_name(status.code()))
+    format!("Salesforce refused the call ({}): {}", grpc_name(status.code()), shown(status.message(), 400))
+}
+
+/// A text of the other side, fit to be shown: bounded and printable.
+fn shown(text: &str, most: usize) -> String {
+    text.chars().filter(|char| !char.is_control()).take(most).collect()
 }
 
 /// The name of a status as gRPC spells it.
@@ -362,7 +370,7 @@ mod tests {
             (Code::Unimplemented, "stop 78"),
             (Code::FailedPrecondition, "stop 78"),
             (Code::InvalidArgument, "stop 70"),
-            (Code::OutOfRange, "stop 70"),
+            (Code::OutOfRange, "stop 69"),
             (Code::Ok, "now"),
         ] {
             assert_eq!(class(&classify(&status(code, ""))), expected, "{code:?}");
@@ -385,5 +393,7 @@ mod tests {
         assert_eq!(error.reason(), "allocation");
         assert!(error.failure().remedy.contains("DailyDeliveredPlatformEvents"));
         assert!(error.to_string().contains("RESOURCE_EXHAUSTED x.subscription.limit.exceeded"), "{error}");
+        let flood = CallError::from(status(Code::Internal, &"x.\ty".repeat(4_000)));
+        assert!(flood.to_string().len() < 700 && !flood.to_string().contains('\t'), "{flood}");
     }
 }

@@ -139,6 +139,11 @@ impl ChangeEvent {
                 for (at, change) in changes {
                     let Some(field) = object.fields.get(*at) else { continue };
                     let rendered = match change {
+                        // A compound that was set as a whole has lost the components that it does not have now.
+                        Change::Set(Value::Compound(components)) => {
+                            let all: Vec<_> = components.iter().cloned().enumerate().collect();
+                            value::render_components(field.kind, &all)
+                        }
                         Change::Set(value) => value::render(field.kind, value),
                         Change::Cleared => Json::Null,
                         Change::Components(components) => value::render_components(field.kind, components),
@@ -258,5 +263,29 @@ mod tests {
         assert_eq!(bitmaps(&[(5, geocode)], Listed::Nulled), ["6-0x0100"]);
         assert_eq!(bitmaps(&[(1, Change::Diff(String::new())), (2, Change::Cleared)], Listed::Diffs), ["0x04"]);
         assert!(bitmaps(&[], Listed::Changed).is_empty());
+    }
+
+    #[test]
+    fn a_compound_that_was_set_as_a_whole_has_its_empty_components_as_null_in_the_ledger() {
+        let all = crate::simulator::objects::all();
+        let object = all.iter().find(|object| object.name == "Installation__c").expect("an object with an address");
+        let at = object.position("Site_Location__c").expect("a field");
+        let set = Change::Set(Value::Compound(vec![None, Some(Value::Number(1.5))]));
+        let event = ChangeEvent {
+            object: 0,
+            record_ids: Vec::new(),
+            change_type: "UPDATE".to_owned(),
+            origin: String::new(),
+            transaction_key: String::new(),
+            sequence_number: 1,
+            commit_timestamp: 0,
+            commit_number: 0,
+            user: String::new(),
+            body: Body::Sparse(vec![(at, set)]),
+            enriched: Vec::new(),
+        };
+        let (changed, unresolved) = event.render(object);
+        assert_eq!(changed["Site_Location__c"], serde_json::json!({ "Latitude": null, "Longitude": 1.5 }));
+        assert!(unresolved.is_empty());
     }
 }

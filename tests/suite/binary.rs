@@ -165,6 +165,15 @@ impl Running {
         Admin { address: self.until("the admin port", address).await }
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.process.id().expect("it has not ended");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     /// Sends signals by their names, one after the other.
     pub async fn signal(&self, signals: &[&str]) {
         let id = self.process.id().expect("it has not ended").to_string();

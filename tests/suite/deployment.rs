@@ -198,6 +198,8 @@ fn read_committed(brokers: &str, topic: &str) -> Vec<Output> {
             .set("group.id", "unused")
             .set("enable.auto.commit", "false")
             .set("isolation.level", isolation)
+            // Half a second at the end of each partition otherwise.
+            .set("fetch.wait.max.ms", "10")
             .create()
             .expect("a consumer")
     };

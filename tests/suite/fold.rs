@@ -15,6 +15,7 @@ pub struct State {
     pub unknown: BTreeSet<String>,
     pub complete: bool,
     pub as_of: String,
+    pub read_as_of: String,
 }
 
 /// What is known of one field.
@@ -58,7 +59,8 @@ impl State {
     }
 
     fn replace(&mut self, fields: &Map<String, Value>, as_of: &str) {
-        *self = Self { exists: Some(true), complete: true, as_of: as_of.to_owned(), ..Self::default() };
+        let read_as_of = std::mem::take(&mut self.read_as_of);
+        *self = Self { exists: Some(true), complete: true, as_of: as_of.to_owned(), read_as_of, ..Self::default() };
         for (name, value) in fields {
             self.set(name, value);
         }
@@ -73,18 +75,20 @@ impl State {
         if let Value::Object(record) = &change["record"]
             && read_at >= self.as_of
         {
-            return self.replace(record, &read_at);
+            self.replace(record, &read_at);
+            self.read_as_of = read_at;
+            return;
         }
-        let as_of = committed_at.clone().max(read_at);
-        if as_of < self.as_of {
+        let as_of = committed_at.clone().max(read_at.clone());
+        if as_of < self.read_as_of {
             return;
         }
         let changed = change["changed"].as_object().expect("changed");
         match op {
-            "delete" => *self = Self { exists: Some(false), as_of, ..Self::default() },
+            "delete" => *self = Self { exists: Some(false), as_of, read_as_of: read_at, ..Self::default() },
             "create" | "undelete" => self.replace(changed, &committed_at),
             "update" => {
-                (self.exists, self.as_of) = (Some(true), committed_at);
+                (self.exists, self.as_of) = (Some(true), self.as_of.clone().max(committed_at));
                 for (name, value) in changed {
                     self.set(name, value);
                 }
@@ -98,13 +102,13 @@ impl State {
     }
 }
 
-/// The state of each key of a topic. No state ever becomes that of an earlier time.
+/// The state of each key of a topic. No state ever becomes older than a record that was read into it.
 pub fn folded(records: &[Output]) -> BTreeMap<String, State> {
     let mut states: BTreeMap<String, State> = BTreeMap::new();
     for record in records {
         let Some(change) = &record.value else { continue };
         let state = states.entry(record.key.clone()).or_default();
-        let before = state.as_of.clone();
+        let before = state.read_as_of.clone();
         state.fold(change);
         assert!(state.as_of >= before, "{} went back from {before} to {}: {change}", record.key, state.as_of);
     }

@@ -132,6 +132,27 @@ async fn a_refused_replay_id_is_recorded_and_the_retained_events_are_taken_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_org_that_moves_under_an_open_call_is_known_to_have_moved() {
+    let Some(brokers) = brokers("an_org_that_moves_under_an_open_call_is_known_to_have_moved") else { return };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let lines = control.generate(40).await.expect("generated");
+    let running = deployment.run(&[CASES], "");
+    arrived(&running, &lines, CASES).await;
+    control.inflict(Fault::ResetBus).await.expect("inflicted");
+    let after = control.generate(20).await.expect("generated");
+    arrived(&running, &after, CASES).await;
+    running.stop().await.expect("an orderly end");
+    let ledger = deployment.output("gaps").await;
+    let causes: Vec<_> = ledger
+        .iter()
+        .filter(|entry| entry.key.starts_with("refused-"))
+        .map(|entry| entry.json()["cause"].clone())
+        .collect();
+    assert_eq!(causes, [json!("moved")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retained_events_that_the_output_holds_are_dropped_over_a_restart_too() {
     let Some(brokers) = brokers("retained_events_that_the_output_holds_are_dropped_over_a_restart_too") else { return };
     let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;

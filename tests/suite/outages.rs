@@ -17,25 +17,25 @@ use crate::suite::main_job::{CASES, SESSIONS, expected, identities, passed, sort
 use crate::suite::own_broker::own_broker;
 
 /// The shortest waits that the configuration takes or that leave a healthy broker time to answer.
-const IMPATIENT: &str = "KAFKA__TRANSACTION_TIMEOUT = 10s\nKAFKA__CALL_TIMEOUT = 3s";
+pub const IMPATIENT: &str = "KAFKA__TRANSACTION_TIMEOUT = 10s\nKAFKA__CALL_TIMEOUT = 3s";
 
 /// An org whose keepalives come often enough to be waited for.
-fn lively() -> SimulatorConfig {
+pub fn lively() -> SimulatorConfig {
     let mut simulator = SimulatorConfig::on_free_ports();
     simulator.pubsub.keepalive = Duration::from_millis(300);
     simulator
 }
 
-fn ready(snapshot: &Snapshot) -> bool {
+pub fn ready(snapshot: &Snapshot) -> bool {
     snapshot.not_ready().is_empty()
 }
 
 /// Whether `part` is not ready for a reason with these words.
-fn unready(part: &'static str, words: &'static str) -> impl Fn(&Snapshot) -> bool {
+pub fn unready(part: &'static str, words: &'static str) -> impl Fn(&Snapshot) -> bool {
     move |snapshot| snapshot.not_ready().iter().any(|not| not.part == part && not.reason.contains(words))
 }
 
-fn stopped(status: &StreamStatus) -> Option<(&str, &str)> {
+pub fn stopped(status: &StreamStatus) -> Option<(&str, &str)> {
     match &status.state {
         StreamState::Stopped { what, remedy, .. } => Some((what, remedy)),
         _ => None,
@@ -52,7 +52,7 @@ fn per_key(identities: impl IntoIterator<Item = (String, String)>) -> BTreeMap<S
 }
 
 /// Every event of `lines` stands in the entity's output once, in order per key, and nothing else does.
-fn each_once_in_order(output: &[Output], lines: &[LedgerLine], entity: &str) {
+pub fn each_once_in_order(output: &[Output], lines: &[LedgerLine], entity: &str) {
     let found = identities(output);
     assert_eq!(sorted(found.clone()), expected(lines, entity), "{entity}");
     let in_order = lines.iter().flat_map(|line| expected(std::slice::from_ref(line), entity));
@@ -60,7 +60,7 @@ fn each_once_in_order(output: &[Output], lines: &[LedgerLine], entity: &str) {
 }
 
 /// Publishes until told to stop; gives what it published.
-fn traffic(control: Control) -> (CancellationToken, JoinHandle<Vec<LedgerLine>>) {
+pub fn traffic(control: Control) -> (CancellationToken, JoinHandle<Vec<LedgerLine>>) {
     const PACE: Duration = Duration::from_millis(40);
     let stop = CancellationToken::new();
     let until = stop.clone();
@@ -75,7 +75,7 @@ fn traffic(control: Control) -> (CancellationToken, JoinHandle<Vec<LedgerLine>>)
     (stop, task)
 }
 
-async fn committed_more(running: &Running, than: u64) -> StreamStatus {
+pub async fn committed_more(running: &Running, than: u64) -> StreamStatus {
     running.until("another commit", |status| status.records_committed > than).await
 }
 

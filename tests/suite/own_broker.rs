@@ -1,4 +1,4 @@
-//! A real broker that a test may kill, freeze and lock others out of.
+//! A real broker that a test may kill, freeze and lock others out of, or three of them that it may part.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,14 +8,23 @@ pub struct OwnBroker {
     directory: PathBuf,
     /// Nobody is asked for a password here, and access lists do not bind.
     pub bootstrap: String,
-    /// By password, and bound by access lists.
+    /// By password, and bound by access lists; empty for three brokers, which have no such listener.
     pub sasl_bootstrap: String,
     _around: tempfile::TempDir,
 }
 
 /// Starts one. Where that is not possible the test says so and ends.
 pub async fn own_broker(test: &str) -> Option<OwnBroker> {
-    let started = OwnBroker::start().await;
+    started(test, &["--sasl", "--acl"]).await
+}
+
+/// Starts three of them. Where that is not possible the test says so and ends.
+pub async fn cluster(test: &str) -> Option<OwnBroker> {
+    started(test, &["--brokers", "3", "--partitionable"]).await
+}
+
+async fn started(test: &str, options: &[&str]) -> Option<OwnBroker> {
+    let started = OwnBroker::start(options).await;
     if let Err(reason) = &started {
         eprintln!("NOT RUN: {test}: scripts/kafka could not start a broker: {reason}");
     }
@@ -33,27 +42,52 @@ async fn output(mut command: Command) -> Output {
 }
 
 impl OwnBroker {
-    async fn start() -> Result<Self, String> {
+    async fn start(options: &[&str]) -> Result<Self, String> {
         let around = tempfile::tempdir().map_err(|error| error.to_string())?;
         let directory = around.path().join("kafka");
         let mut start = script(&directory, "start");
-        start.args(["--sasl", "--acl", "--owner", &std::process::id().to_string()]);
+        start.args(options).args(["--owner", &std::process::id().to_string()]);
         let started = output(start).await;
         let told = String::from_utf8_lossy(&started.stdout).into_owned();
         let address = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-        match (address("KAFKA_BOOTSTRAP="), address("KAFKA_SASL_BOOTSTRAP=")) {
-            (Some(bootstrap), Some(sasl_bootstrap)) => {
-                Ok(Self { directory, bootstrap, sasl_bootstrap, _around: around })
-            }
-            _ => Err(String::from_utf8_lossy(&started.stderr).trim().to_owned()),
+        let sasl_bootstrap = address("KAFKA_SASL_BOOTSTRAP=").unwrap_or_default();
+        match address("KAFKA_BOOTSTRAP=") {
+            Some(bootstrap) => Ok(Self { directory, bootstrap, sasl_bootstrap, _around: around }),
+            None => Err(String::from_utf8_lossy(&started.stderr).trim().to_owned()),
         }
     }
 
-    async fn must(&self, command: &str, arguments: &[&str]) {
+    /// Does what `scripts/kafka` calls by this name; gives what it printed.
+    pub async fn tell(&self, command: &str, arguments: &[&str]) -> String {
         let mut script = script(&self.directory, command);
         script.args(arguments);
         let done = output(script).await;
         assert!(done.status.success(), "scripts/kafka {command}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    async fn must(&self, command: &str, arguments: &[&str]) {
+        self.tell(command, arguments).await;
+    }
+
+    /// `kill -9` of one of three.
+    pub async fn crash_one(&self, broker: i32) {
+        self.must("crash", &["--broker", &broker.to_string()]).await;
+    }
+
+    /// Starts it again.
+    pub async fn restart_one(&self, broker: i32) {
+        self.must("restart", &["--broker", &broker.to_string()]).await;
+    }
+
+    /// Takes the network away between one of three and the `brokers`, the `clients` or `everybody`. It lives on.
+    pub async fn isolate(&self, broker: i32, from: &str) {
+        self.must("isolate", &["--broker", &broker.to_string(), "--from", from]).await;
+    }
+
+    /// Ends [`Self::isolate`].
+    pub async fn heal(&self) {
+        self.must("heal", &[]).await;
     }
 
     /// `kill -9`.

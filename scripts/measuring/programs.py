@@ -1,0 +1,111 @@
+"""What is measured: casewire, the bare clients, the Node client."""
+
+import json
+import time
+
+from .machine import Process, Unmeasurable
+from .org import TOPIC
+
+CASEWIRE = """
+[salesforce]
+username = "{org.username}"
+client_id = "{org.client_id}"
+private_key_file = "{org.key}"
+login_url = "{org.login_url}"
+
+[salesforce.pubsub]
+endpoint = "{endpoint}"
+
+[[stream]]
+topic = "{topic}"
+start = "earliest"
+
+[kafka]
+brokers = "{bootstrap}"
+topic_prefix = "{prefix}"
+partitions = 1
+"""
+
+
+class Bench:
+    """Where the programs and their files are."""
+
+    def __init__(self, root, binaries, directory, bootstrap):
+        self.root, self.directory, self.bootstrap = root, directory, bootstrap
+        self.casewire, self.whole_path = binaries / "casewire", binaries / "whole-path"
+        self.runs = 0
+
+    def program(self, name, *arguments, environment=None):
+        return Process([self.whole_path, name, *arguments], self.directory / f"{name}.log", environment)
+
+    def receive(self, org, events, endpoint=None):
+        """The floor."""
+        token, instance = org.sign_in()
+        return self.program(
+            "receive", "--endpoint", endpoint or org.endpoint, "--instance-url", instance, "--org", org.id, "--topic", TOPIC,
+            "--events", events, environment={"ACCESS_TOKEN": token}).figures()
+
+    def produce(self, casewire, *arguments):
+        """The bare producer of what a casewire has written."""
+        return self.program(
+            "produce", "--bootstrap", self.bootstrap, "--records", casewire.records_topic, "--checkpoints",
+            casewire.checkpoints_topic, "--prefix", f"{casewire.prefix}.bare", *arguments).figures()
+
+    def line_to(self, org, delay):
+        """A slow line to the org's Pub/Sub port: the process, and the address to connect to."""
+        pipe = self.program("pipe", "--to", org.address, "--delay", delay)
+        return pipe, json.loads(pipe.line())["listens"]
+
+    def forget(self, prefix):
+        return self.program("forget", "--bootstrap", self.bootstrap, "--prefix", f"{prefix}.").figures()
+
+    def start(self, org, endpoint=None):
+        return Casewire(self, org, endpoint)
+
+
+class Casewire:
+    """A running casewire, under a topic prefix of its own: a first run, as far as it knows."""
+
+    def __init__(self, bench, org, endpoint=None):
+        self.bench, self.org = bench, org
+        bench.runs += 1
+        self.prefix = f"run{bench.runs}"
+        self.records_topic = f"{self.prefix}.Case"
+        self.checkpoints_topic = f"{self.prefix}.checkpoints.{org.id}.data.CaseChangeEvent"
+        file = bench.directory / f"{self.prefix}.toml"
+        file.write_text(CASEWIRE.format(
+            org=org, endpoint=endpoint or org.endpoint, topic=TOPIC, bootstrap=bench.bootstrap, prefix=self.prefix))
+        self.process = Process([bench.casewire, "run", "--config", file], bench.directory / f"{self.prefix}.log")
+
+    def watch(self, topic, *arguments):
+        """A reader of one of its topics."""
+        return self.bench.program("watch", "--bootstrap", self.bench.bootstrap, "--topic", topic, *arguments)
+
+    def catch_up(self, events, look=None):
+        """Waits until so many events are committed; gives the commits as the reader saw them.
+
+        The processor time is looked at as soon as the last one is seen: behind it casewire has nothing left to do."""
+        reader = self.watch(self.checkpoints_topic, "--events", events)
+        reader.line()
+        while look and reader.child.poll() is None:
+            look(self.process)
+            time.sleep(0.1)
+        commits = reader.figures()
+        return [commit for commit in commits if commit["events"] > 0], self.process.processor_seconds()
+
+    def end(self, forget=True):
+        code = self.process.end()
+        if code != 0:
+            raise Unmeasurable(f"casewire ended with {code}: {self.process.last_words()}")
+        if forget:
+            self.bench.forget(self.prefix)
+
+
+def rate(commits):
+    """Events a second from the first commit on: what is before it, start and sign-in, is no part of it, as the time before
+    the first response is none of the bare client's."""
+    first, last = commits[0], commits[-1]
+    seconds = (last["at"] - first["at"]) / 1e6
+    if seconds <= 0:
+        raise Unmeasurable("there is but one commit; take more events")
+    return (last["events"] - first["events"]) / seconds
