@@ -22,7 +22,7 @@ const RESPONSE: u64 = 100;
 /// A response that brings half of the credit, and the request that asks for as much again.
 fn credit(criterion: &mut Criterion) {
     let mut credit = Credit::opened_with(100, 100);
-    let buffer = Buffer::new(6000, 16 << 20);
+    let buffer = Buffer::new(8000, 16 << 20);
     criterion.bench_function("credit/response and request", |bencher| {
         bencher.iter(|| {
             credit.received(black_box(50), black_box(50));

@@ -10,8 +10,8 @@ response can be handed on before those of an earlier one. Within a response they
 """
 
 LISTS = {"changed": "changedFields", "nulled": "nulledFields", "diff": "diffFields"}
-# The components of an address. One that has all of them in the ledger was set as a whole, and no list names its components.
-ADDRESS = 10
+# The components of an address and of a location.
+COMPONENTS = (10, 2)
 
 
 def lists_hit(bitmaps):
@@ -20,18 +20,26 @@ def lists_hit(bitmaps):
 
 
 def lists_hit_by_ledger(line):
-    """The same by the ledger alone, which knows nothing of bitmaps: a list that names components of one compound only."""
+    """The same by the ledger alone, which knows nothing of bitmaps: a list that names components of one compound only.
+
+    The second set is what the ledger leaves open. A compound of which it has all components was set as a whole, and no list
+    names its components, or each of them was set.
+    """
     if line["change_type"] != "UPDATE" or line["poison"]:
-        return set()
+        return set(), set()
     changed = line["changed"]
     compounds = [value for value in changed.values() if isinstance(value, dict)]
-    with_cleared = [value for value in compounds if None in value.values() and len(value) < ADDRESS]
-    hit = set()
+    with_cleared = [value for value in compounds if None in value.values()]
+    hit, left_open = set(), set()
     if len(changed) == len(compounds) == 1 and not line["unresolved"]:
         hit.add("changed")
-    if len(with_cleared) == 1 and None not in changed.values():
-        hit.add("nulled")
-    return hit
+    if None not in changed.values():
+        whole = [value for value in with_cleared if len(value) in COMPONENTS]
+        if whole:
+            left_open.add("nulled")
+        elif len(with_cleared) == 1:
+            hit.add("nulled")
+    return hit, left_open
 
 
 def overtaking(keys, responses, positions):

@@ -47,7 +47,8 @@ class TheReader(unittest.TestCase):
     def judged(self):
         records, self.hidden = topics.read_all(BOOTSTRAP, self.prefix, patience=10)
         events = ledger.read([json.dumps(line) for line in LEDGER], [CASES, ORDERS])
-        return verdict.judge(events, records, self.prefix, ORG, [CASES, ORDERS])
+        report, _ = verdict.judge(events, records, self.prefix, ORG, [CASES, ORDERS])
+        return report
 
     def test_only_what_is_committed_counts_and_the_last_offset_is_a_marker(self):
         producer = self.producer("one")

@@ -123,7 +123,7 @@ def quiet(bench, plan, _node_home, say):
     for at in range(plan.rounds):
         org = Org(bench.casewire, bench.directory / f"quiet-{at}", rate=per_second)
         casewire = bench.start(org)
-        reader = casewire.watch(casewire.records_topic, "--records", (plan.quiet_seconds + settle) * per_second)
+        reader = casewire.watch(casewire.records_topic, "--for", plan.quiet_seconds + settle)
         seen = reader.figures()
         casewire.end(forget=False)
         org.end()

@@ -1,9 +1,8 @@
 // The npm client at work: it counts events and nothing else, and prints when the first and the last came.
-import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
-const require = createRequire(pathToFileURL(`${process.env.NODE_CLIENT_HOME}/`));
-const { default: PubSubApiClient } = await import(pathToFileURL(require.resolve('salesforce-pubsub-api-client')));
+const dist = `${process.env.NODE_CLIENT_HOME}/node_modules/salesforce-pubsub-api-client/dist/client.js`;
+const { default: PubSubApiClient } = await import(pathToFileURL(dist));
 const { LOGIN_URL, CLIENT_ID, CLIENT_SECRET, PUB_SUB_ENDPOINT, TOPIC, EVENTS } = process.env;
 const silent = { debug() {}, info() {}, warn: console.error, error: console.error };
 const client = new PubSubApiClient(

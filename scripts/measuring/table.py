@@ -4,10 +4,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
+from .machine import Unmeasurable
+
 
 def percentile(values, share):
     """The value that this share of all do not exceed."""
     ordered = sorted(values)
+    if not ordered:
+        raise Unmeasurable("nothing was seen of which a percentile could be taken")
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 

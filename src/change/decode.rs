@@ -52,6 +52,13 @@ pub(crate) fn decode(schema: &WriterSchema, payload: &[u8]) -> Result<Change, De
     }
 }
 
+/// Decodes the header alone, for events whose body cannot be decoded; `None` for a platform event.
+pub(crate) fn decode_header(schema: &WriterSchema, payload: &[u8]) -> Result<Option<Header>, DecodeError> {
+    let records = schema.records();
+    let mut decoder = Decoder { values: ValueReader::new(payload, records), records };
+    schema.header().map(|plan| decoder.header(plan, schema.top()).map(|(header, _)| header)).transpose()
+}
+
 /// Where a value that the lists do not name goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unnamed {

@@ -7,7 +7,7 @@ use crate::change::bitmap::BitmapList;
 use crate::change::decode::{self, Change};
 use crate::change::error::{DecodeError, SchemaError};
 use crate::change::fingerprint;
-use crate::change::header::ChangeType;
+use crate::change::header::{ChangeType, Header};
 use crate::change::plan::{self, IntegerForm, Node, Record, RecordIndex, Records};
 use crate::change::render::{Precision, Zone};
 use crate::change::schema_json;
@@ -88,6 +88,11 @@ impl WriterSchema {
     /// Decodes one event. The payload is the event's bare Avro binary, all of it.
     pub fn decode(&self, payload: &[u8]) -> Result<Change, DecodeError> {
         decode::decode(self, payload)
+    }
+
+    /// Decodes the header of an event and leaves its body alone; `None` for a platform event.
+    pub fn decode_header(&self, payload: &[u8]) -> Result<Option<Header>, DecodeError> {
+        decode::decode_header(self, payload)
     }
 
     pub(crate) fn header(&self) -> Option<&HeaderPlan> {

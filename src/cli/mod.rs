@@ -10,19 +10,26 @@
 //! | `checkpoint` | `casewire checkpoint set`, `reset` |
 //! | `checkpoint_show` | `casewire checkpoint show`, and a position in words |
 //! | `configuration` | `casewire config check`, `print` |
+//! | `gaps` | `casewire gaps`: the gap ledger |
+//! | `dead_letters` | `casewire dead-letters list`, `show` |
+//! | `stored_records`, `table` | what those two read, and how they print it |
 //! | `logging` | the log of all of them |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
 
 mod checkpoint;
 mod checkpoint_show;
 mod configuration;
+mod dead_letters;
 mod demo;
 mod demo_broker;
 mod demo_view;
+mod gaps;
 mod logging;
 mod run;
 mod signals;
 mod simulate;
+mod stored_records;
+mod table;
 mod tail;
 
 use std::fmt::Display;
@@ -60,6 +67,10 @@ enum Command {
     Tail(tail::TailArguments),
     /// Show or move the position of a stream.
     Checkpoint(checkpoint::CheckpointArguments),
+    /// List the gap ledger: every place at which the copy in Kafka may lack something.
+    Gaps(gaps::GapsArguments),
+    /// List or show the events that could not be decoded.
+    DeadLetters(dead_letters::DeadLettersArguments),
     /// Check or print the configuration.
     Config(configuration::ConfigurationArguments),
 }
@@ -134,6 +145,14 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Checkpoint(arguments) => {
             logging::start(&stderr)?;
             checkpoint::run(arguments).await
+        }
+        Command::Gaps(arguments) => {
+            logging::start(&stderr)?;
+            gaps::run(arguments).await
+        }
+        Command::DeadLetters(arguments) => {
+            logging::start(&stderr)?;
+            dead_letters::run(arguments).await
         }
         Command::Config(arguments) => configuration::run(&arguments),
     }

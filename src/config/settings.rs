@@ -307,8 +307,8 @@ impl PubSubConfig {
 impl BatchConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
         let config = Self {
-            max_records: size(section.number("max_records", 2_000, (1, 100_000), findings)),
-            max_bytes: size(section.number("max_bytes", 4 * MIB, (KIB, 256 * MIB), findings)),
+            max_records: size(section.number("max_records", 4_000, (1, 100_000), findings)),
+            max_bytes: size(section.number("max_bytes", 6 * MIB, (KIB, 256 * MIB), findings)),
             max_event_bytes: size(section.number("max_event_bytes", 64 * MIB, (MIB, 4096 * MIB), findings)),
             max_age: section.duration("max_age", Duration::from_millis(2), (Duration::ZERO, 10 * SECOND), findings),
         };
@@ -320,7 +320,7 @@ impl BatchConfig {
 impl BufferConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
         let config = Self {
-            max_events: size(section.number("max_events", 6_000, (100, 1_000_000), findings)),
+            max_events: size(section.number("max_events", 8_000, (100, 1_000_000), findings)),
             max_bytes: size(section.number("max_bytes", 16 * MIB, (KIB, 4096 * MIB), findings)),
         };
         section.finish(findings);

@@ -3,8 +3,6 @@
 //! A broker refuses a write for want of replicas with an error that passes, so librdkafka tries again in silence until
 //! the time is out. What was the matter then shows only in the metadata.
 
-use std::collections::HashSet;
-
 use rdkafka::metadata::MetadataPartition;
 use tokio::runtime::Handle;
 
@@ -16,30 +14,24 @@ use crate::kafka::topics::in_sync_needed;
 /// Where the brokers keep the state of transactions.
 pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
 
-/// The first of the topics that takes no writes now, as an error; `None` when all do, or when that cannot be learned.
+/// The first of the topics that are `meant` and take no writes now, as an error; `None` when all do, or when that cannot
+/// be learned.
 ///
 /// Blocks, for at most [`KafkaSettings::call_timeout`] where brokers do not answer.
-pub(crate) fn shortage<'a>(
-    settings: &KafkaSettings,
-    topics: impl IntoIterator<Item = &'a str>,
-    runtime: &Handle,
-) -> Option<KafkaError> {
-    let reader = Reader::new(settings).ok()?;
-    let mut asked = HashSet::new();
-    for topic in topics.into_iter().filter(|topic| asked.insert(*topic)) {
-        let Some(metadata) = reader.metadata(topic).ok()? else { continue };
-        let partitions = metadata.topics().iter().find(|found| found.name() == topic)?.partitions();
+pub(crate) fn shortage(settings: &KafkaSettings, meant: impl Fn(&str) -> bool, runtime: &Handle) -> Option<KafkaError> {
+    let metadata = Reader::new(settings).ok()?.all_topics().ok()?;
+    for topic in metadata.topics().iter().filter(|topic| meant(topic.name())) {
         // A partition whose replicas are all there is short of none, whatever the topic needs.
         let incomplete = |partition: &&MetadataPartition| in_sync(partition) < partition.replicas().len();
-        if !partitions.iter().any(|partition| incomplete(&partition)) {
+        if !topic.partitions().iter().any(|partition| incomplete(&partition)) {
             continue;
         }
         // Where settings may not be read: a topic takes no writes without a leader.
-        let needed = in_sync_needed(settings, topic, runtime).unwrap_or(1);
-        let short = partitions.iter().filter(incomplete).find(|partition| in_sync(partition) < needed);
+        let needed = in_sync_needed(settings, topic.name(), runtime).unwrap_or(1);
+        let short = topic.partitions().iter().filter(incomplete).find(|partition| in_sync(partition) < needed);
         if let Some(partition) = short {
             return Some(KafkaError::NotEnoughReplicas {
-                topic: topic.to_owned(),
+                topic: topic.name().to_owned(),
                 partition: partition.id(),
                 in_sync: in_sync(partition),
                 replicas: partition.replicas().len(),

@@ -166,6 +166,11 @@ impl Reader {
         }
     }
 
+    /// What the cluster says of all topics that the principal may see.
+    pub fn all_topics(&self) -> Result<Metadata, KafkaError> {
+        self.ask("asking for the cluster's topics", |timeout| self.true_end.fetch_metadata(None, timeout))
+    }
+
     /// From the oldest offset to the true end; `None` if the partition holds nothing.
     pub fn range(&self, topic: &str, partition: i32) -> Result<Option<std::ops::Range<i64>>, KafkaError> {
         let (low, high) = self.ask("asking for the end of a partition", |timeout| {

@@ -28,9 +28,15 @@ use crate::kafka::writer::OutputRecord;
 const SLICE: Duration = Duration::from_secs(2);
 
 /// The records of one transaction; the checkpoint is the last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Transaction {
     pub records: Vec<OutputRecord>,
+}
+
+impl Transaction {
+    fn writes_to(&self, topic: &str) -> bool {
+        self.records.iter().any(|record| &*record.topic == topic)
+    }
 }
 
 /// What the thread can be asked to do.
@@ -138,7 +144,13 @@ impl Worker {
         const CALL: &str = "fencing older producers (init_transactions)";
         self.enter(CALL);
         let fenced = self.repeat(CALL, self.deadline(), |timeout| self.producer.init_transactions(timeout));
-        fenced.map_err(|error| self.short_of_replicas(&Transaction::default(), error))
+        // A predecessor's transaction that is to end waits for the partitions that it wrote to. Which those are, only the
+        // brokers know; they are some of those under the prefix.
+        fenced.map_err(|error| {
+            self.short_of_replicas(error, |topic| {
+                topic.strip_prefix(&self.settings.topic_prefix).is_some_and(|rest| rest.starts_with('.'))
+            })
+        })
     }
 
     /// The offset at which the topic of `probe` ends, by a record that is acknowledged there and then aborted.
@@ -205,7 +217,7 @@ impl Worker {
         failpoint::pass(After::Checkpoint);
         self.enter(COMMIT);
         self.repeat(COMMIT, deadline, |timeout| self.producer.commit_transaction(timeout))
-            .map_err(|error| self.short_of_replicas(transaction, error))?;
+            .map_err(|error| self.short_of_replicas(error, |topic| transaction.writes_to(topic)))?;
         failpoint::pass(After::Commit);
         Ok(started.elapsed())
     }
@@ -264,7 +276,8 @@ impl Worker {
                 {
                     return Err(self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition));
                 }
-                return Err(self.short_of_replicas(transaction, explain(CALL, &error, &self.context.connection)));
+                let error = explain(CALL, &error, &self.context.connection);
+                return Err(self.short_of_replicas(error, |topic| transaction.writes_to(topic)));
             }
             Delivered::Failed(failed) => return Err(self.explain_failed(transaction, &failed)),
         }
@@ -299,7 +312,8 @@ impl Worker {
             Some((record, RDKafkaErrorCode::MessageTimedOut)) => match self.missing_topic(transaction) {
                 Some(missing) => self.refused_record(missing, RDKafkaErrorCode::UnknownTopicOrPartition),
                 None => {
-                    self.short_of_replicas(transaction, self.refused_record(record, RDKafkaErrorCode::MessageTimedOut))
+                    let error = self.refused_record(record, RDKafkaErrorCode::MessageTimedOut);
+                    self.short_of_replicas(error, |topic| transaction.writes_to(topic))
                 }
             },
             Some((record, code)) => self.refused_record(record, code),
@@ -342,13 +356,14 @@ impl Worker {
         None
     }
 
-    /// The error of a call that took too long, or that for want of replicas if this is what it waited for.
-    fn short_of_replicas(&self, transaction: &Transaction, error: KafkaError) -> KafkaError {
+    /// The error of a call that took too long, or that for want of replicas of a topic that is `meant`, if this is what it
+    /// waited for.
+    fn short_of_replicas(&self, error: KafkaError, meant: impl Fn(&str) -> bool) -> KafkaError {
         if !matches!(error, KafkaError::Unavailable { .. }) || !self.context.connection.is_reachable() {
             return error;
         }
-        let topics = transaction.records.iter().map(|record| &*record.topic).chain([TRANSACTION_STATE]);
-        shortage(&self.for_diagnosis(), topics, &self.runtime).unwrap_or(error)
+        let meant = |topic: &str| topic == TRANSACTION_STATE || meant(topic);
+        shortage(&self.for_diagnosis(), meant, &self.runtime).unwrap_or(error)
     }
 
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {

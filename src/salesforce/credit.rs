@@ -196,7 +196,9 @@ mod tests {
         let mut credit = Credit::opened_with(100, 0);
         assert_eq!(credit.waits_for_room(), Some(1));
         credit.asked(1);
-        assert_eq!(credit.waits_for_room(), None);
+        assert_eq!((credit.waits_for_room(), credit.due(25), credit.due(26)), (Some(26), 0, 25));
+        (1..MOST_REQUESTS).for_each(|_| credit.asked(1));
+        assert_eq!((credit.waits_for_room(), credit.due(1000)), (None, 0), "as many requests as may be under way");
         let credit = Credit::opened_with(100, 40);
         assert_eq!(credit.waits_for_room(), Some(65));
         assert_eq!((credit.due(64), credit.due(65)), (0, 25));

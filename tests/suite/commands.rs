@@ -47,8 +47,16 @@ fn last(lines: &[LedgerLine]) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_with_64() {
-    let commands = ["", "run", "demo", "simulate", "tail"];
-    let below = ["checkpoint show", "checkpoint set", "checkpoint reset", "config check", "config print"];
+    let commands = ["", "run", "demo", "simulate", "tail", "gaps", "dead-letters"];
+    let below = [
+        "checkpoint show",
+        "checkpoint set",
+        "checkpoint reset",
+        "config check",
+        "config print",
+        "dead-letters list",
+        "dead-letters show",
+    ];
     for command in commands.iter().chain(&below) {
         let help = casewire(&format!("{command} --help")).await.succeeded();
         assert!(help.contains("Example") && help.contains(&format!("casewire {command}")), "{command}: {help}");
@@ -410,4 +418,129 @@ async fn a_process_whose_output_nobody_reads_any_more_lives_on_and_ends_when_tol
     assert!(told.success());
     let ended = tokio::time::timeout(std::time::Duration::from_secs(30), process.wait()).await;
     assert_eq!(ended.expect("it ends").expect("waited for").code(), Some(0));
+}
+
+/// What `<words> --json` prints.
+async fn printed(installation: &Installation, words: &str) -> Value {
+    serde_json::from_str(&installation.output(&format!("{words} --json")).await.succeeded()).expect("JSON")
+}
+
+/// Writes a record as another version of casewire would, in no transaction.
+fn written_by_hand(deployment: &Deployment, name: &str, key: &str, value: Option<&str>) {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let mut config = rdkafka::ClientConfig::new();
+    let config = config.set("bootstrap.servers", &deployment.brokers).set("partitioner", "murmur2_random");
+    let producer: BaseProducer = config.create().expect("a producer");
+    let topic = format!("{}.{name}", deployment.prefix);
+    let record = BaseRecord::to(&topic).key(key);
+    let record = if let Some(value) = value { record.payload(value) } else { record };
+    producer.send(record).map_err(|(error, _)| error).expect("queued");
+    producer.flush(std::time::Duration::from_secs(30)).expect("flushed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gap_ledger_is_listed_with_the_newest_state_of_each_gap() {
+    let Some(brokers) = brokers("the_gap_ledger_is_listed_with_the_newest_state_of_each_gap") else { return };
+    let deployment = Deployment::new(brokers, plain()).await;
+    let (control, installation) = (deployment.control(), installed(&deployment));
+    // No list at all is something else than an empty one: the prefix may be misspelt.
+    installation.output("gaps").await.failed_with(69, &["There is no topic", &deployment.prefix, "kafka.topic_prefix"]);
+    let first = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    run_until(&installation, last(&first)).await;
+    assert!(installation.output("gaps").await.succeeded().contains(".gaps: no gap"));
+
+    let mut lines = Vec::new();
+    for _ in 0..2 {
+        let order = EventOrder::new("Case", "GAP_UPDATE").on([first[0].record_ids[0].as_str()]);
+        lines.extend(control.publish(order).await.expect("published"));
+    }
+    run_until(&installation, last(&lines)).await;
+    moved(&installation, "set --start earliest").await;
+    let listed = installation.output("gaps").await.succeeded();
+    let place = |words: &str| listed.find(words).unwrap_or_else(|| panic!("`{words}` is not in {listed}"));
+    assert!(place(&lines[0].event_id) < place(&lines[1].event_id), "the oldest first: {listed}");
+    assert!(place("     2  open, gap_event") < place("     1  open, position_moved"), "{listed}");
+    let row = listed.lines().find(|line| line.contains(&lines[0].event_id)).expect("a line");
+    assert!([CASES, "Case", &first[0].record_ids[0], "open"].iter().all(|cell| row.contains(cell)), "{row}");
+
+    // The first is healed, which casewire of this version does not do yet; the second is forgotten.
+    let json = printed(&installation, "gaps").await;
+    let ids: Vec<&str> = json["gaps"].as_array().expect("a list").iter().filter_map(|gap| gap["id"].as_str()).collect();
+    let mut healed = json["gaps"][0].clone();
+    healed["state"] = json!("healed");
+    written_by_hand(&deployment, "gaps", ids[0], Some(&healed.to_string()));
+    written_by_hand(&deployment, "gaps", ids[1], None);
+    written_by_hand(&deployment, "gaps", "strange", Some("no JSON"));
+    let json = printed(&installation, "gaps").await;
+    assert_eq!(json["gaps"].as_array().map(Vec::len), Some(3), "{json:#}");
+    let count =
+        |state: &str| json["summary"].as_array().expect("a list").iter().filter(|it| it["state"] == state).count();
+    assert_eq!((count("healed"), count("open"), count("unreadable")), (1, 1, 1), "{json:#}");
+    let open = installation.output("gaps --open").await.succeeded();
+    assert!(open.contains("position_moved") && !open.contains("gap_event") && !open.contains("strange"), "{open}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_by_cause_and_shown_down_to_their_bytes() {
+    let Some(brokers) = brokers("dead_letters_are_listed_by_cause_and_shown_down_to_their_bytes") else { return };
+    let deployment = Deployment::new(brokers, plain()).await;
+    let small = "[kafka.properties]\n\"message.max.bytes\" = 20000\n";
+    let installation =
+        Installation::new(&deployment.simulator, &deployment.brokers, &deployment.prefix, &[CASES], small);
+    let control = deployment.control();
+    installation.output("dead-letters list").await.failed_with(69, &["There is no topic", &deployment.prefix]);
+    let mut lines = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+    run_until(&installation, last(&lines)).await;
+    assert!(installation.output("dead-letters list").await.succeeded().contains(".dead-letters: no dead letter"));
+
+    control.inflict(Fault::Poison { events: 2 }).await.expect("inflicted");
+    // The bytes of the last one fit into a record; the JSON, in which each of them is two, does not.
+    let long = EventOrder::new("Case", "CREATE").with("Description", "\n".repeat(15_000));
+    for order in [EventOrder::new("Case", "CREATE"), EventOrder::new("Case", "CREATE"), long] {
+        lines.extend(control.publish(order).await.expect("published"));
+    }
+    run_until(&installation, last(&lines)).await;
+    let json = printed(&installation, "dead-letters list").await;
+    let letters = json["letters"].as_array().expect("a list");
+    assert_eq!(letters.len(), 3, "{json:#}");
+    let counts = json["summary"].as_array().expect("a list").iter().filter_map(|cause| cause["count"].as_u64());
+    assert_eq!(counts.collect::<std::collections::BTreeSet<_>>(), [1, 2].into(), "{json:#}");
+    let whole = letters[2]["id"].as_str().expect("an id");
+    let json_of_whole = printed(&installation, &format!("dead-letters show {whole}")).await;
+    assert_eq!(json_of_whole["event_header"]["record_ids"], json!(lines[3].record_ids), "{json_of_whole:#}");
+    assert_eq!(json_of_whole["event_header"]["change_type"], json!("CREATE"), "{json_of_whole:#}");
+    assert!(json_of_whole["finding"].as_str().is_some_and(|found| found.contains("decodes the whole event")));
+    let id = letters[0]["id"].as_str().expect("an id").to_owned();
+    assert!(id.ends_with(&lines[1].event_id), "the oldest first: {json:#}");
+    let listed = installation.output("dead-letters list").await.succeeded();
+    let reason = letters[0]["headers"]["reason"].as_str().expect("a reason");
+    assert!(listed.contains(&id) && listed.contains(&format!("{CASES}: {reason}")), "{listed}");
+
+    let stored = deployment.output("dead-letters").await;
+    let bytes = &stored.iter().find(|record| record.key == id).expect("the letter").raw;
+    let shown = installation.output(&format!("dead-letters show {id}")).await.succeeded();
+    let first_bytes: Vec<String> = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    assert!(shown.contains(&first_bytes.join(" ")) && shown.contains(&format!("{} bytes", bytes.len())), "{shown}");
+    assert!(shown.contains("schema_id") && shown.contains(reason), "{shown}");
+    let json = printed(&installation, &format!("dead-letters show {id}")).await;
+    assert_eq!(json["payload"].as_str().map(str::len), Some(2 * bytes.len()), "{json:#}");
+    assert!(json["finding"].as_str().is_some_and(|finding| finding.contains("CaseChangeEvent")), "{json:#}");
+
+    let file = installation.directory.path().join("event.avro");
+    let saving = format!("dead-letters show {id} --raw {}", file.display());
+    let told = installation.output(&saving).await.succeeded();
+    assert!(told.contains("event.avro") && !told.contains(&first_bytes.join(" ")), "{told}");
+    assert_eq!(&std::fs::read(&file).expect("the file"), bytes);
+    installation.output(&saving).await.failed_with(64, &["event.avro", "does not exist"]);
+    installation.output("dead-letters show 00-nothing").await.failed_with(64, &["00-nothing", "dead-letters list"]);
+
+    // Without a sign-in what stands in Kafka is shown all the same, and why no more.
+    let text = std::fs::read_to_string(&installation.config).expect("read");
+    let stranger = text.replace(deployment.simulator.client_id(), "stranger");
+    assert_ne!(stranger, text);
+    std::fs::write(&installation.config, stranger).expect("written");
+    let json = printed(&installation, &format!("dead-letters show {id}")).await;
+    assert_eq!(json["event_header"], Value::Null, "{json:#}");
+    assert!(json["finding"].as_str().is_some_and(|finding| finding.starts_with("not decoded: ")), "{json:#}");
+    assert_eq!(json["payload"].as_str().map(str::len), Some(2 * bytes.len()), "{json:#}");
 }

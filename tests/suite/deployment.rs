@@ -122,11 +122,19 @@ impl Deployment {
 
     /// Makes `<prefix>.<name>` with these settings, as an operator would beforehand.
     pub async fn create_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        self.create(name, TopicReplication::Fixed(1), settings).await;
+    }
+
+    /// The same with replicas on these brokers, of which the first is to lead.
+    pub async fn create_topic_on(&self, name: &str, brokers: &[i32], settings: &[(&str, &str)]) {
+        self.create(name, TopicReplication::Variable(&[brokers]), settings).await;
+    }
+
+    async fn create(&self, name: &str, replication: TopicReplication<'_>, settings: &[(&str, &str)]) {
         let admin = self.admin();
         let topic = format!("{}.{name}", self.prefix);
-        let made = settings
-            .iter()
-            .fold(NewTopic::new(&topic, 1, TopicReplication::Fixed(1)), |made, (key, value)| made.set(key, value));
+        let made =
+            settings.iter().fold(NewTopic::new(&topic, 1, replication), |made, (key, value)| made.set(key, value));
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for outcome in admin.create_topics([&made], &options).await.expect("the broker answers") {
             outcome.expect("created");

@@ -1,5 +1,7 @@
 //! An output of many partitions.
 
+use casewire::kafka::list_topics;
+use casewire::pipeline::settings;
 use casewire::simulator::{Fault, SimulatorConfig};
 use casewire::status::StreamStatus;
 
@@ -18,7 +20,6 @@ async fn forty_eight_partitions_keep_the_order_of_each_key_and_are_read_back_who
     let mut lines = control.generate(400).await.expect("generated");
     let running = deployment.run(&[CASES], partitions);
     passed(&running, &lines, CASES).await;
-    let before = std::time::Instant::now();
     // The id is refused although everything is still retained: what each partition holds has to be known again.
     let refuse = Fault::FailStreams {
         status: 3,
@@ -27,16 +28,13 @@ async fn forty_eight_partitions_keep_the_order_of_each_key_and_are_read_back_who
     };
     control.inflict(refuse).await.expect("inflicted");
     lines.extend(control.generate(50).await.expect("generated"));
-    let on_topic = lines.iter().filter(|line| line.topics.iter().any(|topic| topic == CASES)).count();
-    let repeated = |status: &StreamStatus| status.events_already_written > 0;
-    let status = running.until("the repetition", repeated).await;
-    eprintln!("read back after {:?} {}", before.elapsed(), status.events_already_written);
+    running.until("the repetition", |status: &StreamStatus| status.events_already_written > 0).await;
     passed(&running, &lines, CASES).await;
-    let before = std::time::Instant::now();
     running.stop().await.expect("an orderly end");
-    eprintln!("stop {:?} {on_topic}", before.elapsed());
-    let before = std::time::Instant::now();
-    let output = deployment.output("Case").await;
-    eprintln!("read {:?}", before.elapsed());
-    each_once_in_order(&output, &lines, "Case");
+    let kafka = settings::kafka(&deployment.config(&[CASES], partitions).kafka).expect("settings");
+    let topic = format!("{}.Case", deployment.prefix);
+    let topics = list_topics(&kafka).await.expect("a list");
+    let found = topics.iter().find(|listed| listed.name == topic).map(|listed| listed.partitions);
+    assert_eq!(found, Some(48));
+    each_once_in_order(&deployment.output("Case").await, &lines, "Case");
 }

@@ -1,13 +1,10 @@
 //! The time of day and the time on the processors.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::Failure;
 
 /// Microseconds of the epoch.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    u64::try_from(chrono::Utc::now().timestamp_micros()).unwrap_or_default()
 }
 
 /// User and system time of this process so far, in seconds. Linux counts it in hundredths (`USER_HZ`), whatever the

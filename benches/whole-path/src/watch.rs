@@ -15,9 +15,9 @@ pub(crate) struct Arguments {
     bootstrap: String,
     #[arg(long)]
     topic: String,
-    /// Ends after so many records
-    #[arg(long)]
-    records: Option<usize>,
+    /// Ends so many seconds after the first record
+    #[arg(long = "for", value_name = "SECONDS")]
+    duration: Option<u64>,
     /// Ends when none has come for so many seconds after the first
     #[arg(long, value_name = "SECONDS")]
     until_quiet: Option<u64>,
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
     println!("{}", json!({"reads": arguments.topic}));
     let mut seen = Vec::new();
     let mut last = Instant::now();
+    let mut first = None;
     loop {
         let Some(record) = next(&consumer)? else {
             let quiet = arguments.until_quiet.is_some_and(|seconds| last.elapsed() > Duration::from_secs(seconds));
@@ -59,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
                 }
             }
         }
-        if arguments.records.is_some_and(|wanted| seen.len() >= wanted) {
+        let duration = arguments.duration.map(Duration::from_secs);
+        if first.get_or_insert(last).elapsed() >= duration.unwrap_or(Duration::MAX) {
             return Ok(Value::Array(seen));
         }
     }

@@ -93,8 +93,15 @@ fn understood(fields: &[(String, Avro)], docs: &HashMap<String, String>) -> (Map
                 continue;
             }
             let Some(child) = child else {
-                let value = rendered(value, &docs[name]);
+                let mut value = rendered(value, &docs[name]);
                 assert_eq!(value.is_null(), nulled.contains(&(*parent, None)), "{name}");
+                // Set as a whole, a compound has lost the components that it does not have now.
+                if let (Some(whole), Avro::Record(components)) = (value.as_object_mut(), unwrapped(&fields[*parent].1))
+                {
+                    for (component, _) in components {
+                        whole.entry(component).or_insert(Json::Null);
+                    }
+                }
                 values.insert(name.clone(), value);
                 continue;
             };
