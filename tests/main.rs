@@ -4,7 +4,9 @@ mod suite {
     mod architecture;
     mod binary;
     mod commands;
+    mod completion;
     mod deployment;
+    mod fold;
     mod hostile;
     mod kafka;
     mod main_job;

@@ -238,6 +238,50 @@ class EachFaultIsFound(unittest.TestCase):
         self.red("wrong value", lambda topics: topics.change(topics.at("dead-letters"), value=None))
         self.red("stray letter", lambda topics: topics.change(topics.at("dead-letters"), headers={"event_id": "e1"}))
 
+    def test_records_that_were_read(self):
+        gap = Topics().at("Case", 4)
+
+        def read(topics, op, **more):
+            topics.rewrite(gap, lambda value: value.update({"op": op} | more))
+            topics.change(gap, headers=topics.records[gap].headers | {"op": op})
+
+        refreshed = {"record": {"Id": SECOND, "Status": "Closed"}, "record_as_of": "2026-02-17T04:03:19.000Z", "record_from": "rest"}
+        deleted = {"record_as_of": "2026-02-17T04:03:20.000Z", "record_from": "rest"}
+        for op, more in (("refresh", refreshed), ("delete", deleted)):
+            right = Topics()
+            read(right, op, **more)
+            right.records.pop(right.at("gaps"))
+            self.assertEqual(judged(right).faults, {}, op)
+            # What was read needs no entry, and what was not read is no refresh.
+            self.red("missing gap entry", lambda topics: read(topics, op, **more))
+            self.red("wrong value", lambda topics: read(topics, op))
+        older = refreshed | {"record_as_of": "2026-02-17T04:03:18.000Z"}
+        self.red("wrong value", lambda topics: read(topics, "refresh", **older))
+        self.red("wrong value", lambda topics: read(topics, "update", **refreshed))
+
+        def resolve(topics, text):
+            def change(value):
+                value.pop("unresolved")
+                value["changed"]["Description"] = text
+
+            topics.rewrite(topics.at("Case", 1), change)
+
+        right = Topics()
+        resolve(right, "longer")
+        self.assertEqual(judged(right).faults, {})
+        self.red("wrong value", lambda topics: resolve(topics, 7))
+
+        def entry(topics, **more):
+            value = {"state": "open", "cause": "unread", "entity": "Case", "records": [FIRST], "detail": "why", "source": None}
+            topics.put(f"{PREFIX}.gaps", "unread-1", value | more, {})
+
+        right = Topics()
+        entry(right)
+        self.assertEqual(judged(right).faults, {})
+        self.red("stray gap", lambda topics: entry(topics, records=["5008d000000099TAAQ"]))
+        self.red("stray gap", lambda topics: entry(topics, records=[]))
+        self.red("stray gap", lambda topics: entry(topics, cause="gap_event"))
+
     def test_checkpoints(self):
         def each(kind, change, nth=-1):
             self.red(kind, lambda topics: topics.rewrite(topics.at(CHECKPOINTS, nth), change))
@@ -398,6 +442,11 @@ class TheFoldOfThePage(unittest.TestCase):
         self.assertIs(state.value("Description"), page["UNKNOWN"])
         state = run(state, change("update", 10, {"Address": None, "Description": "short"}))
         self.assertEqual((state.value("Address.Zip"), state.value("Description")), (None, "short"))
+        self.assertEqual(run(state, change("delete", 8)).value("Description"), "short", "restored when it was read")
+        gone = run(state, change("delete", 11) | {"record_as_of": "2026-11-22T10:15:14.000Z"})
+        for older in (change("update", 13, {"Status": "New"}), change("delete", 12)):
+            self.assertIs(run(gone, older).exists, False, "found deleted when it was read")
+        self.assertIs(run(gone, change("undelete", 15)).exists, True)
         state = run(state, change("gap", 11))
         self.assertIs(state.value("Status"), page["UNKNOWN"])
         self.assertIs(run(state, change("delete", 12)).exists, False)

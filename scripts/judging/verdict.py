@@ -66,8 +66,8 @@ def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tole
             data.append(record)
     refused = _refused(report, gaps, cuts, retention.Bus(events), org)
     events = retention.settle(report, events, _traces(data, gaps, letters), refused, tolerance)
-    _entity_topics(report, events, data, prefix, org, tombstones)
-    _gaps(report, events, by_identity, gaps, org)
+    left = _entity_topics(report, events, data, prefix, org, tombstones)
+    _gaps(report, events, by_identity, gaps, org, left)
     _letters(report, events, by_identity, letters, org)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
@@ -101,6 +101,7 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
     newest = {}  # (topic, key) -> the last record seen of it and its place in the ledger
     partition_of = {}
     deletes = {}  # (topic, key) -> the delete whose tombstone has to come next
+    left = defaultdict(list)  # event -> the ids of which it only says that something happened
     for record in records:
         report.seen["records"] += 1
         if record.value is None:
@@ -115,7 +116,9 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
             report.fault("stray record", f"{record.place}, key {record.key}: {_brief(value)} is not owed there")
             continue
         found[identity].append(record)
-        _values(report, record, value, expected)
+        _values(report, record, value, _completed(value, expected))
+        if value.get("op") == "gap":
+            left[expected.event.identity].append(expected.key)
         spot = (record.topic, record.key)
         _tombstone_missed(report, deletes.pop(spot, None))
         home = partition_of.setdefault(spot, record.partition)
@@ -127,7 +130,7 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
             text = f"{record.place}, key {record.key}: event {order[0]} stands behind event {before[0][0]} ({before[1]})"
             report.fault("wrong order", text)
         newest[spot] = (order, record.place)
-        if expected.event.op == "delete" and tombstones:
+        if value.get("op") == "delete" and tombstones:
             deletes[spot] = record
     for identity, expected in wanted.items():
         places = found.get(identity, [])
@@ -139,6 +142,26 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
             report.fault("doubled record", text)
     for delete in deletes.values():
         _tombstone_missed(report, delete)
+    return left
+
+
+def _completed(value, expected):
+    """What is owed where the record was read over REST: a gap may have become what was found, a text diff its text."""
+    owed, headers = dict(expected.value), dict(expected.headers)
+    if expected.event.op == "gap":
+        says_deleted = expected.event.line["change_type"] == "GAP_DELETE" or value.get("record_from") == "rest"
+        refreshed = value.get("op") == "refresh" and isinstance(value.get("record"), dict)
+        if refreshed or (value.get("op") == "delete" and says_deleted):
+            owed["op"] = headers["op"] = value["op"]
+    resolved = [name for name in owed.get("unresolved", []) if name not in value.get("unresolved", [])]
+    changed = value.get("changed")
+    if resolved and isinstance(changed, dict) and all(isinstance(changed.get(name), str) for name in resolved):
+        # The digest in the diff has proven the text; the ledger does not have it.
+        owed["changed"] = owed["changed"] | {name: changed[name] for name in resolved}
+        owed["unresolved"] = [name for name in owed["unresolved"] if name not in resolved]
+        if not owed["unresolved"]:
+            del owed["unresolved"]
+    return ledger.Expected(expected.event, expected.index, expected.topic, expected.key, owed, headers)
 
 
 def _tombstone_missed(report, delete):
@@ -196,8 +219,13 @@ def _values(report, record, value, expected):
 def _full_record(report, where, value):
     """The full record was read at a time the ledger cannot know: its form is checked, not its content."""
     full, as_of, origin = value.get("record"), value.get("record_as_of"), value.get("record_from")
+    committed_at = value["source"].get("committed_at", "")
+    if isinstance(as_of, str) and as_of < committed_at:
+        report.fault("wrong value", f"{where}: record_as_of {as_of} is older than its event, {committed_at}")
     if full is None:
-        if as_of is not None or origin is not None:
+        found = isinstance(as_of, str) and INSTANT.fullmatch(as_of) and origin == "rest"
+        by_reading = value.get("op") == "delete" and value["source"].get("change_type") != "DELETE"
+        if (as_of, origin) != (None, None) and not (by_reading and found):
             report.fault("wrong value", f"{where}: record_as_of or record_from without a record")
         return
     sound = isinstance(full, dict) and full.get("Id") == value.get("id") and "attributes" not in full
@@ -266,9 +294,11 @@ def _range_entry(record):
     return value if is_range and value.get("state") == "open" else None
 
 
-def _gaps(report, events, by_identity, records, org):
-    """Each gap, overflow, wildcard and unknown event has opened exactly one entry; nothing else but refused positions has."""
-    opened = defaultdict(list)
+def _gaps(report, events, by_identity, records, org, left):
+    """Each overflow, wildcard and unknown event has opened exactly one entry, and each gap event for the records that
+    were not read; what else was not read is named. Nothing else has."""
+    opened, told = defaultdict(list), defaultdict(list)
+    keys = {(event.line["entity"], key) for event in events for key in event.line["record_ids"]}
     for record in records:
         report.seen["gap entries"] += 1
         value = _object(report, record) if record.value is not None else None
@@ -279,6 +309,15 @@ def _gaps(report, events, by_identity, records, org):
             continue
         identity = _identity(value)[:2]
         event = by_identity.get(identity)
+        cause = value.get("cause")
+        if event is None and cause in ("unread", "hidden"):
+            strangers = [key for key in value["records"] if (value["entity"], key) not in keys]
+            if strangers or not value["records"] or not value["detail"]:
+                report.fault("stray gap", f"{record.place}, key {record.key}: {cause} of {strangers}")
+            continue
+        if event is not None and event.op == "gap" and not event.is_poison and cause in ("gap_event", "hidden"):
+            _told(report, record, value, event, org, told[identity])
+            continue
         if event is None or not event.needs_gap:
             report.fault("stray gap", f"{record.place}, key {record.key}: {value.get('cause')} from {identity[0]}/{identity[1]}")
             continue
@@ -288,7 +327,27 @@ def _gaps(report, events, by_identity, records, org):
         owed |= {"entity": line["entity"], "records": line["record_ids"]}
         for name, of_event in owed.items():
             _same(report, f"{record.place}, {event.name}", f"gap {name}", value.get(name, Absent), of_event)
-    _once(report, "gap entry", (event for event in events if event.needs_gap), opened)
+    _once(report, "gap entry", (event for event in events if event.needs_gap and event.op is None), opened)
+    for identity in set(left) | set(told):
+        name = by_identity[identity].name
+        if set(left[identity]) != set(told[identity]):
+            text = f"{name} left {sorted(left[identity])}, the ledger has {sorted(told[identity])}"
+            report.fault("missing gap entry", text)
+        elif len(told[identity]) > len(set(told[identity])):
+            report.fault("doubled gap entry", f"{name}: {sorted(told[identity])}")
+
+
+def _told(report, record, value, event, org, told):
+    """The entry of a gap event: it names the records that stand as gaps."""
+    where = f"{record.place}, {event.name}"
+    owed = {"id": record.key, "org": org, "topic": event.stream, "entity": event.line["entity"]}
+    for name, of_event in owed.items():
+        _same(report, where, f"gap {name}", value.get(name, Absent), of_event)
+    named = value.get("records")
+    if isinstance(named, list) and named and set(named) <= set(event.line["record_ids"]):
+        told += named
+    else:
+        report.fault("wrong value", f"{where}: gap records is {_show(named)}")
 
 
 def _letters(report, events, by_identity, records, org):

@@ -2,19 +2,28 @@
 //!
 //! - `reader`: typed look-ups that collect every fault instead of stopping at the first
 //! - `load`: the file, the `CASEWIRE__…` overrides and the secret files
+//! - `stream`: the topics to carry
+//! - `completion`: when full records are read
+//! - `field_choice`: which fields of a record are read
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
+mod completion;
+mod field_choice;
 mod load;
 mod print;
 mod reader;
 mod settings;
+mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use completion::{CompletionConfig, OnIncomplete, RecordMode};
+pub use field_choice::FieldChoice;
 pub use load::{ConfigError, Environment};
 pub use reader::Fault;
 pub use settings::{
-    AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, OnGap, OnUndecodable,
-    PubSubConfig, SalesforceConfig, Start, StreamConfig,
+    AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
+    SalesforceConfig,
 };
+pub use stream::{OnGap, OnUndecodable, Start, StreamConfig};

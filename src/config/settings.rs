@@ -10,8 +10,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::config::completion::CompletionConfig;
 use crate::config::reader::{Effective, Findings, Section};
-use crate::identity::{OrgId, TopicKind, TopicName};
+use crate::config::stream::{StreamConfig, read_streams};
+use crate::identity::OrgId;
 
 /// Stands for a URL that could not be read, until the fault it left ends the loading.
 static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").expect("a constant URL parses"));
@@ -33,6 +35,8 @@ pub struct Config {
     pub batch: BatchConfig,
     /// How much may be under way between Salesforce and Kafka.
     pub buffer: BufferConfig,
+    /// Reading full records.
+    pub completion: CompletionConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -106,48 +110,6 @@ pub struct PubSubConfig {
     /// Without a message while events are owed, after which a call is taken for dead.
     /// Salesforce promises a keepalive within 270 s.
     pub silence_limit: Duration,
-}
-
-/// Where a stream without a checkpoint begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// At the oldest retained event.
-    Earliest,
-    /// At the tip.
-    Latest,
-}
-
-/// What to do when Salesforce refuses the stored replay id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnGap {
-    /// Record the gap and go on from the oldest retained event.
-    Earliest,
-    /// Record the gap and stop the stream.
-    Stop,
-}
-
-/// What to do with an event that cannot be decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnUndecodable {
-    /// Keep its bytes in `<prefix>.dead-letters` and go on.
-    DeadLetter,
-    /// Stop the stream before it.
-    Stop,
-}
-
-/// One `[[stream]]`
-#[derive(Debug, Clone)]
-pub struct StreamConfig {
-    /// The Salesforce topic.
-    pub topic: TopicName,
-    /// Used only when there is no checkpoint.
-    pub start: Start,
-    /// After a refused replay id.
-    pub on_gap: OnGap,
-    /// After an undecodable event.
-    pub on_undecodable: OnUndecodable,
-    /// Whether a null value follows each delete.
-    pub tombstones: bool,
 }
 
 /// `[batch]`
@@ -231,6 +193,7 @@ impl Config {
         let streams = read_streams(root.sections("stream", findings), findings);
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
+        let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -241,6 +204,7 @@ impl Config {
             streams,
             batch,
             buffer,
+            completion,
             kafka,
             admin,
             log,
@@ -337,53 +301,6 @@ impl PubSubConfig {
         };
         section.finish(findings);
         config
-    }
-}
-
-/// Reads every `[[stream]]` and what must hold between them.
-fn read_streams(sections: Vec<Section>, findings: &mut Findings) -> Vec<StreamConfig> {
-    let none = sections.is_empty();
-    if none && !findings.faults.iter().any(|fault| fault.path.starts_with("stream")) {
-        findings.fault("stream", "is missing: at least one [[stream]] with a topic and a start");
-    }
-    let streams: Vec<StreamConfig> =
-        sections.into_iter().filter_map(|section| StreamConfig::read(section, findings)).collect();
-    for (index, stream) in streams.iter().enumerate() {
-        if streams[..index].iter().any(|other| other.topic == stream.topic) {
-            let problem = format!("is \"{}\", which another stream has: one topic, one stream", stream.topic);
-            findings.fault(format!("stream[{index}].topic"), problem);
-        }
-    }
-    // `/data/ChangeEvents` carries every selected object, so any other `/data` stream would write the
-    // same entity from a second producer, and order within a record would be gone.
-    let all = streams.iter().position(|stream| stream.topic.as_str() == "/data/ChangeEvents");
-    let other = streams.iter().find(|stream| {
-        stream.topic.as_str() != "/data/ChangeEvents"
-            && matches!(stream.topic.kind(), TopicKind::Entity(_) | TopicKind::ChangeChannel)
-    });
-    if let (Some(index), Some(other)) = (all, other) {
-        let problem = format!(
-            "is \"/data/ChangeEvents\", which carries every selected object, beside \"{}\": an entity belongs to one stream",
-            other.topic
-        );
-        findings.fault(format!("stream[{index}].topic"), problem);
-    }
-    streams
-}
-
-impl StreamConfig {
-    fn read(mut section: Section, findings: &mut Findings) -> Option<Self> {
-        let topic =
-            section.required_parsed("topic", "the Salesforce topic, such as \"/data/CaseChangeEvent\"", findings);
-        let start = [("earliest", Start::Earliest), ("latest", Start::Latest)];
-        let on_gap = [("earliest", OnGap::Earliest), ("stop", OnGap::Stop)];
-        let undecodable = [("dead_letter", OnUndecodable::DeadLetter), ("stop", OnUndecodable::Stop)];
-        let start = section.choice("start", &start, None, findings);
-        let on_gap = section.choice("on_gap", &on_gap, Some("earliest"), findings);
-        let on_undecodable = section.choice("on_undecodable", &undecodable, Some("dead_letter"), findings);
-        let tombstones = section.flag("tombstones", false, findings);
-        section.finish(findings);
-        Some(Self { topic: topic?, start: start?, on_gap: on_gap?, on_undecodable: on_undecodable?, tombstones })
     }
 }
 

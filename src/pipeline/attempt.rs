@@ -16,16 +16,19 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::BufferConfig;
+use crate::config::{BufferConfig, CompletionConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
+use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
+use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
@@ -36,7 +39,10 @@ use crate::pipeline::run_loop::{LoopEnd, RunLoop, SIGN_OF_LIFE};
 use crate::pipeline::schemas::SchemaCache;
 use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
+use crate::salesforce::describe::Descriptions;
 use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::record_read::RecordReader;
+use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
 use crate::status::StreamState;
 
@@ -72,12 +78,16 @@ pub struct Attempt {
     pub kafka: KafkaSettings,
     /// Salesforce.
     pub pubsub: PubSub,
+    /// The same over REST.
+    pub rest: RestClient,
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
     pub memory: Arc<StreamMemory>,
     /// The room between the two sides.
     pub buffer: BufferConfig,
+    /// How full records are read.
+    pub completion: CompletionConfig,
     /// The number of this attempt.
     pub generation: u64,
     /// Where the organisation is reached.
@@ -215,7 +225,8 @@ impl Attempt {
         let stations = self.stop.child_token();
         let _guard = stations.clone().drop_guard();
         let (intake_in, intake_out) = mpsc::channel(BATCHES);
-        let (prepared_in, mut prepared_out) = mpsc::channel(BATCHES);
+        let (prepared_in, prepared_out) = mpsc::channel(BATCHES);
+        let mut prepared_out = PreparedQueue::new(prepared_out);
         let (state_in, state_out) = watch::channel(SubscriptionState::default());
 
         let settings = SubscriptionSettings {
@@ -236,7 +247,8 @@ impl Attempt {
             stations.clone(),
         ));
         let mirror = tokio::spawn(mirror(context.clone(), state_out, room, writer.connection()));
-        let station = self.station(position, topics, written);
+        let (completion, completed) = self.completion(&stations);
+        let station = self.station(position, topics, written, completion);
         let decode = tokio::spawn(station.run(intake_out, prepared_in, stations.clone()));
 
         context.board.set_state(StreamState::Running);
@@ -246,9 +258,11 @@ impl Attempt {
         drop(prepared_out);
         if !matches!(end, LoopEnd::Drained) {
             stations.cancel();
+            // Nobody waits for what it reads.
+            completed.abort();
         }
-        let decoded = joined(decode.await);
-        if matches!(decoded, Ok(DecodeEnd::Stopped(_))) {
+        let decoded = both(decode, completed).await;
+        if !matches!(decoded, Ok(DecodeEnd::Finished)) {
             stations.cancel();
         }
         let ended = joined(subscription.await);
@@ -258,7 +272,25 @@ impl Attempt {
         self.conclude(end, decoded, ended, writer, checkpoint).await
     }
 
-    fn station(&self, position: Position, topics: OutputTopics, written: Option<HashSet<u128>>) -> DecodeStation {
+    /// The completion station and the way to it; none where nothing is ever completed.
+    fn completion(&self, stations: &CancellationToken) -> (Option<mpsc::Sender<Wanting>>, JoinHandle<()>) {
+        if self.context.stream.record == RecordMode::Never {
+            return (None, tokio::spawn(async {}));
+        }
+        let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone());
+        let reader = RecordReader::new(self.rest.clone(), descriptions);
+        let (wanting_in, wanting_out) = mpsc::channel(BATCHES);
+        let station = CompletionStation::new(self.context.clone(), reader, self.completion);
+        (Some(wanting_in), tokio::spawn(station.run(wanting_out, stations.clone())))
+    }
+
+    fn station(
+        &self,
+        position: Position,
+        topics: OutputTopics,
+        written: Option<HashSet<u128>>,
+        completion: Option<mpsc::Sender<Wanting>>,
+    ) -> DecodeStation {
         let context = self.context.clone();
         let budget = TRANSACTIONS_IN_MEMORY * context.batch.max_bytes.max(1024 * 1024) / 1024;
         let budget_kib = u32::try_from(budget).unwrap_or(u32::MAX >> 4);
@@ -269,7 +301,8 @@ impl Attempt {
             identity.prefix.clone(),
             context.stream.tombstones,
         )
-        .limited_to(context.batch.max_event_bytes);
+        .limited_to(context.batch.max_event_bytes)
+        .completed(context.stream.record);
         DecodeStation {
             schemas: self.schemas.clone(),
             schema: None,
@@ -282,6 +315,7 @@ impl Attempt {
             kafka: self.kafka.clone(),
             budget: Arc::new(Semaphore::new(budget_kib as usize)),
             budget_kib,
+            completion,
             context,
         }
     }
@@ -363,6 +397,15 @@ impl Attempt {
 async fn close(writer: TransactionalWriter, context: &StreamContext) {
     if let Err(error) = writer.close().await {
         warn!(topic = %context.identity.topic, %error, "the producer did not end in order");
+    }
+}
+
+/// The end of decoding, unless the completion station had none of its own. One that was aborted had nothing left to do.
+async fn both(decode: JoinHandle<DecodeEnd>, completed: JoinHandle<()>) -> Result<DecodeEnd, Failure> {
+    let decoded = joined(decode.await);
+    match completed.await {
+        Err(error) if error.is_panic() => decoded.and(joined(Err(error))),
+        _ => decoded,
     }
 }
 

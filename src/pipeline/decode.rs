@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -16,50 +16,23 @@ use crate::change::WriterSchema;
 use crate::config::OnUndecodable;
 use crate::failure::{Exit, Failure};
 use crate::identity::SchemaId;
-use crate::kafka::{KafkaSettings, OutputRecord};
+use crate::kafka::KafkaSettings;
+use crate::pipeline::completion::Wanting;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::dead_letter::DeadLetter;
+use crate::pipeline::hand_over::HandOver;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
+use crate::pipeline::prepared::{Chunk, Room, ToldGap};
 use crate::pipeline::read_back;
 use crate::pipeline::records::{EventRecords, EventSource, RecordWriter};
 use crate::pipeline::schemas::{NoSchema, SchemaCache};
-use crate::position::{Admission, Anchor, EventKey, Position};
+use crate::position::{Admission, Anchor, Position};
 use crate::salesforce::buffer::Hold;
 use crate::salesforce::intake::{Batch, Intake, ReceivedEvent};
 use crate::salesforce::verdict::CallError;
 use crate::status::StreamState;
-
-/// Records ready for a transaction, and the position once they are committed.
-pub struct Prepared {
-    /// In order.
-    pub records: Vec<OutputRecord>,
-    /// The event of each record: an index into `events`. Ledger entries of a range have none.
-    pub origins: Vec<Option<u32>>,
-    /// The events.
-    pub events: Vec<EventKey>,
-    /// The position after them.
-    pub position: Position,
-    /// Keys and values, in bytes.
-    pub bytes: usize,
-    /// Ledger entries among the records.
-    pub gaps: u64,
-    /// Dead letters among the records.
-    pub dead_letters: u64,
-    /// When the last of the events was committed at Salesforce.
-    pub committed_at: Option<DateTime<Utc>>,
-    /// Given back when the commit drops this.
-    pub _room: Room,
-}
-
-/// What prepared records take of the stream's memory until they are dropped.
-pub struct Room {
-    /// What the subscription counts against its credit.
-    _events: Option<Hold>,
-    /// What the rendered records count against the budget.
-    _records: Option<OwnedSemaphorePermit>,
-}
 
 /// Why the station ended.
 #[derive(Debug)]
@@ -96,6 +69,8 @@ pub struct DecodeStation {
     pub budget: Arc<Semaphore>,
     /// All of it.
     pub budget_kib: u32,
+    /// Where records are completed, if any are.
+    pub completion: Option<mpsc::Sender<Wanting>>,
 }
 
 impl DecodeStation {
@@ -103,7 +78,7 @@ impl DecodeStation {
     pub async fn run(
         mut self,
         mut intake: mpsc::Receiver<Intake>,
-        out: mpsc::Sender<Prepared>,
+        out: mpsc::Sender<HandOver>,
         cancel: CancellationToken,
     ) -> DecodeEnd {
         while let Some(intake) = intake.recv().await {
@@ -126,7 +101,7 @@ impl DecodeStation {
     async fn batch(
         &mut self,
         batch: Batch,
-        out: &mpsc::Sender<Prepared>,
+        out: &mpsc::Sender<HandOver>,
         cancel: &CancellationToken,
     ) -> Result<(), Halt> {
         // A batch can also be empty because all of its events were duplicates; those say nothing new.
@@ -248,11 +223,16 @@ impl DecodeStation {
 
     fn add(&mut self, event: &ReceivedEvent, received_at: DateTime<Utc>, written: EventRecords, chunk: &mut Chunk) {
         let index = chunk.begin(&event.key);
+        let first = chunk.records.len();
+        let read = !written.wants.is_empty();
+        chunk.wants.extend(written.wants.into_iter().map(|want| want.moved(first)));
         for record in written.records {
             chunk.push(record, Some(index));
         }
-        if let Some(gap) = written.gap {
-            self.open(&gap, Some(index), chunk);
+        match written.gap {
+            Some(gap) if read && gap.cause == GapCause::GapEvent => chunk.told.push(ToldGap { event: index, gap }),
+            Some(gap) => self.open(&gap, Some(index), chunk),
+            None => {}
         }
         // A platform event carries its publisher's clock, which may be ahead of Salesforce's.
         if let Some(at) = written.committed_at.map(|at| at.min(received_at)) {
@@ -300,7 +280,7 @@ impl DecodeStation {
         &mut self,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
-        out: &mpsc::Sender<Prepared>,
+        out: &mpsc::Sender<HandOver>,
     ) -> Result<(), Halt> {
         let detail = "a start at the tip ended before its first position was known and was begun anew; \
                       events published in between were not delivered";
@@ -310,27 +290,26 @@ impl DecodeStation {
     }
 
     /// A gap that no event tells of.
-    async fn gap(&mut self, gap: &OpenGap, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
+    async fn gap(&mut self, gap: &OpenGap, out: &mpsc::Sender<HandOver>) -> Result<(), Halt> {
         let mut chunk = Chunk::default();
         self.open(gap, None, &mut chunk);
         self.hand_on(chunk, None, out).await
     }
 
-    async fn hand_on(&self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<Prepared>) -> Result<(), Halt> {
+    /// Straight to the run loop, unless records are to be completed first: then a promise goes there in their place.
+    async fn hand_on(&self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<HandOver>) -> Result<(), Halt> {
         let kib = u32::try_from(chunk.bytes / 1024).unwrap_or(u32::MAX).clamp(1, self.budget_kib);
         let permit = self.budget.clone().acquire_many_owned(kib).await.ok();
-        let prepared = Prepared {
-            records: chunk.records,
-            origins: chunk.origins,
-            events: chunk.events,
-            position: self.position.clone(),
-            bytes: chunk.bytes,
-            gaps: chunk.gaps,
-            dead_letters: chunk.dead_letters,
-            committed_at: chunk.committed_at,
-            _room: Room { _events: events, _records: permit },
+        let prepared = chunk.prepared(self.position.clone(), Room { _events: events, _records: permit });
+        let item = match &self.completion {
+            Some(completion) if !prepared.wants.is_empty() => {
+                let (reply, later) = oneshot::channel();
+                completion.send(Wanting { prepared, reply }).await.map_err(|_| Halt::Finished)?;
+                HandOver::Later(later)
+            }
+            _ => HandOver::Ready(prepared),
         };
-        out.send(prepared).await.map_err(|_| Halt::Finished)
+        out.send(item).await.map_err(|_| Halt::Finished)
     }
 }
 
@@ -338,29 +317,4 @@ impl DecodeStation {
 enum Halt {
     Finished,
     Stopped(Failure),
-}
-
-/// What has been written since the last hand-over.
-#[derive(Default)]
-struct Chunk {
-    records: Vec<OutputRecord>,
-    origins: Vec<Option<u32>>,
-    events: Vec<EventKey>,
-    bytes: usize,
-    gaps: u64,
-    dead_letters: u64,
-    committed_at: Option<DateTime<Utc>>,
-}
-
-impl Chunk {
-    fn begin(&mut self, key: &EventKey) -> u32 {
-        self.events.push(key.clone());
-        u32::try_from(self.events.len() - 1).unwrap_or(u32::MAX)
-    }
-
-    fn push(&mut self, record: OutputRecord, origin: Option<u32>) {
-        self.bytes += record.key.len() + record.value.as_ref().map_or(0, bytes::Bytes::len);
-        self.records.push(record);
-        self.origins.push(origin);
-    }
 }

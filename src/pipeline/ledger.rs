@@ -42,6 +42,10 @@ pub enum GapCause {
     Unanchored,
     /// An operator moved or removed the position.
     PositionMoved,
+    /// Records that should have been read over REST and were not.
+    Unread,
+    /// Records that the user may not see, or that were purged: reading them tells nothing.
+    Hidden,
 }
 
 /// One end of a gap.

@@ -8,6 +8,13 @@
 //! | `beginning` | the position from which an attempt goes on, and when it must not |
 //! | `sign_in` | signing in, disturbances waited for |
 //! | `decode` | the decode station |
+//! | `prepared` | what travels from the decode station to the run loop |
+//! | `hand_over` | the way there, in order, although some come later than those behind them |
+//! | `want` | what is to be read of a record, and the place that is left for it |
+//! | `completion` | the completion station: what is read, when and how many at a time |
+//! | `complete` | one read for a group of batches, and what is made of it |
+//! | `text_base` | the old value of a text, where a batch holds it |
+//! | `api_budget` | how much completion may do, by the org's API requests |
 //! | `memory` | what a stream keeps from one attempt to the next |
 //! | `refusal` | what follows when Salesforce refuses the stored position |
 //! | `mirror` | what the two sides say of themselves, carried to the board |
@@ -22,16 +29,21 @@
 //! | `context` | what all parts of a stream know |
 //! | [`settings`] | what each room needs, out of the one configuration |
 
+mod api_budget;
 mod attempt;
 mod beginning;
 mod claims;
+mod complete;
+mod completion;
 pub mod context;
 mod dead_letter;
 mod decode;
+mod hand_over;
 pub mod ledger;
 mod memory;
 mod mirror;
 mod output_topics;
+mod prepared;
 pub mod process;
 pub mod read_back;
 pub mod records;
@@ -41,3 +53,5 @@ pub mod schemas;
 pub mod settings;
 mod sign_in;
 pub mod stream;
+mod text_base;
+mod want;

@@ -2,6 +2,7 @@
 //! The contract is `docs/records.md`; its version is the `casewire` header.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,9 +10,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::change::{Change, ChangeType, Header, JsonObject, RecordIdKind, render};
+use crate::config::RecordMode;
 use crate::identity::{OrgId, SchemaId, TopicName};
 use crate::kafka::OutputRecord;
 use crate::pipeline::ledger::{GapCause, OpenGap};
+use crate::pipeline::want::{Reason, Unknown, Want};
 use crate::position::EventKey;
 
 /// One received event, as the records name it.
@@ -32,6 +35,8 @@ pub struct EventSource<'a> {
 pub struct EventRecords {
     /// One for each record id, and tombstones.
     pub records: Vec<OutputRecord>,
+    /// Which of the records are to be completed.
+    pub wants: Vec<Want>,
     /// What the event says is missing.
     pub gap: Option<OpenGap>,
     /// When the change was committed at Salesforce.
@@ -71,6 +76,7 @@ pub struct RecordWriter {
     topic: TopicName,
     prefix: String,
     tombstones: bool,
+    mode: RecordMode,
     max_event_bytes: usize,
     /// The organisation as a header's value.
     org_header: Bytes,
@@ -85,10 +91,24 @@ struct EntityNames {
 }
 
 impl RecordWriter {
-    /// For one stream.
+    /// For one stream whose records are not completed.
     pub fn new(org: OrgId, topic: TopicName, prefix: String, tombstones: bool) -> Self {
         let org_header = Bytes::copy_from_slice(org.as_str().as_bytes());
-        Self { org, topic, prefix, tombstones, max_event_bytes: usize::MAX, org_header, entities: HashMap::new() }
+        Self {
+            org,
+            topic,
+            prefix,
+            tombstones,
+            mode: RecordMode::Never,
+            max_event_bytes: usize::MAX,
+            org_header,
+            entities: HashMap::new(),
+        }
+    }
+
+    /// The same for a stream whose records are completed as `mode` says.
+    pub fn completed(self, mode: RecordMode) -> Self {
+        Self { mode, ..self }
     }
 
     /// With a limit to what the records of one event may take together.
@@ -146,15 +166,21 @@ impl RecordWriter {
             let head = record_head(op, &header.entity);
             let body = record_body(change);
             let of = header.record_ids.len();
-            self.check_size(source, header, committed_bare, body.len(), &headers)?;
+            self.check_size(source, header, committed_bare, body.text.len(), &headers)?;
             for (index, id) in header.record_ids.iter().enumerate() {
                 if RecordIdKind::of(id) != RecordIdKind::Record {
                     continue;
                 }
-                let mut value = String::with_capacity(head.len() + body.len() + 640);
+                let mut value = String::with_capacity(head.len() + body.text.len() + 640);
                 value.push_str(&head);
                 render::write_quoted(id, &mut value);
-                value.push_str(&body);
+                let base = value.len();
+                value.push_str(&body.text);
+                if let Some(reason) = self.wanted(&header.change_type, change, &body, base) {
+                    let slot = base + body.slot;
+                    let (record, schema) = (written.records.len(), source.schema_id.clone());
+                    written.wants.push(Want { record, slot, schema, committed_at, reason });
+                }
                 self.write_source(source, header, committed_bare, index, of, &mut value);
                 value.push('}');
                 let key = Bytes::copy_from_slice(id.as_bytes());
@@ -173,6 +199,27 @@ impl RecordWriter {
         }
         written.gap = self.gap(source, header, committed_bare);
         Ok(written)
+    }
+
+    /// Whether a record of a change is to be completed, and why. `base` is where the body stands in the value.
+    fn wanted(&self, change_type: &ChangeType, change: &Change, body: &Body, base: usize) -> Option<Reason> {
+        if self.mode == RecordMode::Never {
+            return None;
+        }
+        let always = self.mode == RecordMode::Always;
+        match change_type {
+            gap if gap.is_gap() => Some(Reason::Gap { deletes: *gap == ChangeType::GapDelete }),
+            ChangeType::Create | ChangeType::Update | ChangeType::Undelete if !change.unresolved.is_empty() => {
+                Some(Reason::Unknown(Box::new(Unknown {
+                    changed_end: base + body.changed_end,
+                    unresolved: base + body.unresolved.start..base + body.unresolved.end,
+                    fields: change.unresolved.clone(),
+                    whole: always,
+                })))
+            }
+            ChangeType::Create | ChangeType::Update | ChangeType::Undelete if always => Some(Reason::Whole),
+            _ => None,
+        }
     }
 
     /// Whether the records of an event may be written, found out before any of them takes memory. An event of 1 MB
@@ -242,7 +289,7 @@ impl RecordWriter {
         let id = source.key.event_id();
         let mut value = record_head("event", source.schema_name);
         render::write_quoted(id, &mut value);
-        value.push_str(&record_body(change));
+        value.push_str(&record_body(change).text);
         value.push_str(",\"source\":{\"org\":");
         render::write_quoted(self.org.as_str(), &mut value);
         value.push_str(",\"topic\":");
@@ -257,7 +304,7 @@ impl RecordWriter {
             value: Some(Bytes::from(value.into_bytes())),
             headers,
         };
-        Ok(EventRecords { records: vec![record], gap: None, committed_at: created })
+        Ok(EventRecords { records: vec![record], wants: Vec::new(), gap: None, committed_at: created })
     }
 
     fn headers(
@@ -347,27 +394,41 @@ fn record_head(op: &str, entity: &str) -> String {
     format!("{{\"op\":\"{op}\",\"entity\":\"{entity}\",\"id\":")
 }
 
-/// Everything that all records of one event have in common.
-fn record_body(change: &Change) -> String {
-    let mut body = String::with_capacity(change.changed.as_str().len() + 64);
-    body.push_str(",\"changed\":");
-    body.push_str(change.changed.as_str());
+/// Everything that all records of one event have in common, and the places in it.
+struct Body {
+    text: String,
+    /// Where the members of `changed` end.
+    changed_end: usize,
+    /// Where `,"unresolved":[…]` stands.
+    unresolved: Range<usize>,
+    /// Where `null` stands for the full record.
+    slot: usize,
+}
+
+fn record_body(change: &Change) -> Body {
+    let mut text = String::with_capacity(change.changed.as_str().len() + 64);
+    text.push_str(",\"changed\":");
+    text.push_str(change.changed.as_str());
+    let start = text.len();
     if !change.unresolved.is_empty() {
-        body.push_str(",\"unresolved\":[");
+        text.push_str(",\"unresolved\":[");
         for (index, diff) in change.unresolved.iter().enumerate() {
             if index > 0 {
-                body.push(',');
+                text.push(',');
             }
-            render::write_quoted(&diff.field, &mut body);
+            render::write_quoted(&diff.field, &mut text);
         }
-        body.push(']');
+        text.push(']');
     }
+    let unresolved = start..text.len();
     if !change.enriched.is_empty() {
-        body.push_str(",\"enriched\":");
-        body.push_str(change.enriched.as_str());
+        text.push_str(",\"enriched\":");
+        text.push_str(change.enriched.as_str());
     }
-    body.push_str(",\"record\":null");
-    body
+    text.push_str(",\"record\":");
+    let slot = text.len();
+    text.push_str("null");
+    Body { text, changed_end: start - 1, unresolved, slot }
 }
 
 fn write_event(source: EventSource<'_>, out: &mut String) {

@@ -15,14 +15,14 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
-use crate::pipeline::decode::Prepared;
+use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::prepared::Prepared;
 use crate::position::{EventKey, Position};
 
 /// A keepalive's position is committed at most this often …
@@ -97,7 +97,7 @@ impl RunLoop {
     }
 
     /// Commits what comes until nothing more can come.
-    pub async fn run(&mut self, prepared: &mut mpsc::Receiver<Prepared>) -> LoopEnd {
+    pub async fn run(&mut self, prepared: &mut PreparedQueue) -> LoopEnd {
         let mut left_over = None;
         loop {
             let first = match left_over.take() {
@@ -134,20 +134,16 @@ impl RunLoop {
 
     /// Takes what has come already, and what comes within `max_age` while there is room.
     /// A batch that does not fit is given back: its records may not be split from its position.
-    async fn gather(
-        &self,
-        first: Prepared,
-        prepared: &mut mpsc::Receiver<Prepared>,
-    ) -> (Transaction, Option<Prepared>) {
+    async fn gather(&self, first: Prepared, prepared: &mut PreparedQueue) -> (Transaction, Option<Prepared>) {
         let limits = self.context.batch;
         let mut transaction = Transaction::default();
         transaction.push(first);
         let deadline = Instant::now() + limits.max_age;
         while transaction.records < limits.max_records && transaction.bytes < limits.max_bytes {
             let next = match prepared.try_recv() {
-                Ok(batch) => Some(batch),
-                Err(_) if transaction.records == 0 || limits.max_age.is_zero() => None,
-                Err(_) => tokio::select! {
+                Some(batch) => Some(batch),
+                None if transaction.records == 0 || limits.max_age.is_zero() => None,
+                None => tokio::select! {
                     batch = prepared.recv() => batch,
                     () = sleep_until(deadline) => None,
                 },

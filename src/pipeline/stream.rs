@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::BufferConfig;
+use crate::config::{BufferConfig, CompletionConfig};
 use crate::failure::Failure;
 use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
@@ -23,6 +23,7 @@ use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::verdict::Verdict as CallVerdict;
 use crate::status::{LastError, StreamState};
 
@@ -42,10 +43,14 @@ pub struct Stream {
     pub takeover_after: Duration,
     /// Salesforce.
     pub pubsub: PubSub,
+    /// The same over REST, shared by all streams.
+    pub rest: RestClient,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
     pub buffer: BufferConfig,
+    /// How full records are read.
+    pub completion: CompletionConfig,
     /// How long a silent call is believed.
     pub silence_limit: Duration,
 }
@@ -142,9 +147,11 @@ impl Stream {
             context: self.context.clone(),
             kafka: self.kafka.clone(),
             pubsub: self.pubsub.clone(),
+            rest: self.rest.clone(),
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,
+            completion: self.completion,
             generation,
             instance_url: token.instance_origin(),
             silence_limit: self.silence_limit,

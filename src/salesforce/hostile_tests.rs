@@ -283,6 +283,6 @@ async fn a_rest_answer_without_end_is_read_to_its_limit_and_no_further() {
         let login = ScriptedHttp::start(move |_| granted("token", instance.as_str(), ORG)).await;
         let session = Session::new(SessionSettings { call_timeout: Duration::from_secs(60), ..settings(&login.url) });
         let error = soon(session.expect("settings").limits()).await.expect_err("no limits");
-        assert_eq!(error, RestError::Unreachable("the answer is longer than 67108864 bytes".to_owned()));
+        assert_eq!(error, RestError::TooLong(64 * MIB));
     }
 }

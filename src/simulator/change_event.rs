@@ -92,6 +92,19 @@ impl ChangeEvent {
         avro::strings(out, &bitmaps(changes, Listed::Changed));
     }
 
+    /// Takes out the fields at these positions: the user may not see them, and is not told that they changed.
+    pub(crate) fn hide(&mut self, hidden: &[usize]) {
+        match &mut self.body {
+            Body::Empty => {}
+            Body::Full(values) => hidden.iter().for_each(|at| {
+                if let Some(value) = values.get_mut(*at) {
+                    *value = None;
+                }
+            }),
+            Body::Sparse(changes) => changes.retain(|(at, _)| !hidden.contains(at)),
+        }
+    }
+
     /// The bytes of text in the body: what makes an event too large.
     pub(crate) fn text_bytes(&self) -> usize {
         let text = |value: &Value| if let Value::Text(text) = value { text.len() } else { 0 };

@@ -10,15 +10,18 @@ use tokio::sync::{broadcast, oneshot};
 use tonic::Code;
 
 use crate::proto::ProducerEvent;
+use crate::simulator::columns;
 use crate::simulator::connections::ConnectionOrder;
-use crate::simulator::faults::{Fault, RefusedSignIn};
+use crate::simulator::faults::{Fault, RefusedSignIn, RestFailure};
 use crate::simulator::ledger::LedgerLine;
 use crate::simulator::objects::{Field, Kind};
 use crate::simulator::org::{Org, StreamOrder};
 use crate::simulator::publisher::{Command, Published};
+use crate::simulator::record_store::{self, RecordKey};
 use crate::simulator::refusal::Refusal;
 use crate::simulator::settings::RandomFaults;
 use crate::simulator::stats::Snapshot;
+use crate::simulator::truth::RecordLine;
 
 /// One event to publish. What it does not say is drawn.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -38,6 +41,9 @@ pub struct EventOrder {
     /// Whether the event belongs to the transaction of the event before it.
     #[serde(default)]
     pub same_transaction: bool,
+    /// `GAP_OVERFLOW` only: how many records changed, with the `fields` or with what is drawn. New ones when there are too few.
+    #[serde(default)]
+    pub rows: u64,
 }
 
 impl EventOrder {
@@ -49,6 +55,7 @@ impl EventOrder {
             record_ids: Vec::new(),
             fields: Map::new(),
             same_transaction: false,
+            rows: 0,
         }
     }
 
@@ -79,6 +86,12 @@ pub enum ControlError {
     /// What was waited for did not happen.
     #[error("It did not happen within {0:?}; the counters stand at {1:?}")]
     TimedOut(Duration, Box<Snapshot>),
+}
+
+fn keys(ids: &[String]) -> Result<Vec<RecordKey>, ControlError> {
+    let key =
+        |id: &String| RecordKey::parse(id).ok_or_else(|| ControlError::Refused(format!("`{id}` is no record id")));
+    ids.iter().map(key).collect()
 }
 
 /// A handle on a running simulator; clones are handles on the same one.
@@ -193,6 +206,47 @@ impl Control {
             }
             Fault::Allow { entity } => org.script.deny(&entity, false),
             Fault::ShiftClock { seconds } => org.shift_clock(seconds),
+            fault => self.inflict_on_records(fault).await?,
+        }
+        Ok(())
+    }
+
+    /// The faults of REST and of the records behind it.
+    async fn inflict_on_records(&self, fault: Fault) -> Result<(), ControlError> {
+        let org = &self.org;
+        match fault {
+            Fault::HideRecords { record_ids } => org.script.hide_records(&keys(&record_ids)?, true),
+            Fault::ShowRecords { record_ids } => org.script.hide_records(&keys(&record_ids)?, false),
+            Fault::HideField { entity, field } => {
+                let objects = org.records.objects();
+                let path = format!("{entity}.{field}");
+                columns::check_hidden_field(objects.iter().map(Arc::as_ref), &path).map_err(ControlError::Refused)?;
+                org.script.hide_field(&entity, &field, true);
+            }
+            Fault::ShowField { entity, field } => org.script.hide_field(&entity, &field, false),
+            Fault::FailRest { path, status, error_code, message, retry_after, times } => {
+                org.script.fail_rest(RestFailure { path, status, error_code, message, retry_after }, times);
+            }
+            Fault::DelayHttp { path, milliseconds, times } => {
+                org.script.delay_http(path, Duration::from_millis(milliseconds.into()), times);
+            }
+            Fault::FailBulk { message, times } => org.script.fail_bulk(message, times),
+            Fault::HoldBulk => org.bulk.hold(true),
+            Fault::ReleaseBulk => org.bulk.hold(false),
+            Fault::ApiAllowance { left } => org.api_allowance.leave(left),
+            Fault::ChangeSilently { change } => {
+                let done = self.command(|done| Command::ChangeSilently { order: Box::new(change), done }).await?;
+                done.map_err(ControlError::Refused)?;
+            }
+            Fault::HardDelete { entity, record_ids } => {
+                let done = self.command(|done| Command::HardDelete { entity, record_ids, done }).await?;
+                done.map_err(ControlError::Refused)?;
+            }
+            Fault::RemoveField { entity, field } => {
+                let done = self.command(|done| Command::RemoveField { entity, field, done }).await?;
+                done.map_err(ControlError::Refused)?;
+            }
+            fault => return Err(ControlError::Refused(format!("`{}` is not a fault of the records", fault.kind()))),
         }
         Ok(())
     }
@@ -220,6 +274,17 @@ impl Control {
         let field = Field { name: name.into(), kind: Kind::Text };
         let added = self.command(|done| Command::AddField { entity, field, done }).await?;
         added.map_err(ControlError::Refused)
+    }
+
+    /// Every record of an object as it truly is, whatever was told of it, by id.
+    pub fn records(&self, entity: &str) -> Result<Vec<RecordLine>, ControlError> {
+        let truth = self.truth(entity)?;
+        Ok(truth.rows.iter().map(|(key, row)| RecordLine::of(&truth.object, key, row)).collect())
+    }
+
+    pub(crate) fn truth(&self, entity: &str) -> Result<record_store::Snapshot, ControlError> {
+        let found = self.org.records.find_object(entity).and_then(|(at, _)| self.org.records.snapshot(at));
+        found.ok_or_else(|| ControlError::Refused(format!("there is no entity `{entity}`")))
     }
 
     /// The counters.

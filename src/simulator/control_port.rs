@@ -7,17 +7,21 @@
 //! | `POST /generate` | `{"count": 1000}` | `{"published": 1000, "last_replay_id": "…"}` |
 //! | `POST /faults` | a [`Fault`], `{"kind": "cut-streams"}` | 204 |
 //! | `PUT /random-faults` | `{"per_minute": 30, "table": [a `Fault`, …]}`, the table may be left out | 204 |
+//! | `GET /records/Case` | | every record as it truly is ([`RecordLine`](crate::simulator::RecordLine)), one JSON line each |
 //! | `GET /faults` | | the survivable faults, as examples of the form |
 //!
 //! What cannot be done is answered with 422 and `{"error": "…"}`, a body of another form with 422 and a text.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +30,7 @@ use crate::simulator::faults::Fault;
 use crate::simulator::ledger::LedgerLine;
 use crate::simulator::settings::RandomFaults;
 use crate::simulator::stats::Snapshot;
+use crate::simulator::truth;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +48,7 @@ impl IntoResponse for ControlError {
 pub(crate) fn router(control: Control) -> Router {
     Router::new()
         .route("/stats", get(stats))
+        .route("/records/{entity}", get(records))
         .route("/publish", post(publish))
         .route("/generate", post(generate))
         .route("/faults", get(|| async { Json(Fault::survivable()) }).post(inflict))
@@ -52,6 +58,12 @@ pub(crate) fn router(control: Control) -> Router {
 
 async fn stats(State(control): State<Control>) -> Json<Snapshot> {
     Json(control.stats())
+}
+
+async fn records(State(control): State<Control>, Path(entity): Path<String>) -> Result<Response, ControlError> {
+    let pieces = truth::json_lines(control.truth(&entity)?);
+    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
 async fn publish(

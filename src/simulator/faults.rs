@@ -2,8 +2,15 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::simulator::control::EventOrder;
+use crate::simulator::record_store::RecordKey;
+
+/// Salesforce itself gives up on a call after so long.
+const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
 /// Something that goes wrong on purpose. Over the control port: `POST /faults` with
 /// `{"kind": "cut-streams"}`, and the fields of the kind beside it.
@@ -118,6 +125,95 @@ pub enum Fault {
         /// Forward; negative = back.
         seconds: i64,
     },
+    /// The user may not see these records any more; their events go on.
+    HideRecords {
+        /// Of any object.
+        record_ids: Vec<String>,
+    },
+    /// Ends [`Fault::HideRecords`].
+    ShowRecords {
+        /// Of any object.
+        record_ids: Vec<String>,
+    },
+    /// Field-level security hides a field: not in describe or queries, and without a value in later events.
+    HideField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field.
+        field: String,
+    },
+    /// Ends [`Fault::HideField`].
+    ShowField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field.
+        field: String,
+    },
+    /// A custom field is deleted: later events have another schema, queries that name it fail.
+    RemoveField {
+        /// The API name of the object.
+        entity: String,
+        /// The API name of the field, `…__c`.
+        field: String,
+    },
+    /// Only so many REST and Bulk calls more are answered before the requests of the day are used up.
+    ApiAllowance {
+        /// How many.
+        left: u64,
+    },
+    /// The next REST calls of a resource fail: with an error in JSON, or with an HTML page when no error code is given.
+    FailRest {
+        /// What the path of the call must contain; nothing = any call.
+        #[serde(default)]
+        path: String,
+        /// 400, 503, …
+        status: u16,
+        /// `UNABLE_TO_LOCK_ROW`, ….
+        #[serde(default)]
+        error_code: String,
+        /// The text beside it.
+        #[serde(default)]
+        message: String,
+        /// Seconds in the header `Retry-After`.
+        #[serde(default)]
+        retry_after: Option<u32>,
+        /// How many calls.
+        times: u32,
+    },
+    /// The next HTTP calls, OAuth and REST, are answered late.
+    DelayHttp {
+        /// What the path of the call must contain; nothing = any call.
+        #[serde(default)]
+        path: String,
+        /// How late; at most ten minutes.
+        milliseconds: u32,
+        /// How many calls.
+        times: u32,
+    },
+    /// The next Bulk jobs fail.
+    FailBulk {
+        /// Their `errorMessage`.
+        message: String,
+        /// How many jobs.
+        times: u32,
+    },
+    /// Bulk jobs stay in progress.
+    HoldBulk,
+    /// Ends [`Fault::HoldBulk`].
+    ReleaseBulk,
+    /// Records change and no event tells it.
+    ChangeSilently {
+        /// As for an event; `UPDATE` without fields changes what is drawn.
+        #[serde(flatten)]
+        change: EventOrder,
+    },
+    /// Records are gone, from the recycle bin too, and no event tells it.
+    HardDelete {
+        /// The API name of the object.
+        entity: String,
+        /// Which.
+        record_ids: Vec<String>,
+    },
 }
 
 impl Fault {
@@ -133,6 +229,7 @@ impl Fault {
             Self::Unreachable => Some(Self::Reachable),
             Self::Silence => Some(Self::Speak),
             Self::PauseTraffic => Some(Self::ResumeTraffic),
+            Self::HoldBulk => Some(Self::ReleaseBulk),
             Self::Deny { entity } => Some(Self::Allow { entity: entity.clone() }),
             _ => None,
         }
@@ -172,13 +269,30 @@ pub(crate) struct RefusedSignIn {
     pub(crate) status: u16,
 }
 
+/// A REST call to be answered with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RestFailure {
+    pub(crate) path: String,
+    pub(crate) status: u16,
+    /// Empty: an HTML page instead of JSON.
+    pub(crate) error_code: String,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<u32>,
+}
+
 #[derive(Debug, Default)]
 struct Pending {
+    rest: VecDeque<(RestFailure, u32)>,
+    delays: VecDeque<((String, Duration), u32)>,
+    bulk: VecDeque<(String, u32)>,
     sign_ins: VecDeque<(RefusedSignIn, u32)>,
     schemas: VecDeque<((i32, String), u32)>,
     http: VecDeque<(u16, u32)>,
     redeliver: u64,
     denied: HashSet<String>,
+    hidden_records: HashSet<RecordKey>,
+    /// As `Case.SuppliedEmail`.
+    hidden_fields: HashSet<String>,
 }
 
 /// The faults that wait for their occasion.
@@ -189,18 +303,25 @@ pub(crate) struct Script {
 
 /// Takes one of so many from the front.
 fn take<T: Clone>(queue: &mut VecDeque<(T, u32)>) -> Option<T> {
-    let (fault, left) = queue.front_mut()?;
+    take_fitting(queue, |_| true)
+}
+
+/// Takes one of so many from the first that fits.
+fn take_fitting<T: Clone>(queue: &mut VecDeque<(T, u32)>, fits: impl Fn(&T) -> bool) -> Option<T> {
+    let at = queue.iter().position(|(fault, _)| fits(fault))?;
+    let (fault, left) = queue.get_mut(at)?;
     let fault = fault.clone();
     *left = left.saturating_sub(1);
     if *left == 0 {
-        queue.pop_front();
+        queue.remove(at);
     }
     Some(fault)
 }
 
 impl Script {
-    pub(crate) fn new(denied: &[String]) -> Self {
-        Self { pending: Mutex::new(Pending { denied: denied.iter().cloned().collect(), ..Pending::default() }) }
+    pub(crate) fn new(denied: &[String], hidden_fields: &[String]) -> Self {
+        let (denied, hidden_fields) = (denied.iter().cloned().collect(), hidden_fields.iter().cloned().collect());
+        Self { pending: Mutex::new(Pending { denied, hidden_fields, ..Pending::default() }) }
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -238,6 +359,36 @@ impl Script {
         take(&mut self.pending().http)
     }
 
+    pub(crate) fn fail_rest(&self, failure: RestFailure, times: u32) {
+        if times > 0 {
+            self.pending().rest.push_back((failure, times));
+        }
+    }
+
+    pub(crate) fn failed_rest(&self, path: &str) -> Option<RestFailure> {
+        take_fitting(&mut self.pending().rest, |failure| path.contains(&failure.path))
+    }
+
+    pub(crate) fn delay_http(&self, path: String, delay: Duration, times: u32) {
+        if times > 0 {
+            self.pending().delays.push_back(((path, delay.min(LONGEST_DELAY)), times));
+        }
+    }
+
+    pub(crate) fn delayed_http(&self, path: &str) -> Option<Duration> {
+        take_fitting(&mut self.pending().delays, |(part, _)| path.contains(part)).map(|(_, delay)| delay)
+    }
+
+    pub(crate) fn fail_bulk(&self, message: String, times: u32) {
+        if times > 0 {
+            self.pending().bulk.push_back((message, times));
+        }
+    }
+
+    pub(crate) fn failed_bulk(&self) -> Option<String> {
+        take(&mut self.pending().bulk)
+    }
+
     pub(crate) fn redeliver(&self, events: u64) {
         self.pending().redeliver = events;
     }
@@ -258,6 +409,43 @@ impl Script {
 
     pub(crate) fn is_denied(&self, entity: &str) -> bool {
         self.pending().denied.contains(entity)
+    }
+
+    pub(crate) fn hide_records(&self, keys: &[RecordKey], hidden: bool) {
+        let mut pending = self.pending();
+        for key in keys {
+            if hidden {
+                pending.hidden_records.insert(*key);
+            } else {
+                pending.hidden_records.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn is_hidden(&self, key: RecordKey) -> bool {
+        self.pending().hidden_records.contains(&key)
+    }
+
+    /// The records that the user may not see although the object is his to read.
+    pub(crate) fn hidden_records(&self) -> HashSet<RecordKey> {
+        self.pending().hidden_records.clone()
+    }
+
+    pub(crate) fn hide_field(&self, entity: &str, field: &str, hidden: bool) {
+        let path = format!("{entity}.{field}");
+        let mut pending = self.pending();
+        if hidden {
+            pending.hidden_fields.insert(path);
+        } else {
+            pending.hidden_fields.remove(&path);
+        }
+    }
+
+    /// The fields of an object that the user may not see.
+    pub(crate) fn hidden_fields(&self, entity: &str) -> Vec<String> {
+        let pending = self.pending();
+        let of_entity = pending.hidden_fields.iter().filter_map(|path| path.strip_prefix(entity)?.strip_prefix('.'));
+        of_entity.map(str::to_owned).collect()
     }
 
     pub(crate) fn denies_any(&self) -> bool {

@@ -8,6 +8,7 @@ use crate::simulator::content;
 use crate::simulator::dice::Dice;
 use crate::simulator::model::{self, Record, Records};
 use crate::simulator::objects::{Kind, Object};
+use crate::simulator::record_store::{RecordKey, Row, RowChange};
 use crate::simulator::settings::{Mix, Traffic};
 use crate::simulator::value::Value;
 
@@ -41,7 +42,10 @@ pub(crate) struct Generator {
     entities: Vec<usize>,
     platform_event: Option<usize>,
     commit_number: i64,
-    waiting: VecDeque<Draft>,
+    /// Each with the records as they are after it.
+    waiting: VecDeque<(Draft, Vec<RowChange>)>,
+    /// What the events taken so far, and changes that no event tells, did to the records.
+    changed: Vec<RowChange>,
     last: Option<Transaction>,
 }
 
@@ -76,6 +80,7 @@ impl Generator {
             most_merged: traffic.most_merged,
             commit_number: traffic.first_commit_number,
             waiting: VecDeque::new(),
+            changed: Vec::new(),
             last: None,
             objects,
         }
@@ -85,7 +90,8 @@ impl Generator {
     pub(crate) fn next(&mut self, now: i64) -> Option<Draft> {
         // A kind of transaction that needs records finds none at the beginning; creating one never fails.
         for _ in 0..64 {
-            if let Some(draft) = self.waiting.pop_front() {
+            if let Some((draft, rows)) = self.waiting.pop_front() {
+                self.changed.extend(rows);
                 return Some(draft);
             }
             self.draw_transaction(now);
@@ -119,11 +125,8 @@ impl Generator {
             Mix::DELETE => self.delete_or_restore(object, &mut transaction, true),
             Mix::UNDELETE => self.delete_or_restore(object, &mut transaction, false),
             Mix::GAP => self.gap(object, &mut transaction),
-            Mix::OVERFLOW => self.empty(object, &mut transaction, "GAP_OVERFLOW", vec![OVERFLOW.to_owned()]),
-            Mix::WILDCARD => {
-                let wildcard = format!("{}*", self.objects[object].prefix);
-                self.empty(object, &mut transaction, "GAP_UPDATE", vec![wildcard]);
-            }
+            Mix::OVERFLOW => self.drawn_overflow(object, &mut transaction),
+            Mix::WILDCARD => self.drawn_wildcard(object, &mut transaction),
             Mix::SNAPSHOT => self.unusual(object, &mut transaction, "SNAPSHOT"),
             Mix::FUTURE_CHANGE_TYPE => {
                 self.add_change_type(object, FUTURE_CHANGE_TYPE);
@@ -157,7 +160,8 @@ impl Generator {
         body: Body,
     ) {
         transaction.sequence += 1;
-        self.waiting.push_back(Draft::Change(ChangeEvent {
+        let rows = self.rows(object, &record_ids, transaction.timestamp);
+        let draft = Draft::Change(ChangeEvent {
             object,
             record_ids,
             change_type: change_type.to_owned(),
@@ -169,7 +173,19 @@ impl Generator {
             user: transaction.user.clone(),
             body,
             enriched: Vec::new(),
-        }));
+        });
+        self.waiting.push_back((draft, rows));
+    }
+
+    /// The records of these ids as they are now, for whoever reads them.
+    fn rows(&mut self, object: usize, ids: &[String], modstamp: i64) -> Vec<RowChange> {
+        let records = &mut self.records[object];
+        ids.iter().filter_map(|id| put(object, records.find(id)?, modstamp)).collect()
+    }
+
+    /// What happened to the records since it was asked last, in order.
+    pub(crate) fn take_changed(&mut self) -> Vec<RowChange> {
+        std::mem::take(&mut self.changed)
     }
 
     fn empty(&mut self, object: usize, transaction: &mut Transaction, change_type: &str, record_ids: Vec<String>) {
@@ -192,10 +208,10 @@ impl Generator {
         for _ in 0..times {
             let mut changes = model::edit(&mut self.dice, &self.objects[object], &mut record, transaction.timestamp);
             self.stamp(object, transaction, &mut changes, &mut [&mut record]);
+            if let Some(known) = self.records[object].find(&record.id) {
+                known.clone_from(&record);
+            }
             self.emit(object, transaction, "UPDATE", vec![record.id.clone()], Body::Sparse(changes));
-        }
-        if let Some(known) = self.records[object].find(&record.id) {
-            *known = record;
         }
     }
 
@@ -233,25 +249,30 @@ impl Generator {
         if records.len() < 2 {
             return;
         }
+        let mut body = Body::Empty;
         if delete {
             records.iter_mut().for_each(|record| record.deleted = true);
-            self.empty(object, transaction, "DELETE", ids);
         } else {
             let mut first = records[0].clone();
             let mut changes = model::edit(&mut self.dice, &self.objects[object], &mut first, transaction.timestamp);
-            // A diff and the components of a compound belong to one record's former value.
-            changes.retain(|(_, change)| matches!(change, Change::Set(_) | Change::Cleared));
+            // A diff and a compound, whole or in parts, belong to one record's former value.
+            changes.retain(|(_, change)| match change {
+                Change::Set(value) => !matches!(value, Value::Compound(_)),
+                Change::Cleared => true,
+                Change::Components(_) | Change::Diff(_) => false,
+            });
             let definition = &self.objects[object];
             records.iter_mut().for_each(|record| model::apply(definition, record, &changes));
             let mut all: Vec<&mut Record> = records.iter_mut().collect();
             self.stamp(object, transaction, &mut changes, &mut all);
-            self.emit(object, transaction, "UPDATE", ids, Body::Sparse(changes));
+            body = Body::Sparse(changes);
         }
         for (at, record) in places.into_iter().zip(records) {
             if let Some(known) = self.records[object].at(at) {
                 *known = record;
             }
         }
+        self.emit(object, transaction, if delete { "DELETE" } else { "UPDATE" }, ids, body);
     }
 
     /// The platform's geocoder: only components change, nobody is the modifier, no date is stamped.
@@ -287,8 +308,10 @@ impl Generator {
         transaction.origin.clear();
         let count = self.dice.between(1, 4);
         if self.dice.percent(30) {
-            let ids = (0..count).map(|_| self.new_record(object, transaction, None).id).collect();
-            return self.empty(object, transaction, "GAP_CREATE", ids);
+            let new: Vec<Record> = (0..count).map(|_| self.new_record(object, transaction, None)).collect();
+            let ids = new.iter().map(|record| record.id.clone()).collect();
+            self.empty(object, transaction, "GAP_CREATE", ids);
+            return self.last_changed(object, &new, transaction.timestamp);
         }
         if self.dice.percent(10)
             && let Some(record) = self.records[object].any(&mut self.dice, true)
@@ -306,6 +329,7 @@ impl Generator {
                 record.deleted = true;
             } else {
                 model::edit(&mut self.dice, &self.objects[object], record, transaction.timestamp);
+                model::apply(&self.objects[object], record, &stamps(&self.objects[object], transaction));
             }
             ids.push(record.id.clone());
         }
@@ -319,6 +343,8 @@ impl Generator {
         let Some(record) = self.records[object].any(&mut self.dice, false) else { return };
         let id = record.id.clone();
         self.empty(object, transaction, change_type, vec![id]);
+        // Whatever it means, it changed no value.
+        self.last_changed(object, &[], transaction.timestamp);
     }
 
     fn platform_event(&mut self, now: i64) {
@@ -332,7 +358,14 @@ impl Generator {
             _ => self.dice.percent(80).then(|| content::draw(&mut self.dice, field, now)),
         });
         let values = values.collect();
-        self.waiting.push_back(Draft::Platform { object, created, values });
+        self.waiting.push_back((Draft::Platform { object, created, values }, Vec::new()));
+    }
+
+    /// Says which records the event drawn last changed, where its ids alone do not.
+    fn last_changed(&mut self, object: usize, records: &[Record], modstamp: i64) {
+        if let Some((_, rows)) = self.waiting.back_mut() {
+            *rows = records.iter().filter_map(|record| put(object, record, modstamp)).collect();
+        }
     }
 
     /// Lets the object's events have one more change type from now on.
@@ -341,6 +374,28 @@ impl Generator {
         if !symbols.iter().any(|known| known == symbol) {
             symbols.push(symbol.to_owned());
         }
+    }
+
+    /// Whether an event that is drawn and not yet published is about one of these records.
+    pub(crate) fn awaits(&self, ids: &[String]) -> bool {
+        let concerns = |draft: &Draft| match draft {
+            Draft::Change(event) => event.record_ids.iter().any(|id| ids.contains(id)),
+            Draft::Platform { .. } => false,
+        };
+        self.waiting.iter().any(|(draft, _)| concerns(draft))
+    }
+
+    /// The events that are drawn and not yet published.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Draft> {
+        let (drafts, rows): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
+        self.changed.extend(rows.into_iter().flatten());
+        drafts
+    }
+
+    /// Takes a field from an object and its records. No event may be waiting.
+    pub(crate) fn remove_field(&mut self, object: usize, at: usize) {
+        self.objects[object].fields.remove(at);
+        self.records[object].remove_field(at);
     }
 
     pub(crate) fn object(&self, name: &str) -> Option<usize> {
@@ -355,4 +410,19 @@ impl Generator {
     }
 }
 
+/// The record as it is now.
+fn put(object: usize, record: &Record, modstamp: i64) -> Option<RowChange> {
+    let key = RecordKey::parse(&record.id)?;
+    Some(RowChange::Put { object, key, row: Row::new(modstamp, record.deleted, &record.values) })
+}
+
+/// When and by whom a record was modified, as a transaction leaves it.
+fn stamps(object: &Object, transaction: &Transaction) -> Vec<(usize, Change)> {
+    let when = object.position("LastModifiedDate").map(|at| (at, Change::Set(Value::Long(transaction.timestamp))));
+    let who = object.position("LastModifiedById");
+    let who = who.map(|at| (at, Change::Set(Value::Text(transaction.user.clone()))));
+    when.into_iter().chain(who).collect()
+}
+
 mod ordered;
+mod untold;

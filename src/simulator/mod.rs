@@ -11,6 +11,9 @@
 //! | `org` | the state that all services share |
 //! | `sessions` | access tokens |
 //! | `oauth`, `rest` | what is answered on the login and instance hosts |
+//! | `soql`, `bulk_jobs`, `api_allowance` | queries, at once and as jobs; how many calls a day |
+//! | `record_store`, `row`, `columns` | every record as it truly is, packed; the fields that REST has |
+//! | `truth` | the records for whoever compares a consumer with them |
 //! | `running` | starting everything, and the end of it |
 //! | `sockets`, `http_server` | accepting connections, with or without TLS; HTTP/1.1 on them |
 //! | `connections` | HTTP/2 on the Pub/Sub port and what can happen to its connections |
@@ -31,9 +34,12 @@
 //! | `traffic` | publishing at a rate, and retention |
 //! | `dice` | chance that a seed repeats |
 
+mod api_allowance;
 mod avro;
+mod bulk_jobs;
 mod bus;
 mod change_event;
+mod columns;
 mod connections;
 mod content;
 mod control;
@@ -53,17 +59,21 @@ mod publishing;
 mod pubsub;
 mod random_faults;
 mod record_id;
+mod record_store;
 mod refusal;
 mod rest;
+mod row;
 mod running;
 mod schema;
 mod sessions;
 mod settings;
 mod sockets;
+mod soql;
 mod stats;
 mod subscription;
 mod text_diff;
 mod traffic;
+mod truth;
 mod value;
 
 #[cfg(test)]
@@ -73,5 +83,6 @@ pub use control::{Control, ControlError, EventOrder};
 pub use faults::Fault;
 pub use ledger::LedgerLine;
 pub use running::{Simulator, SimulatorError};
-pub use settings::{Channel, Listen, Mix, PubSub, RandomFaults, SignIn, SimulatorConfig, Traffic};
+pub use settings::{BulkDateTime, Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, Traffic};
 pub use stats::Snapshot;
+pub use truth::RecordLine;

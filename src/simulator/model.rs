@@ -107,6 +107,22 @@ impl Records {
         }
     }
 
+    /// Takes the value at a position from every record.
+    pub(crate) fn remove_field(&mut self, at: usize) {
+        for record in self.records.iter_mut().filter(|record| at < record.values.len()) {
+            record.values.remove(at);
+        }
+    }
+
+    /// Remembers a record no longer.
+    pub(crate) fn forget(&mut self, id: &str) {
+        let Some(place) = self.places.remove(id) else { return };
+        self.records.swap_remove(place);
+        if let Some(moved) = self.records.get(place) {
+            self.places.insert(moved.id.clone(), place);
+        }
+    }
+
     pub(crate) fn find(&mut self, id: &str) -> Option<&mut Record> {
         let place = self.places.get(id)?;
         self.records.get_mut(*place)

@@ -8,11 +8,16 @@ use chrono::Utc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::simulator::api_allowance::ApiAllowance;
+use crate::simulator::bulk_jobs::BulkJobs;
 use crate::simulator::bus::Bus;
+use crate::simulator::columns::{self, Column};
 use crate::simulator::faults::Script;
-use crate::simulator::objects;
+use crate::simulator::objects::{self, Object};
 use crate::simulator::record_id::record_id;
+use crate::simulator::record_store::RecordStore;
 use crate::simulator::refusal::Refusal;
+use crate::simulator::rest::Cursors;
 use crate::simulator::schema::EventSchema;
 use crate::simulator::sessions::Sessions;
 use crate::simulator::settings::{Channel, RandomFaults, SimulatorConfig};
@@ -57,6 +62,10 @@ struct CurrentSchema {
 pub(crate) struct Org {
     pub(crate) settings: SimulatorConfig,
     pub(crate) bus: Bus,
+    pub(crate) records: RecordStore,
+    pub(crate) api_allowance: ApiAllowance,
+    pub(crate) cursors: Cursors,
+    pub(crate) bulk: BulkJobs,
     pub(crate) sessions: Sessions,
     pub(crate) stats: Stats,
     pub(crate) script: Script,
@@ -100,9 +109,13 @@ impl Org {
         }
         Self {
             bus: Bus::new(settings.traffic.first_replay_id, topics.keys().cloned()),
+            records: RecordStore::new(objects.clone()),
+            api_allowance: ApiAllowance::new(settings.rest.daily_requests),
+            cursors: Cursors::new(settings.rest.query_locator_idle),
+            bulk: BulkJobs::new(settings.rest.bulk_job_time, settings.rest.bulk_jobs),
             sessions: Sessions::new(&settings.org_id, settings.sign_in.token_idle_timeout),
             stats: Stats::default(),
-            script: Script::new(&settings.pubsub.no_permission),
+            script: Script::new(&settings.pubsub.no_permission, &settings.rest.hidden_fields),
             topics,
             schemas: RwLock::default(),
             current: Mutex::new(vec![CurrentSchema::default(); objects.len()]),
@@ -140,6 +153,17 @@ impl Org {
 
     pub(crate) fn channels_of<'a>(&'a self, entity: &'a str) -> impl Iterator<Item = &'a Channel> {
         self.settings.channels.iter().filter(move |channel| channel.entities.iter().any(|member| member == entity))
+    }
+
+    /// The fields of an object that the user may see, in the order of describe.
+    pub(crate) fn visible_columns(&self, object: &Object) -> Vec<Column> {
+        let hidden = self.script.hidden_fields(object.name);
+        let mut columns = columns::columns(object);
+        columns.retain(|column| {
+            let named = |name: &str| hidden.iter().any(|field| field == name);
+            !named(&column.name) && !column.compound.as_deref().is_some_and(named)
+        });
+        columns
     }
 
     pub(crate) fn serve_schema(&self, schema: &EventSchema) {

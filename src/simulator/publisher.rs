@@ -37,6 +37,12 @@ pub(crate) enum Command {
     Publish { order: Box<EventOrder>, done: oneshot::Sender<Result<Published, String>> },
     /// Take an event from a client of the API.
     Accept { topic: String, event: ProducerEvent, done: oneshot::Sender<Result<u64, String>> },
+    /// Change records as ordered, without an event.
+    ChangeSilently { order: Box<EventOrder>, done: oneshot::Sender<Result<(), String>> },
+    /// Remove records for good, without an event.
+    HardDelete { entity: String, record_ids: Vec<String>, done: oneshot::Sender<Result<(), String>> },
+    /// Remove a custom field from an object.
+    RemoveField { entity: String, field: String, done: oneshot::Sender<Result<(), String>> },
     /// Add a field to an object: new events have a new schema.
     AddField { entity: String, field: Field, done: oneshot::Sender<Result<(), String>> },
     /// Add a change type to an object's schema.
@@ -109,12 +115,26 @@ impl Publisher {
                 let _ = done.send(self.generate(count, span, lines));
             }
             Command::Publish { order, done } => {
+                let settled = self.settle(&order.record_ids);
                 let now = self.event_time();
-                let drawn = self.generator.ordered(&order, now);
+                let drawn = settled.and_then(|()| self.generator.ordered(&order, now, &self.org.records));
                 let _ = done.send(drawn.and_then(|draft| self.publish(vec![(draft, None)], true)));
             }
             Command::Accept { topic, event, done } => {
                 let _ = done.send(self.accept(topic, event));
+            }
+            Command::ChangeSilently { order, done } => {
+                let _ = done.send(self.change_silently(*order));
+            }
+            Command::HardDelete { entity, record_ids, done } => {
+                let deleted = self
+                    .settle(&record_ids)
+                    .and_then(|()| self.generator.hard_delete(&entity, &record_ids, &self.org.records));
+                self.org.records.commit(self.generator.take_changed());
+                let _ = done.send(deleted);
+            }
+            Command::RemoveField { entity, field, done } => {
+                let _ = done.send(self.remove_field(&entity, &field));
             }
             Command::AddField { entity, field, done } => {
                 let _ = done.send(self.add_field(&entity, field));
@@ -203,6 +223,8 @@ impl Publisher {
             }
         }
         self.ledger.flush().map_err(|error| format!("the ledger cannot be written: {error}"))?;
+        // Whoever receives the event can read the record as it is after it.
+        self.org.records.commit(self.generator.take_changed());
         self.org.bus.append(entries, self.replay);
         self.org.stats.published(published.count, self.replay);
         Ok(published)
@@ -247,13 +269,17 @@ impl Publisher {
         };
         let org = Arc::clone(&self.org);
         let definition = &self.generator.objects[event.object];
-        let event = fitting(definition, event);
+        let mut event = fitting(definition, event);
+        let hidden = org.script.hidden_fields(definition.name);
+        let hidden: Vec<usize> = hidden.iter().filter_map(|field| definition.position(field)).collect();
+        event.hide(&hidden);
         let mut topics = vec![definition.topic(), "/data/ChangeEvents".to_owned()];
         let name = definition.name;
         let enriches = matches!(event.change_type.as_str(), "UPDATE" | "DELETE");
         let mut own = Vec::new();
         for channel in org.channels_of(name) {
-            let fields = enriched_fields(channel, &self.generator.objects[event.object]);
+            let mut fields = enriched_fields(channel, &self.generator.objects[event.object]);
+            fields.retain(|at| !hidden.contains(at));
             let topic = format!("/data/{}", channel.name);
             if fields.is_empty() || !enriches {
                 topics.push(topic);
@@ -370,8 +396,46 @@ impl Publisher {
             return Err(format!("{entity} already has a field `{}`", field.name));
         }
         fields.push(field);
+        self.org.records.redefine(object, &self.generator.objects[object], None);
         self.refresh_schema(object);
         Ok(())
+    }
+
+    /// Publishes the rest of a drawn transaction if it is about one of these records: what is
+    /// ordered next would otherwise show the changes before their events.
+    fn settle(&mut self, ids: &[String]) -> Result<(), String> {
+        if self.generator.awaits(ids) { self.publish_waiting() } else { Ok(()) }
+    }
+
+    fn publish_waiting(&mut self) -> Result<(), String> {
+        let drawn = self.generator.take_waiting().into_iter().map(|draft| (draft, None)).collect();
+        self.publish(drawn, false).map(drop)
+    }
+
+    fn remove_field(&mut self, entity: &str, field: &str) -> Result<(), String> {
+        let object = self.generator.object(entity).ok_or_else(|| format!("there is no entity `{entity}`"))?;
+        let at = self.generator.objects[object].position(field).filter(|_| field.ends_with("__c"));
+        let at = at.ok_or_else(|| format!("{entity} has no custom field `{field}`"))?;
+        // What is drawn and not yet published has the fields of before.
+        self.publish_waiting()?;
+        self.generator.remove_field(object, at);
+        self.org.records.redefine(object, &self.generator.objects[object], Some(at));
+        self.refresh_schema(object);
+        Ok(())
+    }
+
+    /// Does what the order says to the records and publishes nothing.
+    fn change_silently(&mut self, mut order: EventOrder) -> Result<(), String> {
+        if order.change_type.is_empty() {
+            order.change_type = "UPDATE".to_owned();
+        }
+        self.settle(&order.record_ids)?;
+        // A gap event changes the records in the same way, and draws what is not said.
+        order.change_type.insert_str(0, "GAP_");
+        let now = self.event_time();
+        let changed = self.generator.ordered(&order, now, &self.org.records).map(drop);
+        self.org.records.commit(self.generator.take_changed());
+        changed
     }
 }
 

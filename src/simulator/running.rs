@@ -20,7 +20,9 @@ use crate::simulator::publisher::Publisher;
 use crate::simulator::pubsub::PubSubService;
 use crate::simulator::settings::{Listen, SimulatorConfig};
 use crate::simulator::sockets::Port;
-use crate::simulator::{connections, control_port, http_server, objects, random_faults, record_id, rest, traffic};
+use crate::simulator::{
+    columns, connections, control_port, http_server, objects, random_faults, record_id, rest, traffic,
+};
 
 /// Why a simulator could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -289,6 +291,10 @@ fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
     if let Some(channel) = settings.channels.iter().find(|channel| !channel.name.ends_with("__chn")) {
         return wrong("channels.name", &channel.name, "the name of a custom channel ends in __chn");
     }
+    let hidden = settings.rest.hidden_fields.iter();
+    if let Some(path) = hidden.into_iter().find(|path| columns::check_hidden_field(&objects, path).is_err()) {
+        return wrong("rest.hidden_fields", path, "it is `Object.Field` of a field that a user need not see");
+    }
     let rate = settings.traffic.rate;
     if !(0.0..=1_000_000.0).contains(&rate) {
         return wrong("traffic.rate", &rate.to_string(), "it is a number of events a second from 0 to 1,000,000");
@@ -310,6 +316,8 @@ fn check_durations(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
         ("pubsub.publish_idle_close", pubsub.publish_idle_close, Duration::ZERO),
         ("pubsub.latest_race", pubsub.latest_race, Duration::ZERO),
         ("pubsub.bad_token_delay", pubsub.bad_token_delay, Duration::ZERO),
+        ("rest.query_locator_idle", settings.rest.query_locator_idle, Duration::ZERO),
+        ("rest.bulk_job_time", settings.rest.bulk_job_time, Duration::ZERO),
         ("traffic.backlog_span", traffic.backlog_span, Duration::ZERO),
     ];
     match durations.into_iter().find(|(_, given, least)| given < least || *given > LONGEST) {
@@ -370,7 +378,9 @@ mod tests {
     #[tokio::test]
     async fn settings_that_cannot_be_are_named() {
         type Change = fn(&mut SimulatorConfig);
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 8] = [
+            ("rest.hidden_fields", |settings| settings.rest.hidden_fields = vec!["Case.Id".to_owned()]),
+            ("rest.bulk_job_time", |settings| settings.rest.bulk_job_time = Duration::MAX),
             ("org_id", |settings| settings.org_id = "00D8d00000AbCdEEAA".to_owned()),
             ("traffic.rate", |settings| settings.traffic.rate = f64::NAN),
             ("traffic.entities", |settings| settings.traffic.entities = vec!["Lead".to_owned()]),

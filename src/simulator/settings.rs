@@ -27,6 +27,8 @@ pub struct SimulatorConfig {
     pub listen: Listen,
     /// How the Pub/Sub API behaves.
     pub pubsub: PubSub,
+    /// How the REST and Bulk APIs behave.
+    pub rest: Rest,
     /// What is published.
     pub traffic: Traffic,
     /// Custom channels besides `/data/ChangeEvents`.
@@ -107,6 +109,39 @@ pub struct PubSub {
     pub bad_token_delay: Duration,
     /// Entities that the user may not see.
     pub no_permission: Vec<String>,
+}
+
+/// How the REST and Bulk APIs behave.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rest {
+    /// Calls that may be made in 24 hours.
+    pub daily_requests: u64,
+    /// Fields that the user may not see, as `Case.SuppliedEmail`.
+    pub hidden_fields: Vec<String>,
+    /// The rest of a long answer to a query can be fetched until it was not asked for so long.
+    #[serde(with = "humantime_serde")]
+    pub query_locator_idle: Duration,
+    /// Bulk query jobs that may be created in 24 hours.
+    pub bulk_jobs: u64,
+    /// How long a Bulk query job takes.
+    #[serde(with = "humantime_serde")]
+    pub bulk_job_time: Duration,
+    /// Rows of a page of results when the client does not say how many.
+    pub bulk_page_rows: usize,
+    /// The form of date-times in Bulk results: what is known of it is contradictory.
+    pub bulk_date_time: BulkDateTime,
+}
+
+/// How Bulk results write a date-time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum BulkDateTime {
+    /// `2026-02-17T04:03:15.000Z`.
+    #[serde(rename = "Z")]
+    Zulu,
+    /// `2026-02-17T04:03:15.000+0000`, as REST does.
+    #[serde(rename = "+0000")]
+    Offset,
 }
 
 /// What is published.
@@ -263,6 +298,7 @@ impl Default for SimulatorConfig {
             sign_in: SignIn::default(),
             listen: Listen::default(),
             pubsub: PubSub::default(),
+            rest: Rest::default(),
             traffic: Traffic::default(),
             channels: Vec::new(),
             random_faults: RandomFaults::default(),
@@ -278,6 +314,7 @@ impl SimulatorConfig {
         config.listen = Listen { http: free, pubsub: free, control: free, ..config.listen };
         config.pubsub.latest_race = Duration::ZERO;
         config.pubsub.bad_token_delay = Duration::ZERO;
+        config.rest.bulk_job_time = Duration::ZERO;
         config.traffic.rate = 0.0;
         config.traffic.backlog = 0;
         config
@@ -326,6 +363,20 @@ impl Default for PubSub {
             delivery_allocation: 50_000,
             bad_token_delay: Duration::from_secs(2),
             no_permission: Vec::new(),
+        }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            daily_requests: 100_000,
+            hidden_fields: Vec::new(),
+            query_locator_idle: Duration::from_secs(900),
+            bulk_jobs: 10_000,
+            bulk_job_time: Duration::from_secs(3),
+            bulk_page_rows: 50_000,
+            bulk_date_time: BulkDateTime::Zulu,
         }
     }
 }

@@ -44,6 +44,10 @@ pub struct Snapshot {
     pub refused_sign_ins: u64,
     /// REST calls answered, refused ones included.
     pub rest_calls: u64,
+    /// The same by resource: `retrieve`, `query`, `query-more`, `describe`, ….
+    pub api_calls: BTreeMap<String, u64>,
+    /// Records in the answers to retrieves and queries.
+    pub records_read: u64,
     /// Connections open on the Pub/Sub port.
     pub connections: u64,
     /// Calls refused for a bad or missing token.

@@ -103,6 +103,11 @@ impl Board {
         });
     }
 
+    /// The organisation's API requests, as an answer told.
+    pub fn set_api_requests(&self, api_requests: Allowance) {
+        self.change(|facts| facts.api_requests = Some(api_requests));
+    }
+
     /// An orderly end has begun.
     pub fn set_stopping(&self) {
         self.change(|facts| facts.stopping = true);

@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::status::board::Board;
+use crate::status::completion::CompletionStatus;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
 
 /// What `/metrics` must say it is.
@@ -89,9 +90,13 @@ impl Collector for BoardCollector {
 type Read<T> = fn(&StreamStatus) -> T;
 type ReadGauge<'a> = &'a dyn Fn(&StreamStatus) -> Option<f64>;
 
+fn completion(stream: &StreamStatus, read: fn(&CompletionStatus) -> u64) -> u64 {
+    stream.completion.as_ref().map_or(0, read)
+}
+
 /// Counts that only grow. `_total` is added by the encoder.
 fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    const COUNTERS: [(&str, &str, Read<u64>); 10] = [
+    const COUNTERS: [(&str, &str, Read<u64>); 14] = [
         ("events_received", "Events received, duplicates among them", |stream| stream.events_received),
         ("duplicates_dropped", "Events received again and dropped", |stream| stream.duplicates_dropped),
         ("events_already_written", "Events that the output already held after a refused replay id", |stream| {
@@ -103,6 +108,16 @@ fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
         ("transactions_committed", "Transactions committed to Kafka", |stream| stream.transactions_committed),
         ("gaps_opened", "Entries opened in the gap ledger", |stream| stream.gaps_opened),
         ("dead_letters", "Events that could not be decoded", |stream| stream.dead_letters),
+        ("records_completed", "Records completed over REST", |stream| completion(stream, |one| one.records_completed)),
+        ("records_unread", "Records that should have been read over REST and were not", |stream| {
+            completion(stream, |one| one.records_unread)
+        }),
+        ("completion_reads", "Batches read over REST, several together counted once", |stream| {
+            completion(stream, |one| one.reads)
+        }),
+        ("completion_steps_down", "Steps down of completion for want of API requests", |stream| {
+            completion(stream, |one| one.steps_down)
+        }),
         ("fenced", "Times that another instance took the stream over", |stream| stream.fenced),
     ];
     for (name, help, read) in COUNTERS {
@@ -135,12 +150,19 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     let up = |stream: &StreamStatus| Some(f64::from(u8::from(stream.state == StreamState::Running)));
     #[allow(clippy::cast_precision_loss, reason = "a buffer of 2^53 events does not exist")]
     let flight = |stream: &StreamStatus| Some(stream.events_in_flight as f64);
-    let gauges: [(&str, &str, ReadGauge<'_>); 5] = [
+    let level = |stream: &StreamStatus| Some(f64::from(stream.completion.as_ref()?.level.steps_down()));
+    let unavailable = |stream: &StreamStatus| {
+        let completion = stream.completion.as_ref()?;
+        Some(f64::from(u8::from(completion.unavailable_since.is_some() || completion.paused_until.is_some())))
+    };
+    let gauges: [(&str, &str, ReadGauge<'_>); 7] = [
         ("last_message_age_seconds", "Since the last event or keepalive", &message),
         ("last_event_age_seconds", "Age of the last committed event", &event),
         ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),
         ("stream_running", "1 while the stream carries events", &up),
         ("events_in_flight", "Events received and not yet committed", &flight),
+        ("completion_level", "0 all, 1 slowed, 2 only what is needed, 3 only gap events", &level),
+        ("completion_unavailable", "1 while records cannot be read over REST", &unavailable),
     ];
     for (name, help, read) in gauges {
         let mut family = encoder.encode_descriptor(name, help, None, ConstGauge::new(0_f64).metric_type())?;
@@ -212,7 +234,8 @@ mod tests {
     #[test]
     fn the_operators_page_names_every_metric_and_none_that_does_not_exist() {
         let board = Board::new();
-        board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        let stream = board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        stream.update(|status| status.completion = Some(CompletionStatus::default()));
         let allowance = crate::status::Allowance { maximum: 10, remaining: 4 };
         board.set_allowances(Some(allowance), Some(allowance));
         let metrics = Metrics::new(board);

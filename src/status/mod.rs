@@ -1,6 +1,7 @@
 //! The status board: what everybody reports and operators read.
 //!
 //! - `board`: the one place that is written to
+//! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `metrics`: a snapshot in Prometheus' words
 //!
@@ -8,9 +9,11 @@
 //! values is cheap and a snapshot is consistent in itself.
 
 mod board;
+mod completion;
 mod metrics;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
+pub use completion::{CompletionLevel, CompletionStatus};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

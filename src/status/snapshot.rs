@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::identity::TopicName;
+use crate::status::completion::CompletionStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
 pub const RETENTION: TimeDelta = TimeDelta::hours(72);
@@ -125,6 +126,8 @@ pub struct StreamStatus {
     pub fenced: u64,
     /// Events received and not yet committed.
     pub events_in_flight: u64,
+    /// Reading full records; absent with `record = "never"`.
+    pub completion: Option<CompletionStatus>,
     /// The last thing that went wrong.
     pub last_error: Option<LastError>,
 }
@@ -216,6 +219,7 @@ impl StreamStatus {
             reconnects: BTreeMap::new(),
             fenced: 0,
             events_in_flight: 0,
+            completion: None,
             last_error: None,
         }
     }

@@ -88,8 +88,8 @@ impl Scene {
             self.org.pubsub_url(),
             self.broker.bootstrap,
         );
-        for stream in STREAMS {
-            config += &format!("[[stream]]\ntopic = \"{stream}\"\nstart = \"earliest\"\n");
+        for (stream, record) in STREAMS.iter().zip(["when_needed", "always", "never"]) {
+            config += &format!("[[stream]]\ntopic = \"{stream}\"\nstart = \"earliest\"\nrecord = \"{record}\"\n");
         }
         let path = self.directory.join(format!("{name}.toml"));
         std::fs::write(&path, config).expect("a configuration file");

@@ -1,11 +1,15 @@
 //! The simulator from outside: a bare gRPC client and a bare HTTP client over real
 //! sockets, and `apache-avro` as the independent reader of what it sends.
 
+mod bulk;
 mod delivery;
 mod events;
 mod faults;
 mod publishing;
+mod queries;
+mod rest;
 mod sign_in;
+mod truth;
 
 use std::collections::HashMap;
 use std::time::Duration;
