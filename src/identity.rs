@@ -37,6 +37,15 @@ impl OrgId {
     }
 }
 
+/// The 18-character form of a record id. Of 15 characters that only differ in case two can be different records, so
+/// keys have the form in which the last three tell; anything that is no 15-character id is returned as it is.
+pub fn case_safe_id(id: &str) -> Cow<'_, str> {
+    if id.len() == 15 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Cow::Owned(format!("{id}{}", checksum(id)));
+    }
+    Cow::Borrowed(id)
+}
+
 impl FromStr for OrgId {
     type Err = InvalidIdentifier;
 
@@ -280,6 +289,10 @@ mod tests {
         assert_eq!("00D8d00000AbCdEEAV".parse(), Ok(org));
         assert!("00D8d00000AbCdEEAA".parse::<OrgId>().is_err(), "a wrong checksum is a typing error");
         assert!("0058d00000AbCdE".parse::<OrgId>().is_err());
+        assert_eq!(case_safe_id("00D8d00000AbCdE"), "00D8d00000AbCdEEAV");
+        for as_it_is in ["00D8d00000AbCdEEAV", "500*", "", "fünfzehn Zeiche"] {
+            assert_eq!(case_safe_id(as_it_is), as_it_is);
+        }
     }
 
     #[test]

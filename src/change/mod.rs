@@ -16,6 +16,9 @@
 //! | `header` | the ChangeEventHeader: change types, record ids |
 //! | `bitmap` | changedFields, nulledFields and diffFields |
 //! | `render` | the one rendering of values, whatever brought them |
+//! | `object` | what describe says of an object and its fields |
+//! | `row` | a row as REST answers it, into the same JSON as from an event |
+//! | `row_value` | one value of a row |
 //! | `json` | objects that are JSON text already |
 //! | `text_diff` | the unified diff that stands for a long text |
 //! | `error` | what can be wrong with a schema or an event, and what mends it |
@@ -28,8 +31,11 @@ mod field_lists;
 mod fingerprint;
 mod header;
 mod json;
+mod object;
 mod plan;
 pub mod render;
+mod row;
+mod row_value;
 mod schema;
 mod schema_json;
 #[cfg(test)]
@@ -42,4 +48,7 @@ pub use decode::{Change, TextDiff};
 pub use error::{DecodeError, DecodeFault, SchemaError};
 pub use header::{ChangeType, Header, OVERFLOW_RECORD_ID, RecordIdKind};
 pub use json::{JsonObject, ObjectWriter};
+pub use object::{FieldDescription, FieldKind, ObjectDescription};
+pub use row::{Row, RowFault, RowPlan};
+pub use row_value::InvalidValue;
 pub use schema::WriterSchema;

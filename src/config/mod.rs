@@ -2,9 +2,11 @@
 //!
 //! - `reader`: typed look-ups that collect every fault instead of stopping at the first
 //! - `load`: the file, the `CASEWIRE__…` overrides and the secret files
+//! - `field_choice`: which fields of a record are read
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
+mod field_choice;
 mod load;
 mod print;
 mod reader;
@@ -12,6 +14,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use field_choice::FieldChoice;
 pub use load::{ConfigError, Environment};
 pub use reader::Fault;
 pub use settings::{

@@ -246,6 +246,37 @@ impl Section {
         found
     }
 
+    /// A list of texts; empty when absent. From the environment it comes with commas between.
+    pub fn texts(
+        &mut self,
+        key: &str,
+        allowed: impl Fn(&str) -> bool,
+        expected: &str,
+        findings: &mut Findings,
+    ) -> Vec<String> {
+        let Some((value, origin)) = self.take(key, findings) else {
+            self.note(key, &Value::Array(Vec::new()), Origin::Default, findings);
+            return Vec::new();
+        };
+        let texts: Option<Vec<String>> = match (&value, origin) {
+            (Value::Array(items), _) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+            (Value::String(text), Origin::Environment) => {
+                Some(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
+            }
+            _ => None,
+        };
+        match texts.filter(|texts| texts.iter().all(|text| !text.is_empty() && allowed(text))) {
+            Some(texts) => {
+                self.note(key, &value, origin, findings);
+                texts
+            }
+            None => {
+                findings.fault(self.path_of(key), format!("is {}, but {expected} are expected", shown(&value)));
+                Vec::new()
+            }
+        }
+    }
+
     /// A yes or no.
     pub fn flag(&mut self, key: &str, default: bool, findings: &mut Findings) -> bool {
         let Some((value, origin)) = self.take(key, findings) else {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::config::field_choice::FieldChoice;
 use crate::config::reader::{Effective, Findings, Section};
 use crate::identity::{OrgId, TopicKind, TopicName};
 
@@ -148,6 +149,8 @@ pub struct StreamConfig {
     pub on_undecodable: OnUndecodable,
     /// Whether a null value follows each delete.
     pub tombstones: bool,
+    /// Which fields full records have.
+    pub fields: FieldChoice,
 }
 
 /// `[batch]`
@@ -380,8 +383,16 @@ impl StreamConfig {
         let on_gap = section.choice("on_gap", &on_gap, Some("earliest"), findings);
         let on_undecodable = section.choice("on_undecodable", &undecodable, Some("dead_letter"), findings);
         let tombstones = section.flag("tombstones", false, findings);
+        let fields = FieldChoice::read(&mut section, findings);
         section.finish(findings);
-        Some(Self { topic: topic?, start: start?, on_gap: on_gap?, on_undecodable: on_undecodable?, tombstones })
+        Some(Self {
+            topic: topic?,
+            start: start?,
+            on_gap: on_gap?,
+            on_undecodable: on_undecodable?,
+            tombstones,
+            fields,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use toml::Table;
 
-use crate::config::{Config, ConfigError, Environment, Grant, OnGap, Start};
+use crate::config::{Config, ConfigError, Environment, FieldChoice, Grant, OnGap, Start};
 
 const COMPLETE: &str = r#"
     [salesforce]
@@ -94,6 +94,24 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
         "admin.listen: is \"8686\"",
     ] {
         assert!(found.contains(expected), "`{expected}` is not among:\n{found}");
+    }
+}
+
+#[test]
+fn fields_are_chosen_in_one_of_two_ways() {
+    let with = |line: &str| COMPLETE.replace("start =", &format!("{line}\n    start ="));
+    let choice = |text: &str| load(text, &[]).expect("valid").streams[0].fields.clone();
+    assert_eq!(choice(COMPLETE), FieldChoice::All);
+    assert_eq!(choice(&with("fields = [\"Subject\"]")), FieldChoice::Only(vec!["Subject".into()]));
+    assert_eq!(choice(&with("exclude_fields = [\"Pin__c\"]")), FieldChoice::Except(vec!["Pin__c".into()]));
+    let variable = [("CASEWIRE__STREAM__0__FIELDS", "Subject, Status")];
+    let config = load(COMPLETE, &variable).expect("valid");
+    assert_eq!(config.streams[0].fields.names(), ["Subject", "Status"]);
+    let both = with("fields = [\"A\"]\n    exclude_fields = [\"B\"]");
+    assert!(faults(&both, &[])[0].contains("keep one of the two"));
+    for wrong in ["\"Subject\"", "[7]", "[\"\"]", "[\"Owner.Name\"]"] {
+        let found = faults(&with(&format!("fields = {wrong}")), &[]);
+        assert!(found[0].contains("stream[0].fields: is ") && found[0].contains("API names of fields"), "{found:?}");
     }
 }
 

@@ -10,7 +10,14 @@
 //! | `oauth` | one token request, and what its answer means |
 //! | [`session`] | the one owner of the access token |
 //! | [`session_error`] | why there is no token, and which Setup page mends it |
-//! | [`rest`] | GET over REST with the session's token; the org's limits |
+//! | [`rest`] | one call over REST with the session's token; the org's limits |
+//! | [`rest_error`] | what an error of REST means for the caller, and which Setup page mends it |
+//! | [`api_usage`] | how much of the org's API requests is used, as each answer tells |
+//! | [`rest_client`] | REST that does not give up at once: backoff, pauses, deadlines |
+//! | `collections` | many records by their ids in one call |
+//! | [`query`] | SOQL, page by page |
+//! | [`describe`] | what the user may read of each object, asked once and again when it changes |
+//! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
 //! | [`credit`] | how many events to ask for |
@@ -21,18 +28,25 @@
 //! | `call` | one Subscribe call, from its first FetchRequest to its end |
 //! | [`intake`] | what a subscription hands downstream |
 
+pub mod api_usage;
 pub mod backoff;
 pub mod buffer;
 mod call;
 mod clock;
+mod collections;
 pub mod credit;
+pub mod describe;
 pub mod grant;
 pub mod intake;
 mod oauth;
 mod proxy;
 pub mod pubsub;
+pub mod query;
+pub mod record_read;
 mod recovery;
 pub mod rest;
+pub mod rest_client;
+pub mod rest_error;
 pub mod session;
 pub mod session_error;
 pub mod subscription;
@@ -42,6 +56,8 @@ pub mod verdict;
 
 #[cfg(test)]
 mod pubsub_tests;
+#[cfg(test)]
+mod rest_tests;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]

@@ -1,104 +1,19 @@
-//! GET over REST with the session's token, and the org's limits.
+//! One call over REST with the session's token, and the org's limits.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use bytes::Bytes;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::failure::{Exit, Failure};
-use crate::salesforce::oauth::{network_reason, read_body};
-use crate::salesforce::session::{Session, SessionError, Token};
+use crate::salesforce::oauth::network_reason;
+pub use crate::salesforce::rest_error::{RestError, RestVerdict};
+use crate::salesforce::rest_error::{refusal, retry_after};
+use crate::salesforce::session::{Session, Token};
 
 /// The longest answer that is read.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
-
-/// Why a REST call has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RestError {
-    /// There is no token.
-    #[error("{0}")]
-    Session(#[from] SessionError),
-    /// The path does not make a URL.
-    #[error("`{0}` is not a path of the REST API")]
-    Path(String),
-    /// Nothing came back, or not all of it.
-    #[error("The REST API cannot be reached: {0}")]
-    Unreachable(String),
-    /// Salesforce said no.
-    #[error("The REST API answered HTTP {status} {code}: {message}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// `errorCode` of the first error, empty if the body has none.
-        code: String,
-        /// Its message, or what is known instead.
-        message: String,
-    },
-    /// The answer is not what the resource promises.
-    #[error("The REST API answered with something else than expected: {0}")]
-    Unexpected(String),
-}
-
-impl RestError {
-    /// Whether the same call may succeed later without anybody doing anything.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Session(error) => error.is_retryable(),
-            Self::Unreachable(_) => true,
-            Self::Refused { status, code, .. } => {
-                matches!(status, 408 | 420 | 429 | 500..=599)
-                    || matches!(
-                        code.as_str(),
-                        "UNABLE_TO_LOCK_ROW" | "QUERY_TIMEOUT" | "SERVER_UNAVAILABLE" | "REQUEST_LIMIT_EXCEEDED"
-                    )
-            }
-            Self::Path(_) | Self::Unexpected(_) => false,
-        }
-    }
-
-    /// What an operator has to know and do.
-    pub fn failure(&self) -> Failure {
-        let (exit, remedy) = match self {
-            Self::Session(error) => return error.failure(),
-            Self::Path(_) => (Exit::Software, "This is a fault of casewire; please report it."),
-            Self::Unreachable(_) => (Exit::Unavailable, "Check DNS, firewall and HTTPS_PROXY on this machine."),
-            Self::Unexpected(_) => (Exit::Software, "Check `api_version`; the newest version is the safest choice."),
-            Self::Refused { status, code, .. } => match (*status, code.as_str()) {
-                (_, "REQUEST_LIMIT_EXCEEDED") => (
-                    Exit::Unavailable,
-                    "The org's API requests of 24 hours are used up: Setup > Company Information shows the use; ask for more or wait.",
-                ),
-                (_, "API_DISABLED_FOR_ORG" | "API_CURRENTLY_DISABLED" | "FUNCTIONALITY_NOT_ENABLED") => (
-                    Exit::NoPermission,
-                    "Setup > Permission Sets > the integration user's set > System Permissions: grant \"API Enabled\".",
-                ),
-                (401, _) => (
-                    Exit::NoPermission,
-                    "Setup > External Client App Manager > the app > Policies: the session must be allowed to use the REST API (scope `api`).",
-                ),
-                (403, _) => (
-                    Exit::NoPermission,
-                    "Setup > Permission Sets > the integration user's set: grant read access to the object and its fields.",
-                ),
-                (404, _) => (Exit::Configuration, "Check `api_version` and that the object exists in this org."),
-                (408 | 420 | 429 | 500..=599, _) => (
-                    Exit::Unavailable,
-                    "Nothing to do unless it lasts; see https://status.salesforce.com for the org's instance.",
-                ),
-                _ => (Exit::Configuration, "Look the error code up in the REST API Developer Guide."),
-            },
-        };
-        Failure::new(exit, self.to_string(), remedy)
-    }
-}
-
-#[derive(Deserialize)]
-struct ErrorJson {
-    #[serde(default)]
-    message: String,
-    #[serde(default, rename = "errorCode")]
-    error_code: String,
-}
+pub(crate) const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// How much of an allowance there is and is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -121,22 +36,38 @@ pub struct Limits {
     pub api_requests: Option<Allowance>,
 }
 
+/// What to ask: a GET, or a POST of JSON.
+#[derive(Debug, Clone)]
+pub(crate) struct RestRequest {
+    path: String,
+    body: Option<Bytes>,
+}
+
+impl RestRequest {
+    /// GETs a path of the instance, its query included.
+    pub(crate) fn get(path: String) -> Self {
+        Self { path, body: None }
+    }
+
+    /// POSTs JSON to a path of the instance.
+    pub(crate) fn post(path: String, json: String) -> Self {
+        Self { path, body: Some(Bytes::from(json)) }
+    }
+
+    /// The path, without its query.
+    pub(crate) fn resource(&self) -> &str {
+        self.path.split('?').next().unwrap_or_default()
+    }
+}
+
 impl Session {
     /// GETs a path of the instance, such as `/services/data/v66.0/limits`.
     ///
     /// A 401 renews the token and tries once more; nothing else is retried here.
     pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, RestError> {
-        let token = self.token().await?;
-        let body = match self.get(path, &token).await {
-            Err(RestError::Refused { status: 401, message, .. }) if names_the_session(&message) => {
-                self.reject(&token);
-                let token = self.token().await?;
-                self.get(path, &token).await?
-            }
-            answer => answer?,
-        };
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| RestError::Unexpected(format!("{path}: {error}")))
+        let request = RestRequest::get(path.to_owned());
+        let body = self.send(&request, None).await?;
+        read_json(&request, &body)
     }
 
     /// The org's limits.
@@ -144,59 +75,71 @@ impl Session {
         self.get_json(&format!("/services/data/v{}/limits", self.api_version())).await
     }
 
-    async fn get(&self, path: &str, token: &Token) -> Result<Vec<u8>, RestError> {
-        let url = token.instance_url().join(path).map_err(|_| RestError::Path(path.to_owned()))?;
+    /// Makes one call; `timeout` replaces the session's own for calls.
+    ///
+    /// A 401 renews the token and tries once more; nothing else is retried here.
+    pub(crate) async fn send(&self, request: &RestRequest, timeout: Option<Duration>) -> Result<Vec<u8>, RestError> {
+        let token = self.token().await?;
+        match self.attempt_call(request, timeout, &token).await {
+            Err(error) if error.verdict() == RestVerdict::NewToken => {
+                self.reject(&token);
+                let token = self.token().await?;
+                self.attempt_call(request, timeout, &token).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn attempt_call(
+        &self,
+        request: &RestRequest,
+        timeout: Option<Duration>,
+        token: &Token,
+    ) -> Result<Vec<u8>, RestError> {
+        let bad_path = || RestError::Path(request.resource().to_owned());
+        let url = token.instance_url().join(&request.path).map_err(|_| bad_path())?;
         // A path that leads to another host would take the token there.
         if url.origin() != token.instance_url().origin() {
-            return Err(RestError::Path(path.to_owned()));
+            return Err(bad_path());
         }
         let sent = chrono::Utc::now();
-        let request = self.http().get(url).bearer_auth(token.access_token().expose_secret());
-        let response = request.send().await.map_err(|error| RestError::Unreachable(network_reason(error)))?;
-        self.clock().learn(response.headers(), sent);
-        let status = response.status();
-        let body = read_body(response, MAX_ANSWER_BYTES).await.map_err(RestError::Unreachable)?;
-        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
-    }
-}
-
-/// Two refusals have the status of an expired session without being one; a new token would be refused as well.
-fn names_the_session(message: &str) -> bool {
-    !["not attached to Agent", "not valid for use with the REST API"].iter().any(|text| message.contains(text))
-}
-
-/// Errors come as an array of objects; a proxy or a server in maintenance answers with HTML.
-fn refusal(status: StatusCode, body: &[u8]) -> RestError {
-    let errors: Vec<ErrorJson> = serde_json::from_slice(body).unwrap_or_default();
-    let (code, message) = match errors.into_iter().next() {
-        Some(error) => (error.error_code, error.message),
-        None => (String::new(), "the body is not an error of Salesforce".to_owned()),
-    };
-    RestError::Refused { status: status.as_u16(), code, message: message.chars().take(400).collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_are_told_apart_by_status_and_code() {
-        let refused = |status: u16, body: &str| refusal(StatusCode::from_u16(status).expect("status"), body.as_bytes());
-        let json = |code: &str| format!(r#"[{{"message":"m","errorCode":"{code}"}}]"#);
-        for (status, body, retryable, exit) in [
-            (403, json("REQUEST_LIMIT_EXCEEDED"), true, Exit::Unavailable),
-            (403, json("API_DISABLED_FOR_ORG"), false, Exit::NoPermission),
-            (403, json("INSUFFICIENT_ACCESS"), false, Exit::NoPermission),
-            (401, json("INVALID_SESSION_ID"), false, Exit::NoPermission),
-            (404, json("NOT_FOUND"), false, Exit::Configuration),
-            (400, json("QUERY_TIMEOUT"), true, Exit::Configuration),
-            (420, String::new(), true, Exit::Unavailable),
-            (503, "<html>maintenance</html>".to_owned(), true, Exit::Unavailable),
-        ] {
-            let error = refused(status, &body);
-            assert_eq!((error.is_retryable(), error.failure().exit), (retryable, exit), "{status} {body}");
+        let mut call = match &request.body {
+            None => self.http().get(url),
+            Some(json) => self.http().post(url).header("content-type", "application/json").body(json.clone()),
+        };
+        if let Some(timeout) = timeout {
+            call = call.timeout(timeout);
         }
-        assert!(!names_the_session("This session is not valid for use with the REST API"));
-        assert!(names_the_session("Session expired or invalid"));
+        let call = call.bearer_auth(token.access_token().expose_secret());
+        let response = call.send().await.map_err(|error| RestError::Unreachable(network_reason(error)))?;
+        self.clock().learn(response.headers(), sent);
+        self.usage_meter().learn(response.headers());
+        let (status, hint) = (response.status(), retry_after(response.headers()));
+        let body = read_answer(response).await?;
+        if !status.is_success() {
+            return Err(refusal(status, hint, &body));
+        }
+        if body.trim_ascii_start().starts_with(b"<") {
+            return Err(RestError::Page(status.as_u16()));
+        }
+        Ok(body)
     }
+}
+
+async fn read_answer(mut response: reqwest::Response) -> Result<Vec<u8>, RestError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| RestError::Unreachable(network_reason(error)))? {
+        if body.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
+            return Err(RestError::TooLong(MAX_ANSWER_BYTES));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Reads an answer; what it should have been is named, what it is is not shown.
+pub(crate) fn read_json<'b, T: Deserialize<'b>>(request: &RestRequest, body: &'b [u8]) -> Result<T, RestError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| RestError::Unexpected(format!("{}: {error}", request.resource())))
 }

@@ -59,8 +59,14 @@ pub async fn soon<T>(what: impl Future<Output = T>) -> T {
 /// One HTTP request as a scripted server sees it.
 pub struct Asked {
     pub path: String,
+    /// The server itself, as the request names it.
+    pub host: String,
     pub bearer: String,
     pub form: HashMap<String, String>,
+    /// The query of the URI, decoded.
+    pub query: HashMap<String, String>,
+    /// The body, if it is JSON.
+    pub json: serde_json::Value,
     /// How many requests came before.
     pub number: usize,
 }
@@ -82,9 +88,15 @@ impl ScriptedHttp {
                 let (parts, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, 1 << 20).await.expect("body");
                 let bearer = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("");
+                let host = parts.headers.get("host").and_then(|value| value.to_str().ok()).unwrap_or("");
                 answer(Asked {
+                    host: format!("http://{host}"),
                     path: parts.uri.path().to_owned(),
                     bearer: bearer.trim_start_matches("Bearer ").to_owned(),
+                    query: url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                        .into_owned()
+                        .collect(),
+                    json: serde_json::from_slice(&body).unwrap_or_default(),
                     form: url::form_urlencoded::parse(&body).into_owned().collect(),
                     number,
                 })

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::identity::OrgId;
+use crate::salesforce::api_usage::{ApiUsage, UsageMeter};
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::clock::ServerClock;
 use crate::salesforce::grant::{Credentials, Grant};
@@ -143,6 +144,7 @@ struct Shared {
     credentials: Credentials,
     http: reqwest::Client,
     clock: ServerClock,
+    usage: UsageMeter,
     cache: Mutex<Cache>,
     /// Held during an exchange; whoever waits for it waits for the token.
     exchange: tokio::sync::Mutex<Exchange>,
@@ -193,6 +195,7 @@ impl Session {
                 credentials,
                 http,
                 clock: ServerClock::default(),
+                usage: UsageMeter::default(),
                 cache: Mutex::default(),
                 exchange: tokio::sync::Mutex::default(),
                 ended: AtomicU64::new(0),
@@ -241,6 +244,11 @@ impl Session {
         self.shared.clock.now()
     }
 
+    /// What the newest answer said of the org's API requests; none before the first.
+    pub fn api_usage(&self) -> Option<ApiUsage> {
+        self.shared.usage.newest()
+    }
+
     /// The REST API version without `v`.
     pub fn api_version(&self) -> &str {
         &self.shared.api_version
@@ -252,6 +260,10 @@ impl Session {
 
     pub(crate) fn clock(&self) -> &ServerClock {
         &self.shared.clock
+    }
+
+    pub(crate) fn usage_meter(&self) -> &UsageMeter {
+        &self.shared.usage
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

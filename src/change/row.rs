@@ -1,0 +1,343 @@
+//! A row as REST answers it, into the JSON of a record: the same bytes as from an event.
+//!
+//! A [`RowPlan`] is made once from describe. It says which fields to ask for, and renders rows by describe's types
+//! with the writers that render events. A compound nests under its own name with the component names of the event;
+//! the flat fields that repeat its components (`BillingStreet`) are neither asked for nor shown, except those of a
+//! name: a row shows the name itself only as one text.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::change::json::{self, JsonObject, ObjectWriter};
+use crate::change::object::{FieldDescription, FieldKind, ObjectDescription};
+use crate::change::row_value::{Form, InvalidValue, read_date_time, read_text};
+
+/// The components of an address in the order of events.
+const ADDRESS: [&str; 10] = [
+    "Street",
+    "City",
+    "State",
+    "PostalCode",
+    "Country",
+    "StateCode",
+    "CountryCode",
+    "Latitude",
+    "Longitude",
+    "GeocodeAccuracy",
+];
+/// The components of a geolocation in the order of events.
+const LOCATION: [&str; 2] = ["Latitude", "Longitude"];
+/// The components of a person's name in the order of events.
+const NAME: [&str; 6] = ["Salutation", "FirstName", "LastName", "MiddleName", "InformalName", "Suffix"];
+
+/// The fields that say up to when a row is current, the best first. All objects that have change events have the first.
+const TIMES: [&str; 3] = ["SystemModstamp", "LastModifiedDate", "CreatedDate"];
+
+/// A row that cannot be rendered. The text holds no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowFault {
+    /// It is not an object with members.
+    #[error("The row is not an object")]
+    NotAnObject,
+    /// A value is not what describe says of its field.
+    #[error("The value of {field} is not what describe says: {fault}")]
+    Value {
+        /// The field.
+        field: String,
+        /// What is wrong.
+        fault: InvalidValue,
+    },
+    /// A field that every row has is not there.
+    #[error("The row has no {0}")]
+    Missing(&'static str),
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its id, 18 characters.
+    pub id: String,
+    /// Its fields.
+    pub record: JsonObject,
+    /// `SystemModstamp`, or the best that the object has.
+    pub as_of: DateTime<Utc>,
+    /// Whether it lies in the recycle bin. False where the object cannot say.
+    pub deleted: bool,
+}
+
+/// What to ask for of an object and how to render it.
+#[derive(Debug)]
+pub struct RowPlan {
+    object: String,
+    fields: Vec<String>,
+    /// Place in `fields` by name.
+    places: HashMap<String, usize>,
+    members: Vec<Member>,
+    id: usize,
+    as_of: usize,
+    deleted: Option<usize>,
+}
+
+/// One member of the record.
+#[derive(Debug)]
+struct Member {
+    /// `"name":`
+    key: Box<str>,
+    /// Place of its value.
+    place: usize,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Plain(Form),
+    /// An object in the row, with the components that describe shows.
+    Compound(Vec<Component>),
+    /// A text in the row, whose components are fields of their own at these places.
+    Name(Vec<(Box<str>, usize)>),
+}
+
+/// One component of a compound.
+#[derive(Debug)]
+struct Component {
+    /// `postalCode` in the row …
+    name: String,
+    /// … and `"PostalCode":` in the record.
+    key: Box<str>,
+    form: Form,
+}
+
+impl RowPlan {
+    /// A plan for the members of which `chosen` holds; it is asked about compounds and not about their components.
+    ///
+    /// # Errors
+    /// When describe shows no `Id` or no time, without which a row cannot be placed.
+    pub fn new(object: &ObjectDescription, chosen: impl Fn(&FieldDescription) -> bool) -> Result<Self, RowFault> {
+        let known = |name: &str| object.shows(name);
+        let time = TIMES.into_iter().find(|time| known(time)).ok_or(RowFault::Missing(TIMES[0]))?;
+        if !known("Id") {
+            return Err(RowFault::Missing("Id"));
+        }
+        let mut plan = Self {
+            object: object.name.clone(),
+            fields: Vec::new(),
+            places: HashMap::new(),
+            members: Vec::new(),
+            id: 0,
+            as_of: 0,
+            deleted: None,
+        };
+        for field in &object.fields {
+            // A component is shown within its compound. Describe names compounds only where they can be read.
+            let nested =
+                field.compound_field_name.as_deref().is_some_and(|compound| compound != field.name && known(compound));
+            if !nested && chosen(field) {
+                plan.add(object, field);
+            }
+        }
+        plan.id = plan.place("Id");
+        plan.as_of = plan.place(time);
+        plan.deleted = known("IsDeleted").then(|| plan.place("IsDeleted"));
+        Ok(plan)
+    }
+
+    fn add(&mut self, object: &ObjectDescription, field: &FieldDescription) {
+        let components: Vec<&str> = object
+            .fields
+            .iter()
+            .filter(|other| other.compound_field_name.as_ref() == Some(&field.name) && other.name != field.name)
+            .map(|other| other.name.as_str())
+            .collect();
+        let shown = |name: &&str| components.iter().any(|component| is_component(component, name));
+        let compound = |names: &[&str]| {
+            let names = names.iter().filter(|name| components.is_empty() || shown(name));
+            Content::Compound(names.map(|name| Component::new(name)).collect())
+        };
+        let content = match field.kind {
+            FieldKind::Address => compound(&ADDRESS),
+            FieldKind::Location => compound(&LOCATION),
+            _ if !components.is_empty() => {
+                let known = NAME.into_iter().filter(|name| components.contains(name));
+                let other = components.iter().copied().filter(|name| !NAME.contains(name));
+                let names: Vec<&str> = known.chain(other).collect();
+                Content::Name(names.into_iter().map(|name| (json::key_literal(name), self.place(name))).collect())
+            }
+            kind => Content::Plain(Form::of(kind)),
+        };
+        let place = self.place(&field.name);
+        self.members.push(Member { key: json::key_literal(&field.name), place, content });
+    }
+
+    /// The place of a field, which is asked for from now on.
+    fn place(&mut self, field: &str) -> usize {
+        if let Some(place) = self.places.get(field) {
+            return *place;
+        }
+        let place = self.fields.len();
+        self.fields.push(field.to_owned());
+        self.places.insert(field.to_owned(), place);
+        place
+    }
+
+    /// The object.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// The fields to ask for.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
+    /// The fields of a row that tell whether a record lies in the recycle bin and since when it is as it is, in SOQL's
+    /// form; `None` where the object cannot say.
+    pub fn trace_fields(&self) -> Option<String> {
+        let name = |place: usize| self.fields.get(place).map(String::as_str);
+        Some(format!("{}, {}, {}", name(self.id)?, name(self.deleted?)?, name(self.as_of)?))
+    }
+
+    /// Renders one row. Fields that are not in it count as empty.
+    ///
+    /// # Errors
+    /// When it is not a row of this object.
+    pub fn render(&self, row: &str) -> Result<Row, RowFault> {
+        let mut json = serde_json::Deserializer::from_str(row);
+        let values = Values { places: &self.places, names: &self.fields }
+            .deserialize(&mut json)
+            .map_err(|_| RowFault::NotAnObject)?;
+        let value = |place: usize| values.get(place).copied().flatten();
+        let fault = |place: usize| {
+            let field = self.fields.get(place).cloned().unwrap_or_default();
+            move |fault| RowFault::Value { field, fault }
+        };
+        let mut writer = ObjectWriter::with_capacity(row.len());
+        for member in &self.members {
+            let out = writer.text();
+            json::write_key(&member.key, out);
+            let written = match &member.content {
+                Content::Plain(form) => form.write(value(member.place), out).map(drop),
+                Content::Compound(components) => write_compound(components, value(member.place), out),
+                Content::Name(components) => {
+                    let parts = components.iter().map(|(key, place)| (key, value(*place)));
+                    write_name(parts, value(member.place), out)
+                }
+            };
+            written.map_err(fault(member.place))?;
+        }
+        let filled = |place: usize| value(place).filter(|value| value.get() != "null");
+        let text = |place: usize| filled(place).map(read_text).transpose().map_err(fault(place));
+        let id = text(self.id)?.filter(|id| !id.is_empty()).ok_or(RowFault::Missing("Id"))?;
+        let as_of = text(self.as_of)?.filter(|time| !time.is_empty()).ok_or(RowFault::Missing("SystemModstamp"))?;
+        let deleted = self.deleted.and_then(value).is_some_and(|deleted| deleted.get() == "true");
+        Ok(Row {
+            id: crate::identity::case_safe_id(&id).into_owned(),
+            record: writer.finish(),
+            as_of: read_date_time(&as_of).map_err(fault(self.as_of))?,
+            deleted,
+        })
+    }
+}
+
+/// Whether a flat field is the component of this name: `BillingStreet`, `Street`, `Home__Street__s`.
+fn is_component(field: &str, name: &str) -> bool {
+    field.strip_suffix("__s").unwrap_or(field).ends_with(name)
+}
+
+impl Component {
+    fn new(name: &str) -> Self {
+        let number = matches!(name, "Latitude" | "Longitude");
+        let mut in_row = name.to_owned();
+        in_row.get_mut(..1).into_iter().for_each(str::make_ascii_lowercase);
+        let form = if number { Form::Decimal } else { Form::Text };
+        Self { name: in_row, key: json::key_literal(name), form }
+    }
+}
+
+/// An address or a geolocation; `null` when no component has a value.
+fn write_compound(components: &[Component], value: Option<&RawValue>, out: &mut String) -> Result<(), InvalidValue> {
+    let Some(value) = value.filter(|value| value.get() != "null") else {
+        out.push_str("null");
+        return Ok(());
+    };
+    let parts: HashMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_str(value.get()).map_err(|_| InvalidValue::NotACompound)?;
+    let before = out.len();
+    let mut any = false;
+    out.push('{');
+    for component in components {
+        json::write_key(&component.key, out);
+        any |= component.form.write(parts.get(component.name.as_str()).copied(), out)?;
+    }
+    out.push('}');
+    if !any {
+        out.truncate(before);
+        out.push_str("null");
+    }
+    Ok(())
+}
+
+/// A person's name by its components; where none has a value, the name of something else, a text.
+fn write_name<'a>(
+    components: impl Iterator<Item = (&'a Box<str>, Option<&'a RawValue>)>,
+    value: Option<&RawValue>,
+    out: &mut String,
+) -> Result<(), InvalidValue> {
+    let before = out.len();
+    let mut any = false;
+    out.push('{');
+    for (key, part) in components {
+        json::write_key(key, out);
+        any |= Form::Text.write(part, out)?;
+    }
+    out.push('}');
+    if !any {
+        out.truncate(before);
+        Form::Text.write(value, out)?;
+    }
+    Ok(())
+}
+
+/// Sorts the members of one row to their places, without a copy.
+struct Values<'p> {
+    places: &'p HashMap<String, usize>,
+    names: &'p [String],
+}
+
+impl<'de> DeserializeSeed<'de> for Values<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Values<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = vec![None; self.names.len()];
+        // Salesforce answers in the order it was asked, so the next name is nearly always the next field.
+        let mut next = 0;
+        while let Some(name) = map.next_key::<&str>()? {
+            let value = map.next_value::<&RawValue>()?;
+            let expected = self.names.get(next).is_some_and(|expected| expected == name);
+            let place = if expected { Some(next) } else { self.places.get(name).copied() };
+            if let Some(place) = place {
+                next = place + 1;
+                if let Some(slot) = values.get_mut(place) {
+                    *slot = Some(value);
+                }
+            }
+        }
+        Ok(values)
+    }
+}
