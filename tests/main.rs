@@ -5,6 +5,8 @@ mod suite {
     mod binary;
     mod commands;
     mod deployment;
+    mod folded;
+    mod gap_healing;
     mod kafka;
     mod main_job;
     mod outages;

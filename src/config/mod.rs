@@ -3,10 +3,12 @@
 //! - `reader`: typed look-ups that collect every fault instead of stopping at the first
 //! - `load`: the file, the `CASEWIRE__…` overrides and the secret files
 //! - `field_choice`: which fields of a record are read
+//! - `gaps`: how gaps are healed
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
 mod field_choice;
+mod gaps;
 mod load;
 mod print;
 mod reader;
@@ -15,6 +17,7 @@ mod settings;
 mod tests;
 
 pub use field_choice::FieldChoice;
+pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use reader::Fault;
 pub use settings::{

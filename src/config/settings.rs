@@ -10,8 +10,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::config::field_choice::FieldChoice;
 use crate::config::reader::{Effective, Findings, Section};
+use crate::config::{field_choice::FieldChoice, gaps::GapsConfig};
 use crate::identity::{OrgId, TopicKind, TopicName};
 
 /// Stands for a URL that could not be read, until the fault it left ends the loading.
@@ -20,8 +20,7 @@ static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").ex
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
+const MIB: u64 = 1024 * 1024;
 
 /// Everything that casewire can be told.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub struct Config {
     pub batch: BatchConfig,
     /// How much may be under way between Salesforce and Kafka.
     pub buffer: BufferConfig,
+    /// How gaps are healed.
+    pub gaps: GapsConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -232,6 +233,7 @@ impl Config {
         let streams = read_streams(root.sections("stream", findings), findings);
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
+        let gaps = GapsConfig::read(root.section("gaps", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -242,6 +244,7 @@ impl Config {
             streams,
             batch,
             buffer,
+            gaps,
             kafka,
             admin,
             log,
@@ -343,8 +346,7 @@ impl PubSubConfig {
 
 /// Reads every `[[stream]]` and what must hold between them.
 fn read_streams(sections: Vec<Section>, findings: &mut Findings) -> Vec<StreamConfig> {
-    let none = sections.is_empty();
-    if none && !findings.faults.iter().any(|fault| fault.path.starts_with("stream")) {
+    if sections.is_empty() && !findings.faults.iter().any(|fault| fault.path.starts_with("stream")) {
         findings.fault("stream", "is missing: at least one [[stream]] with a topic and a start");
     }
     let streams: Vec<StreamConfig> =
@@ -400,7 +402,7 @@ impl BatchConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
         let config = Self {
             max_records: size(section.number("max_records", 2_000, (1, 100_000), findings)),
-            max_bytes: size(section.number("max_bytes", 4 * MIB, (KIB, 256 * MIB), findings)),
+            max_bytes: size(section.number("max_bytes", 4 * MIB, (1024, 256 * MIB), findings)),
             max_age: section.duration("max_age", Duration::from_millis(2), (Duration::ZERO, 10 * SECOND), findings),
         };
         section.finish(findings);
@@ -412,7 +414,7 @@ impl BufferConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
         let config = Self {
             max_events: size(section.number("max_events", 6_000, (100, 1_000_000), findings)),
-            max_bytes: size(section.number("max_bytes", 16 * MIB, (KIB, 4096 * MIB), findings)),
+            max_bytes: size(section.number("max_bytes", 16 * MIB, (1024, 4096 * MIB), findings)),
         };
         section.finish(findings);
         config

@@ -8,6 +8,7 @@
 //! | `beginning` | the position from which an attempt goes on, and when it must not |
 //! | `sign_in` | signing in, disturbances waited for |
 //! | `decode` | the decode station |
+//! | `jobs` | jobs that read records anew to heal gaps |
 //! | `memory` | what a stream keeps from one attempt to the next |
 //! | `refusal` | what follows when Salesforce refuses the stored position |
 //! | `mirror` | what the two sides say of themselves, carried to the board |
@@ -28,6 +29,7 @@ mod claims;
 pub mod context;
 mod dead_letter;
 mod decode;
+mod jobs;
 pub mod ledger;
 mod memory;
 mod mirror;

@@ -20,6 +20,7 @@ use crate::pipeline::settings;
 use crate::pipeline::sign_in::sign_in;
 use crate::pipeline::stream::Stream;
 use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::rest_client::RestClient;
 use crate::status::{Allowance, Board, Metrics, StreamBoard};
 
 /// How often the allowances are asked for; Salesforce's figures are that old anyway.
@@ -109,6 +110,7 @@ impl Process {
         let claims = EntityClaims::of(topics);
         let anchored = Arc::new(AtomicBool::new(ran_before.contains(&org)));
         let schemas = SchemaCache::new(self.pubsub.clone());
+        let rest = RestClient::new(self.pubsub.session().clone());
         let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
         let all = stop.child_token();
         let mut tasks = JoinSet::new();
@@ -137,6 +139,8 @@ impl Process {
                 kafka: self.kafka.clone(),
                 takeover_after: self.config.kafka.takeover_after,
                 pubsub: self.pubsub.clone(),
+                rest: rest.clone(),
+                gaps: self.config.gaps,
                 schemas: schemas.clone(),
                 buffer: self.config.buffer,
                 silence_limit: self.config.salesforce.pubsub.silence_limit,

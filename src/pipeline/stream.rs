@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::BufferConfig;
+use crate::config::{BufferConfig, GapsConfig};
 use crate::failure::Failure;
 use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
@@ -23,6 +23,7 @@ use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::verdict::Verdict as CallVerdict;
 use crate::status::{LastError, StreamState};
 
@@ -42,6 +43,10 @@ pub struct Stream {
     pub takeover_after: Duration,
     /// Salesforce.
     pub pubsub: PubSub,
+    /// The same over REST.
+    pub rest: RestClient,
+    /// How gaps are healed.
+    pub gaps: GapsConfig,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
@@ -148,6 +153,8 @@ impl Stream {
             context: self.context.clone(),
             kafka: self.kafka.clone(),
             pubsub: self.pubsub.clone(),
+            rest: self.rest.clone(),
+            gaps: self.gaps,
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,

@@ -8,9 +8,11 @@
 //! values is cheap and a snapshot is consistent in itself.
 
 mod board;
+mod jobs;
 mod metrics;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
+pub use jobs::JobStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
