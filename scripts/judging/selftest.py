@@ -5,7 +5,7 @@ import json
 import re
 import unittest
 
-from . import fold, ledger, verdict
+from . import fold, jobs, ledger, verdict
 from .topics import Record
 
 ORG, PREFIX = "00D8d00000AbCdEEAV", "salesforce"
@@ -258,6 +258,98 @@ class EachFaultIsFound(unittest.TestCase):
             judged(Topics(), lines=[both])
 
 
+class WhatJobsWrote(unittest.TestCase):
+    """A run in which a job healed the overflow: SECOND was read again, FIRST found deleted, the entry closed."""
+
+    JOB = "heal-00000000000000000007-0000"
+
+    def healed(self):
+        topics = Topics()
+        for op, key, at in (("refresh", SECOND, "2026-02-17T04:03:40.000Z"), ("delete", FIRST, "2026-02-17T04:03:41.000Z")):
+            source = {"org": ORG, "topic": CASES, "job": self.JOB} | ({"committed_at": at} if op == "delete" else {})
+            value = {"op": op, "entity": "Case", "id": key, "changed": {}, "record": None, "source": source}
+            headers = {"casewire": "1", "content-type": "application/json", "entity": "Case", "op": op, "org": ORG}
+            if op == "refresh":
+                value |= {"record": {"Id": key, "Status": "New", "Site": {"City": "Bonn"}}, "record_as_of": at, "record_from": "rest"}
+            else:
+                headers |= {"committed_at": at}
+            topics.put(f"{PREFIX}.Case", key, value, headers)
+        entry = json.loads(topics.records[topics.at("gaps", 1)].value)
+        entry |= {"state": "healed", "rows_reread": 1, "deletes_found": 1, "unread": [], "closed_by": "r1"}
+        topics.put(f"{PREFIX}.gaps", entry["id"], entry | {"closed_at": "2026-02-17T04:04:00.000Z"}, {})
+        return topics
+
+    def faults(self, topics):
+        events = ledger.read([json.dumps(line) for line in LEDGER], [CASES, ORDERS])
+        records = sorted(topics.records, key=lambda record: (record.topic, record.partition, record.offset))
+        return verdict.judge(events, records, PREFIX, ORG, [CASES, ORDERS])
+
+    def red(self, kind, change, at=None, nth=-2):
+        topics = self.healed()
+        change(topics, topics.at("Case", nth) if at is None else at)
+        self.assertIn(kind, self.faults(topics).faults)
+
+    def test_what_a_job_wrote_is_no_fault(self):
+        report = self.faults(self.healed())
+        self.assertEqual(report.faults, {})
+        self.assertEqual((report.seen["records of jobs"], report.seen["gaps healed"]), (2, 1))
+
+    def test_records_of_jobs(self):
+        def rewritten(kind, change, nth=-2):
+            self.red(kind, lambda topics, at: topics.rewrite(at, change), nth=nth)
+
+        rewritten("wrong job record", lambda value: value.update(op="update"))
+        rewritten("wrong job record", lambda value: value.update(id=FIRST))
+        rewritten("wrong job record", lambda value: value.update(changed={"Status": "New"}))
+        rewritten("wrong job record", lambda value: value.update(record=None))
+        rewritten("wrong job record", lambda value: value["record"].update(attributes={}))
+        rewritten("wrong job record", lambda value: value.update(record_from="event"))
+        rewritten("wrong job record", lambda value: value["source"].update(org="00D"))
+        rewritten("wrong job record", lambda value: value["source"].update(topic="/data/AccountChangeEvent"))
+        rewritten("wrong job record", lambda value: value["source"].pop("committed_at"), nth=-1)
+        rewritten("stray record", lambda value: value["source"].pop("job"))
+        rewritten("late job record", lambda value: value.update(record_as_of="2026-02-17T04:03:20.000Z"))
+        rewritten("late job record", lambda value: value["source"].update(committed_at="2026-02-17T04:03:25.000Z"), nth=-1)
+        self.red("wrong job record", lambda topics, at: topics.change(at, headers={}))
+        self.red("doubled job record", lambda topics, at: topics.append_copy(at))
+        self.red("split key", lambda topics, at: topics.change(at, partition=1))
+
+    def test_a_job_without_a_gap_is_found(self):
+        topics = self.healed()
+        topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]
+        self.assertIn("stray job record", self.faults(topics).faults)
+
+    def test_ends_of_gaps(self):
+        def rewritten(kind, change):
+            self.red(kind, lambda topics, at: topics.rewrite(topics.at("gaps", -1), change))
+
+        for name in ("rows_reread", "deletes_found", "unread", "closed_at", "closed_by"):
+            rewritten("wrong value", lambda value: value.pop(name))
+        rewritten("wrong value", lambda value: value.update(cause="wildcard"))
+        rewritten("wrong value", lambda value: value.update(state="given_up"))
+        rewritten("wrong value", lambda value: value.update(unread=[FIRST]))
+        rewritten("stray gap", lambda value: value.update(state="forgotten"))
+        self.red("stray gap", lambda topics, at: topics.change(topics.at("gaps", -1), key="another"))
+
+    def test_the_truth(self):
+        lines = [
+            {"id": SECOND, "deleted": False, "fields": {"Status": "New", "Site": {"City": "Bonn"}}},
+            {"id": FIRST, "deleted": True, "fields": {}},
+        ]
+
+        def faults(lines):
+            report = self.faults(self.healed())
+            jobs.truth(report, report.states, [json.dumps(line) for line in lines], PREFIX, "Case")
+            return report.faults
+
+        self.assertEqual(faults(lines), {})
+        for change in ({"deleted": True}, {"fields": {"Status": "Old", "Site": {"City": "Bonn"}}}, {"fields": {"Status": "New"}}):
+            self.assertIn("not the truth", faults([lines[0] | change, lines[1]]))
+        self.assertIn("not the truth", faults([lines[0], lines[1] | {"deleted": False}]))
+        self.assertIn("not the truth", faults(lines[1:]))
+        self.assertIn("not the truth", faults([*lines, lines[0] | {"id": "5008d000000047UAAQ"}]))
+
+
 class TheFoldOfThePage(unittest.TestCase):
     def test_a_stale_field_is_found(self):
         topics = Topics()
@@ -299,4 +391,5 @@ class TheFoldOfThePage(unittest.TestCase):
         self.assertEqual((state.value("Address.Zip"), state.value("Description")), (None, "short"))
         state = run(state, change("gap", 11))
         self.assertIs(state.value("Status"), page["UNKNOWN"])
+        self.assertIs(run(state, change("delete", 10)).exists, None, "it came back, or the state would not be newer")
         self.assertIs(run(state, change("delete", 12)).exists, False)

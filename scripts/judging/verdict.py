@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 
 from . import checkpoints, ledger
+from .jobs import CLOSED, Jobs, close
 
 SHOWN = 20
 RECORD_FIELDS = ("op", "entity", "id", "changed", "unresolved", "enriched", "record", "record_as_of", "record_from", "source")
@@ -17,6 +18,7 @@ class Report:
         self.faults = defaultdict(list)
         self.seen = Counter()
         self.writers = {}
+        self.states = {}  # (topic, key) -> what the fold of the page makes of it
 
     def fault(self, kind, message):
         self.faults[kind].append(message)
@@ -61,8 +63,10 @@ def judge(events, records, prefix, org, streams, tombstones=False):
             positions[record.topic].append(record)
         else:
             data.append(record)
-    _entity_topics(report, events, data, prefix, org, tombstones)
-    _gaps(report, events, by_identity, gaps, org)
+    jobs = Jobs(report, prefix, org, streams)
+    _entity_topics(report, events, data, prefix, org, tombstones, jobs)
+    jobs.account(_gaps(report, events, by_identity, gaps, org))
+    report.states = jobs.states
     _letters(report, events, by_identity, letters, org)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
@@ -73,7 +77,7 @@ def judge(events, records, prefix, org, streams, tombstones=False):
 # --- entity topics ---------------------------------------------------------------------------------
 
 
-def _entity_topics(report, events, records, prefix, org, tombstones):
+def _entity_topics(report, events, records, prefix, org, tombstones, jobs):
     wanted = {}
     for event in events:
         for expected in ledger.expectations(event, prefix, org):
@@ -91,6 +95,15 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
         if value is None:
             continue
         identity = _identity(value)
+        if jobs.take(record, value):
+            spot = (record.topic, record.key)
+            _tombstone_missed(report, deletes.pop(spot, None))
+            home = partition_of.setdefault(spot, record.partition)
+            if home != record.partition:
+                report.fault("split key", f"{record.place}: key {record.key} also stands in partition {home}")
+            if value.get("op") == "delete" and tombstones:
+                deletes[spot] = record
+            continue
         expected = wanted.get(identity)
         if expected is None or record.topic != expected.topic:
             report.fault("stray record", f"{record.place}, key {record.key}: {_brief(value)} is not owed there")
@@ -214,16 +227,23 @@ def _show(value):
 
 
 def _gaps(report, events, by_identity, records, org):
-    """Each gap, overflow, wildcard and unknown event has opened exactly one entry; nothing else has."""
-    opened = defaultdict(list)
+    """Each gap, overflow, wildcard and unknown event has opened exactly one entry; nothing else has. Returns what was opened."""
+    opened, states = defaultdict(list), {}
     for record in records:
         report.seen["gap entries"] += 1
         value = _object(report, record) if record.value is not None else None
         if value is None:
             report.fault("stray gap", f"{record.place}: no entry")
             continue
-        if value.get("state") != "open":
+        if value.get("state") in CLOSED:
+            close(report, record, value, states)
             continue
+        if value.get("state") != "open":
+            report.fault("stray gap", f"{record.place}, key {record.key}: the state {value.get('state')!r} is none")
+            continue
+        if "rows_reread" in value and record.key in states:  # read in part; other jobs read the rest
+            continue
+        states[record.key] = value
         identity = _identity(value)[:2]
         event = by_identity.get(identity)
         if event is None or not event.needs_gap:
@@ -236,6 +256,7 @@ def _gaps(report, events, by_identity, records, org):
         for name, of_event in owed.items():
             _same(report, f"{record.place}, {event.name}", f"gap {name}", value.get(name, Absent), of_event)
     _once(report, "gap entry", (event for event in events if event.needs_gap), opened)
+    return states.values()
 
 
 def _letters(report, events, by_identity, records, org):

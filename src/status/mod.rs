@@ -2,6 +2,7 @@
 //!
 //! - `board`: the one place that is written to
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
+//! - `jobs`: a job that heals gaps, as it is shown
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain

@@ -64,7 +64,8 @@ impl State {
     }
 }
 
-/// Folds a topic. Panics where a state goes back in time, or a job wrote a record twice.
+/// Folds a topic. Panics where a state goes back in time, where a job wrote a record twice, or one that is older than what
+/// stands before it.
 pub fn fold(records: &[Output]) -> BTreeMap<String, State> {
     let mut states: BTreeMap<String, State> = BTreeMap::new();
     let mut written = BTreeSet::new();
@@ -75,6 +76,13 @@ pub fn fold(records: &[Output]) -> BTreeMap<String, State> {
         }
         let state = states.entry(record.key.clone()).or_default();
         let before = state.as_of.clone();
+        if change["source"]["job"].is_string() {
+            let at = change["record_as_of"].as_str().or(change["source"]["committed_at"].as_str()).unwrap_or_default();
+            assert!(
+                at.get(..19).is_some_and(|at| at >= before.as_str()),
+                "the fold would drop it behind {before}: {change}"
+            );
+        }
         state.apply(change);
         assert!(state.as_of >= before, "{} went back from {before} to {}: {change}", record.key, state.as_of);
     }
