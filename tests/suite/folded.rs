@@ -19,6 +19,7 @@ pub struct State {
     pub fields: Map<String, Value>,
     pub unknown: BTreeSet<String>,
     pub as_of: String,
+    pub read_as_of: String,
 }
 
 impl State {
@@ -27,18 +28,20 @@ impl State {
         let committed_at = text(&change["source"]["committed_at"]).unwrap_or_default();
         let op = change["op"].as_str().expect("an op");
         if op == "delete" {
-            if committed_at >= self.as_of {
-                *self = Self { exists: Some(false), as_of: committed_at, ..Self::default() };
+            if committed_at >= self.read_as_of {
+                let read_as_of = change["source"]["job"].as_str().map(|_| committed_at.clone()).unwrap_or_default();
+                *self = Self { exists: Some(false), as_of: committed_at, read_as_of, ..Self::default() };
             }
             return;
         }
         if let (Value::Object(record), Some(as_of)) = (&change["record"], text(&change["record_as_of"]))
             && as_of >= self.as_of
         {
-            *self = Self { exists: Some(true), fields: record.clone(), as_of, unknown: BTreeSet::new() };
+            let (fields, read_as_of) = (record.clone(), as_of.clone());
+            *self = Self { exists: Some(true), fields, as_of, read_as_of, unknown: BTreeSet::new() };
             return;
         }
-        if committed_at < self.as_of {
+        if committed_at < self.read_as_of {
             return;
         }
         let changed = change["changed"].as_object().expect("changed");
@@ -47,7 +50,8 @@ impl State {
                 *self = Self { exists: Some(true), fields: changed.clone(), as_of: committed_at, ..Self::default() };
             }
             "update" => {
-                (self.exists, self.as_of) = (Some(true), committed_at);
+                self.exists = Some(true);
+                self.as_of = committed_at.max(std::mem::take(&mut self.as_of));
                 for (name, value) in changed {
                     self.unknown.remove(name);
                     match (self.fields.get_mut(name), value) {

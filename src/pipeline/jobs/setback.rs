@@ -145,7 +145,7 @@ mod tests {
         let absent = Setback::Absent { entity: "Case".into(), absent: 900, held: 1_000 };
         assert!(absent.failure().what.contains("900 of the 1000 Case"), "{}", absent.failure().what);
         assert_eq!(minute(absent), 5);
-        let unread = |minutes| Setback::Unread { records: 3, tried: Duration::from_secs(minutes * 60) };
+        let unread = |minutes: u64| Setback::Unread { records: 3, tried: Duration::from_secs(minutes * 60) };
         assert_eq!((minute(unread(0)), minute(unread(40)), minute(unread(900))), (0, 10, 60));
         assert!(unread(0).failure().remedy.contains("give_up_after"));
     }

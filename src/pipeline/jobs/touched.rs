@@ -36,9 +36,11 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// What follows when a record is written after this one. As in the fold, what is older changes nothing.
+    /// What follows when a record is written after this one. Where the times disagree with the order, a record counts as
+    /// alive: one more delete does no harm.
     pub fn then(self, next: Self) -> Self {
-        if next.as_of < self.as_of { self } else { next }
+        let alive = next.alive || (self.alive && next.as_of < self.as_of);
+        Self { as_of: self.as_of.max(next.as_of), alive }
     }
 }
 
@@ -119,9 +121,11 @@ mod tests {
         assert!(!as_of(b"delete", at, "{}").expect("known").alive);
         assert_eq!(as_of(b"event", None, "{}"), None);
         assert_eq!(told(b"delete", at, None), None, "a tombstone");
-        let deleted = Known { as_of: 9, alive: false };
-        assert_eq!(deleted.then(Known { as_of: 8, alive: true }), deleted);
-        assert!(deleted.then(Known { as_of: 9, alive: true }).alive, "equal seconds apply");
+        let (deleted, alive) = (Known { as_of: 9, alive: false }, Known { as_of: 9, alive: true });
+        assert_eq!(alive.then(deleted), deleted, "equal seconds apply");
+        assert_eq!(deleted.then(alive), alive);
+        assert_eq!(alive.then(Known { as_of: 8, alive: false }), alive, "the order or the time is wrong");
+        assert_eq!(deleted.then(Known { as_of: 8, alive: true }), alive);
     }
 
     #[test]
