@@ -173,7 +173,7 @@ mod tests {
         assert!(has_room(&checkpoint, &job));
         set(&mut checkpoint, &job_id(7, 0), &job);
         assert_eq!(jobs_of(&checkpoint), Jobs::from([(job_id(7, 0), job.clone())]));
-        job.ids = (0..6_000).map(|number| format!("5008d0000{number:09}")).collect();
+        job.ids = (0..7_000).map(|number| format!("5008d0000{number:09}")).collect();
         assert!(!has_room(&checkpoint, &job));
         checkpoint.jobs.clear();
         assert!(has_room(&checkpoint, &job), "the first one is taken however large it is");
