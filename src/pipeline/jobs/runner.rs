@@ -106,7 +106,7 @@ impl Runner {
             let outcome = match self.next() {
                 Next::Job(id, job) => {
                     self.current.clone_from(&id);
-                    let outcome = self.step(&id, job).await;
+                    let outcome = self.step(&id, *job).await;
                     self.note(&id, outcome)
                 }
                 Next::Ledger => {
@@ -159,7 +159,7 @@ impl Runner {
         }
         let ready = jobs.iter().filter(|(id, _)| until(id) <= now);
         if let Some((id, job)) = ready.min_by_key(|(id, job)| (job.whole, (*id).clone())) {
-            return Next::Job(id.clone(), job.clone());
+            return Next::Job(id.clone(), Box::new(job.clone()));
         }
         let first = jobs.keys().map(|id| until(id)).min();
         Next::Wait(first.unwrap_or(now + Duration::from_secs(3600)).max(until("")))
@@ -320,7 +320,7 @@ impl Runner {
 
 /// What the runner does next.
 enum Next {
-    Job(String, Job),
+    Job(String, Box<Job>),
     Ledger,
     Wait(Instant),
 }
