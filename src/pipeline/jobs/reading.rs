@@ -136,7 +136,7 @@ impl Runner {
                     continue;
                 }
             };
-            let as_of = floor.map_or(stamp, |floor| floor.max(stamp));
+            let as_of = current_at_least(floor, stamp);
             let (alive, records) = match fate {
                 Fate::Read(row) => (true, writer.refresh(id, &row.record, as_of)),
                 _ => (false, writer.delete(id, as_of)),
@@ -196,5 +196,23 @@ impl Runner {
             JobBatch { marker, rows, jobs, opens: Vec::new(), entries: Vec::new(), closes: Vec::new(), receipt };
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone)
+    }
+}
+
+/// Up to when a row is current that was read after everything that Kafka holds of its record: `floor`, where something is
+/// held, even if its own stamp is older. The fold would drop it otherwise.
+fn current_at_least(floor: Option<i64>, stamp: i64) -> i64 {
+    floor.map_or(stamp, |floor| floor.max(stamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_stamped_before_its_event_was_committed_is_written_as_current_as_the_event() {
+        assert_eq!(current_at_least(Some(101), 100), 101, "stamped, then committed");
+        assert_eq!(current_at_least(Some(99), 100), 100);
+        assert_eq!(current_at_least(None, 100), 100);
     }
 }
