@@ -7,6 +7,7 @@ mod suite {
     mod completion;
     mod deployment;
     mod fold;
+    mod gap_healing;
     mod hostile;
     mod kafka;
     mod main_job;

@@ -5,7 +5,7 @@ import json
 import re
 import unittest
 
-from . import fold, ledger, retention, verdict
+from . import fold, jobs, ledger, retention, verdict
 from .topics import Record
 
 ORG, PREFIX = "00D8d00000AbCdEEAV", "salesforce"
@@ -393,6 +393,95 @@ class WhatLeftRetentionUnread(unittest.TestCase):
         for lines in (["{"], ['{"lines": 1}'], [json.dumps(self.CUT), json.dumps(self.CUT | {"lines": 1})]):
             with self.assertRaises(ledger.LedgerError):
                 retention.read(lines)
+class WhatJobsWrote(unittest.TestCase):
+    """A run in which a job healed the overflow: SECOND was read again, FIRST found deleted, the entry closed."""
+
+    JOB = "heal-00000000000000000007-0000"
+
+    def healed(self):
+        topics = Topics()
+        for op, key, at in (("refresh", SECOND, "2026-02-17T04:03:40.000Z"), ("delete", FIRST, "2026-02-17T04:03:41.000Z")):
+            value = {"op": op, "entity": "Case", "id": key, "changed": {}, "record": None, "record_as_of": at, "record_from": "rest"}
+            value["source"] = {"org": ORG, "topic": CASES, "job": self.JOB}
+            headers = {"casewire": "1", "content-type": "application/json", "entity": "Case", "op": op, "org": ORG}
+            if op == "refresh":
+                value |= {"record": {"Id": key, "Status": "New", "Site": {"City": "Bonn"}}}
+            topics.put(f"{PREFIX}.Case", key, value, headers)
+        entry = json.loads(topics.records[topics.at("gaps", 1)].value)
+        entry |= {"state": "healed", "rows_reread": 1, "deletes_found": 1, "unread": [], "closed_by": "r1"}
+        topics.put(f"{PREFIX}.gaps", entry["id"], entry | {"closed_at": "2026-02-17T04:04:00.000Z"}, {})
+        return topics
+
+    def faults(self, topics):
+        events = ledger.read([json.dumps(line) for line in LEDGER], [CASES, ORDERS])
+        records = sorted(topics.records, key=lambda record: (record.topic, record.partition, record.offset))
+        return verdict.judge(events, records, PREFIX, ORG, [CASES, ORDERS])[0]
+
+    def red(self, kind, change, at=None, nth=-2):
+        topics = self.healed()
+        change(topics, topics.at("Case", nth) if at is None else at)
+        self.assertIn(kind, self.faults(topics).faults)
+
+    def test_what_a_job_wrote_is_no_fault(self):
+        report = self.faults(self.healed())
+        self.assertEqual(report.faults, {})
+        self.assertEqual((report.seen["records of jobs"], report.seen["gaps healed"]), (2, 1))
+
+    def test_records_of_jobs(self):
+        def rewritten(kind, change, nth=-2):
+            self.red(kind, lambda topics, at: topics.rewrite(at, change), nth=nth)
+
+        rewritten("wrong job record", lambda value: value.update(op="update"))
+        rewritten("wrong job record", lambda value: value.update(id=FIRST))
+        rewritten("wrong job record", lambda value: value.update(changed={"Status": "New"}))
+        rewritten("wrong job record", lambda value: value.update(record=None))
+        rewritten("wrong job record", lambda value: value["record"].update(attributes={}))
+        rewritten("wrong job record", lambda value: value.update(record_from="event"))
+        rewritten("wrong job record", lambda value: value["source"].update(org="00D"))
+        rewritten("wrong job record", lambda value: value["source"].update(topic="/data/AccountChangeEvent"))
+        rewritten("wrong job record", lambda value: value.pop("record_as_of"), nth=-1)
+        rewritten("wrong job record", lambda value: value["source"].update(committed_at=value["record_as_of"]), nth=-1)
+        rewritten("stray record", lambda value: value["source"].pop("job"))
+        rewritten("late job record", lambda value: value.update(record_as_of="2026-02-17T04:03:20.000Z"))
+        rewritten("late job record", lambda value: value.update(record_as_of="2026-02-17T04:03:25.000Z"), nth=-1)
+        self.red("wrong job record", lambda topics, at: topics.change(at, headers={}))
+        self.red("doubled job record", lambda topics, at: topics.append_copy(at))
+        self.red("split key", lambda topics, at: topics.change(at, partition=1))
+
+    def test_a_job_without_a_gap_is_found(self):
+        topics = self.healed()
+        topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]
+        self.assertIn("stray job record", self.faults(topics).faults)
+
+    def test_ends_of_gaps(self):
+        def rewritten(kind, change):
+            self.red(kind, lambda topics, at: topics.rewrite(topics.at("gaps", -1), change))
+
+        for name in ("rows_reread", "deletes_found", "unread", "closed_at", "closed_by"):
+            rewritten("wrong value", lambda value: value.pop(name))
+        rewritten("wrong value", lambda value: value.update(cause="wildcard"))
+        rewritten("wrong value", lambda value: value.update(state="given_up"))
+        rewritten("wrong value", lambda value: value.update(unread=[FIRST]))
+        rewritten("stray gap", lambda value: value.update(state="forgotten"))
+        self.red("stray gap", lambda topics, at: topics.change(topics.at("gaps", -1), key="another"))
+
+    def test_the_truth(self):
+        lines = [
+            {"id": SECOND, "deleted": False, "fields": {"Status": "New", "Site": {"City": "Bonn"}}},
+            {"id": FIRST, "deleted": True, "fields": {}},
+        ]
+
+        def faults(lines):
+            report = self.faults(self.healed())
+            jobs.truth(report, report.states, [json.dumps(line) for line in lines], PREFIX, "Case")
+            return report.faults
+
+        self.assertEqual(faults(lines), {})
+        for change in ({"deleted": True}, {"fields": {"Status": "Old", "Site": {"City": "Bonn"}}}, {"fields": {"Status": "New"}}):
+            self.assertIn("not the truth", faults([lines[0] | change, lines[1]]))
+        self.assertIn("not the truth", faults([lines[0], lines[1] | {"deleted": False}]))
+        self.assertIn("not the truth", faults(lines[1:]))
+        self.assertIn("not the truth", faults([*lines, lines[0] | {"id": "5008d000000047UAAQ"}]))
 
 
 class TheFoldOfThePage(unittest.TestCase):
@@ -421,6 +510,22 @@ class TheFoldOfThePage(unittest.TestCase):
             source = {"committed_at": f"2026-11-22T10:15:{second:02d}.000Z"}
             state = page["fold"](state, {"op": "update", "changed": {"Status": status}, "record": None, "source": source})
         self.assertEqual(state.value("Status"), "Closed")
+
+    def test_what_was_read_skips_the_changes_that_it_has_already(self):
+        page = fold.from_the_page()
+
+        def change(op, second, **more):
+            source = {"committed_at": f"2026-11-22T10:15:{second:02d}.000Z"} | more.pop("source", {})
+            return {"op": op, "changed": {"Status": "Old"}, "record": None, "source": source} | more
+
+        state = page["fold"](page["State"](), change("refresh", 0, source={"committed_at": None}, record={"Status": "New"}, record_as_of="2026-11-22T10:15:09.000Z"))
+        for older in ("update", "delete", "create", "gap"):
+            kept = page["fold"](state, change(older, 8))
+            self.assertEqual((kept.exists, kept.value("Status"), kept.as_of[-2:]), (True, "New", "09"), older)
+        found = {"source": {"job": "heal-1", "committed_at": None}, "record_as_of": "2026-11-22T10:15:11.000Z"}
+        gone = page["fold"](state, change("delete", 11, **found))
+        self.assertEqual(page["fold"](gone, change("update", 10)).exists, False, "the delete was found by reading")
+        self.assertEqual(page["fold"](gone, change("undelete", 11)).exists, True)
 
     def test_a_full_record_beats_what_is_older_and_equal_seconds_apply(self):
         page = fold.from_the_page()

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 
 from . import checkpoints, ledger, retention
+from .jobs import CLOSED, Jobs, close
 
 SHOWN = 20
 RECORD_FIELDS = ("op", "entity", "id", "changed", "unresolved", "enriched", "record", "record_as_of", "record_from", "source")
@@ -17,6 +18,7 @@ class Report:
         self.faults = defaultdict(list)
         self.seen = Counter()
         self.writers = {}
+        self.states = {}  # (topic, key) -> what the fold of the page makes of it
 
     def fault(self, kind, message):
         self.faults[kind].append(message)
@@ -66,8 +68,10 @@ def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tole
             data.append(record)
     refused = _refused(report, gaps, cuts, retention.Bus(events), org)
     events = retention.settle(report, events, _traces(data, gaps, letters), refused, tolerance)
-    left = _entity_topics(report, events, data, prefix, org, tombstones)
-    _gaps(report, events, by_identity, gaps, org, left)
+    jobs = Jobs(report, prefix, org, streams)
+    left = _entity_topics(report, events, data, prefix, org, tombstones, jobs)
+    jobs.account(_gaps(report, events, by_identity, gaps, org, left))
+    report.states = jobs.states
     _letters(report, events, by_identity, letters, org)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
@@ -92,7 +96,7 @@ def _traces(data, gaps, letters):
 # --- entity topics ---------------------------------------------------------------------------------
 
 
-def _entity_topics(report, events, records, prefix, org, tombstones):
+def _entity_topics(report, events, records, prefix, org, tombstones, jobs):
     wanted = {}
     for event in events:
         for expected in ledger.expectations(event, prefix, org):
@@ -111,6 +115,15 @@ def _entity_topics(report, events, records, prefix, org, tombstones):
         if value is None:
             continue
         identity = _identity(value)
+        if jobs.take(record, value):
+            spot = (record.topic, record.key)
+            _tombstone_missed(report, deletes.pop(spot, None))
+            home = partition_of.setdefault(spot, record.partition)
+            if home != record.partition:
+                report.fault("split key", f"{record.place}: key {record.key} also stands in partition {home}")
+            if value.get("op") == "delete" and tombstones:
+                deletes[spot] = record
+            continue
         expected = wanted.get(identity)
         if expected is None or record.topic != expected.topic:
             report.fault("stray record", f"{record.place}, key {record.key}: {_brief(value)} is not owed there")
@@ -296,8 +309,8 @@ def _range_entry(record):
 
 def _gaps(report, events, by_identity, records, org, left):
     """Each overflow, wildcard and unknown event has opened exactly one entry, and each gap event for the records that
-    were not read; what else was not read is named. Nothing else has."""
-    opened, told = defaultdict(list), defaultdict(list)
+    were not read; what else was not read is named. Nothing else has. Returns what was opened."""
+    opened, told, states = defaultdict(list), defaultdict(list), {}
     keys = {(event.line["entity"], key) for event in events for key in event.line["record_ids"]}
     for record in records:
         report.seen["gap entries"] += 1
@@ -305,7 +318,16 @@ def _gaps(report, events, by_identity, records, org, left):
         if value is None:
             report.fault("stray gap", f"{record.place}: no entry")
             continue
-        if value.get("state") != "open" or _range_entry(record) is not None:
+        if value.get("state") in CLOSED:
+            close(report, record, value, states)
+            continue
+        if value.get("state") != "open":
+            report.fault("stray gap", f"{record.place}, key {record.key}: the state {value.get('state')!r} is none")
+            continue
+        if "rows_reread" in value and record.key in states:  # read in part; other jobs read the rest
+            continue
+        states[record.key] = value
+        if _range_entry(record) is not None:
             continue
         identity = _identity(value)[:2]
         event = by_identity.get(identity)
@@ -335,6 +357,8 @@ def _gaps(report, events, by_identity, records, org, left):
             report.fault("missing gap entry", text)
         elif len(told[identity]) > len(set(told[identity])):
             report.fault("doubled gap entry", f"{name}: {sorted(told[identity])}")
+
+    return states.values()
 
 
 def _told(report, record, value, event, org, told):

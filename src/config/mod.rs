@@ -5,11 +5,13 @@
 //! - `stream`: the topics to carry
 //! - `completion`: when full records are read
 //! - `field_choice`: which fields of a record are read
+//! - `gaps`: how gaps are healed
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
 mod completion;
 mod field_choice;
+mod gaps;
 mod load;
 mod print;
 mod reader;
@@ -20,6 +22,7 @@ mod tests;
 
 pub use completion::{CompletionConfig, OnIncomplete, RecordMode};
 pub use field_choice::FieldChoice;
+pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use reader::Fault;
 pub use settings::{

@@ -11,9 +11,11 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::config::completion::CompletionConfig;
+use crate::config::gaps::GapsConfig;
 use crate::config::reader::{Effective, Findings, Section};
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
+use crate::config::reader::{Effective, Findings, Section};
 
 /// Stands for a URL that could not be read, until the fault it left ends the loading.
 static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").expect("a constant URL parses"));
@@ -21,8 +23,7 @@ static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").ex
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
+const MIB: u64 = 1024 * 1024;
 
 /// Everything that casewire can be told.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub buffer: BufferConfig,
     /// Reading full records.
     pub completion: CompletionConfig,
+    /// How gaps are healed.
+    pub gaps: GapsConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -194,6 +197,7 @@ impl Config {
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
+        let gaps = GapsConfig::read(root.section("gaps", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -205,6 +209,7 @@ impl Config {
             batch,
             buffer,
             completion,
+            gaps,
             kafka,
             admin,
             log,

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, RecordMode};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
@@ -29,6 +29,7 @@ use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
+use crate::pipeline::jobs::{Desk, JobBatch, Runner};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
@@ -80,6 +81,8 @@ pub struct Attempt {
     pub pubsub: PubSub,
     /// The same over REST.
     pub rest: RestClient,
+    /// How gaps are healed.
+    pub gaps: GapsConfig,
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
@@ -253,8 +256,12 @@ impl Attempt {
 
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
-        let mut run_loop = RunLoop::new(context.clone(), memory, writer, checkpoint, self.instance_url.clone());
+        let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
+        let (desk, url) = ((desk, slices), self.instance_url.clone());
+        let mut run_loop = RunLoop::new(context.clone(), memory, desk, writer, checkpoint, url);
         let end = run_loop.run(&mut prepared_out).await;
+        // What it has not handed over by now is read again from the checkpoint.
+        jobs.abort();
         drop(prepared_out);
         if !matches!(end, LoopEnd::Drained) {
             stations.cancel();
@@ -282,6 +289,28 @@ impl Attempt {
         let (wanting_in, wanting_out) = mpsc::channel(BATCHES);
         let station = CompletionStation::new(self.context.clone(), reader, self.completion);
         (Some(wanting_in), tokio::spawn(station.run(wanting_out, stations.clone())))
+    }
+
+    /// The jobs that the checkpoint says are under way, and those to come.
+    fn jobs(
+        &self,
+        checkpoint: &Checkpoint,
+        stations: &CancellationToken,
+    ) -> (Arc<Desk>, mpsc::Receiver<JobBatch>, JoinHandle<()>) {
+        let desk = Arc::new(Desk::new(self.context.clone(), self.gaps, checkpoint));
+        let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone());
+        let reader = RecordReader::new(self.rest.clone(), descriptions);
+        let (slices_in, slices) = mpsc::channel(1);
+        let runner = Runner::new(
+            self.context.clone(),
+            self.memory.clone(),
+            self.kafka.clone(),
+            reader,
+            desk.clone(),
+            slices_in,
+            stations.clone(),
+        );
+        (desk, slices, tokio::spawn(runner.run()))
     }
 
     fn station(
@@ -335,6 +364,10 @@ impl Attempt {
                 warn!(topic = %self.context.identity.topic, %event, "a record is larger than Kafka takes: its event becomes a dead letter");
                 return AttemptEnd::GoOn;
             }
+            LoopEnd::OversizeRow(id) => {
+                warn!(topic = %self.context.identity.topic, id, "a record that a job read is larger than Kafka takes: it is left out");
+                return AttemptEnd::GoOn;
+            }
             LoopEnd::Drained => {}
         }
         let ended = match (decoded, ended) {
@@ -376,7 +409,10 @@ impl Attempt {
             return AttemptEnd::Stopped(failure);
         }
         warn!(topic = %context.identity.topic, %replay_id, cause = ?gap.cause, "salesforce refused the stored position; gap opened");
-        match writer.commit(vec![context.gap_record(&gap)], next).await {
+        let records = vec![context.gap_record(&gap)];
+        let mut next = next;
+        Desk::new(context.clone(), self.gaps, &next).enrol(&mut next, &records);
+        match writer.commit(records, next).await {
             Ok(committed) => context.note_committed(&committed),
             Err(error) => return AttemptEnd::Kafka(error),
         }

@@ -1,6 +1,8 @@
 //! The gap ledger `<prefix>.gaps`: every place at which the copy in Kafka may lack
 //! something, opened in the same transaction as the data around it.
 //!
+//! The jobs (`jobs::entry`) read the entries to know what to heal, and write the newer states.
+//!
 //! An entry is keyed by its id and the topic is compacted, so the newest state of each
 //! gap is what a reader finds. Entries are never deleted: how a hole was healed is part of the proof.
 

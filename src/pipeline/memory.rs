@@ -14,6 +14,8 @@ pub struct StreamMemory {
     pub brake: Mutex<FloodBrake>,
     /// Events of which Kafka refused a record for its size: they become dead letters.
     pub oversize: Mutex<HashSet<EventKey>>,
+    /// Records read by jobs that are larger than Kafka takes.
+    pub oversize_rows: Mutex<HashSet<String>>,
     /// The position that Salesforce refused last; its gap is in the ledger.
     pub refused: Mutex<Option<ReplayId>>,
     /// The topics that this process has written to, or was about to.

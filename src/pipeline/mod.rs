@@ -15,6 +15,7 @@
 //! | `complete` | one read for a group of batches, and what is made of it |
 //! | `text_base` | the old value of a text, where a batch holds it |
 //! | `api_budget` | how much completion may do, by the org's API requests |
+//! | `jobs` | jobs that read records anew to heal gaps |
 //! | `memory` | what a stream keeps from one attempt to the next |
 //! | `refusal` | what follows when Salesforce refuses the stored position |
 //! | `mirror` | what the two sides say of themselves, carried to the board |
@@ -39,6 +40,7 @@ pub mod context;
 mod dead_letter;
 mod decode;
 mod hand_over;
+mod jobs;
 pub mod ledger;
 mod memory;
 mod mirror;

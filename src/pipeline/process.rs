@@ -140,6 +140,7 @@ impl Process {
                 takeover_after: self.config.kafka.takeover_after,
                 pubsub: self.pubsub.clone(),
                 rest: rest.clone(),
+                gaps: self.config.gaps,
                 schemas: schemas.clone(),
                 completion: self.config.completion,
                 buffer: self.config.buffer,

@@ -99,6 +99,23 @@ pub async fn last_writer(
     Ok(newest.map(|written| written.by))
 }
 
+/// The entities whose topics hold newest records of this stream: what a channel is known to carry.
+///
+/// # Errors
+/// When the topics cannot be read to their end.
+pub async fn entities(settings: &KafkaSettings, identity: &StreamIdentity) -> Result<Vec<String>, KafkaError> {
+    let mut entities = Vec::new();
+    for topic in output_topics(identity, settings).await? {
+        let entity = topic.strip_prefix(&identity.prefix).and_then(|name| name.strip_prefix('.'));
+        if let Some(entity) = entity
+            && last_writer(settings, identity, &topic).await?.as_ref() == Some(&identity.topic)
+        {
+            entities.push(entity.to_owned());
+        }
+    }
+    Ok(entities)
+}
+
 /// When a record was produced, and the stream that did.
 struct Written {
     at: DateTime<Utc>,

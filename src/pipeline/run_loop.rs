@@ -15,12 +15,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
-use crate::pipeline::hand_over::PreparedQueue;
+use crate::pipeline::jobs::{Desk, JobBatch};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::prepared::Prepared;
 use crate::position::{EventKey, Position};
@@ -31,6 +32,9 @@ const KEEPALIVE_COMMIT: Duration = Duration::from_secs(60);
 /// … and a position at least this often, changed or not: a standby takes silence for death.
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(110);
 
+/// While events come without a pause, a job gets a transaction after so many of theirs.
+const EVENTS_BEFORE_A_JOB: u32 = 8;
+
 /// Why the loop ended.
 #[derive(Debug)]
 pub enum LoopEnd {
@@ -40,12 +44,19 @@ pub enum LoopEnd {
     Kafka(KafkaError),
     /// Kafka refused a record for its size; the event becomes a dead letter at the next attempt.
     Oversize(EventKey),
+    /// The same of a record that a job read; it will not be read again.
+    OversizeRow(String),
 }
 
 /// The loop of one attempt.
 pub struct RunLoop {
     context: Arc<StreamContext>,
     memory: Arc<StreamMemory>,
+    /// What is shared with the jobs, and what they hand over.
+    desk: Arc<Desk>,
+    slices: mpsc::Receiver<JobBatch>,
+    /// Transactions of events since the last one of a job.
+    turns: u32,
     writer: TransactionalWriter,
     /// What was committed last; its position and counters are carried on.
     checkpoint: Checkpoint,
@@ -89,22 +100,37 @@ impl RunLoop {
     pub fn new(
         context: Arc<StreamContext>,
         memory: Arc<StreamMemory>,
+        (desk, slices): (Arc<Desk>, mpsc::Receiver<JobBatch>),
         writer: TransactionalWriter,
         checkpoint: Checkpoint,
         instance_url: String,
     ) -> Self {
-        Self { context, memory, writer, checkpoint, idle: None, last_commit: Instant::now(), instance_url }
+        let (idle, last_commit) = (None, Instant::now());
+        Self { context, memory, desk, slices, turns: 0, writer, checkpoint, idle, last_commit, instance_url }
     }
 
     /// Commits what comes until nothing more can come.
     pub async fn run(&mut self, prepared: &mut PreparedQueue) -> LoopEnd {
         let mut left_over = None;
         loop {
+            // Events come first; but a backlog of hours would hold a job up as long.
+            if self.turns >= EVENTS_BEFORE_A_JOB
+                && let Ok(slice) = self.slices.try_recv()
+                && let Err(end) = self.commit_slice(slice).await
+            {
+                return end;
+            }
+            let idle_at = self.next_idle_commit();
             let first = match left_over.take() {
                 Some(batch) => Some(batch),
                 None => tokio::select! {
+                    biased;
                     batch = prepared.recv() => batch,
-                    () = sleep_until(self.next_idle_commit()) => match self.commit_idle().await {
+                    Some(slice) = self.slices.recv() => match self.commit_slice(slice).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    },
+                    () = sleep_until(idle_at) => match self.commit_idle().await {
                         Ok(()) => continue,
                         Err(error) => return LoopEnd::Kafka(error),
                     },
@@ -168,10 +194,13 @@ impl RunLoop {
         let mut checkpoint = following(&self.checkpoint, position, u64::try_from(events).unwrap_or(u64::MAX));
         checkpoint.instance_url = Some(self.instance_url.clone());
         self.idle = None;
+        self.turns = self.turns.saturating_add(1);
+        let noted = self.desk.enrol(&mut checkpoint, &records);
         match self.writer.commit(records, checkpoint).await {
             Ok(committed) => {
                 self.note(&committed, Some(&transaction));
                 self.checkpoint = committed.checkpoint().clone();
+                self.desk.committed(&self.checkpoint, noted);
                 Ok(())
             }
             Err(error) => match error.verdict() {
@@ -200,16 +229,50 @@ impl RunLoop {
 
     /// Commits the newest position without records, or the last one again as a sign of life.
     async fn commit_idle(&mut self) -> Result<(), KafkaError> {
-        let mut next = following(&self.checkpoint, self.checkpoint.position.clone(), 0);
-        if let Some(position) = self.idle.take() {
-            next.position = position;
-            next.instance_url = Some(self.instance_url.clone());
-        }
+        let next = self.next_without_events();
         debug!(topic = %self.context.identity.topic, "committing a position without records");
         let committed = self.writer.commit(Vec::new(), next).await?;
         self.note(&committed, None);
         self.checkpoint = committed.checkpoint().clone();
         Ok(())
+    }
+
+    /// The next checkpoint when no events are committed with it.
+    fn next_without_events(&mut self) -> Checkpoint {
+        let mut next = following(&self.checkpoint, self.checkpoint.position.clone(), 0);
+        if let Some(position) = self.idle.take() {
+            next.position = position;
+            next.instance_url = Some(self.instance_url.clone());
+        }
+        next
+    }
+
+    /// Commits what a job has read, together with the job as it is afterwards.
+    async fn commit_slice(&mut self, mut slice: JobBatch) -> Result<(), LoopEnd> {
+        self.turns = 0;
+        let mut next = self.next_without_events();
+        let (records, back, noted) = self.desk.admit(&mut slice, &mut next);
+        let (keys, count) = (records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), records.len());
+        match self.writer.commit(records, next).await {
+            Ok(committed) => {
+                let written = u64::try_from(count).unwrap_or(u64::MAX);
+                self.context.board.update(|status| status.records_committed += written);
+                self.note(&committed, None);
+                self.checkpoint = committed.checkpoint().clone();
+                self.desk.committed(&self.checkpoint, noted);
+                slice.receipt(back);
+                Ok(())
+            }
+            Err(error) => match error.verdict() {
+                Verdict::SplitRecord(index) => {
+                    let id = keys.get(index).map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default();
+                    let mut rows = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Once is enough: what comes again is not a row of this job.
+                    if rows.insert(id.clone()) { Err(LoopEnd::OversizeRow(id)) } else { Err(LoopEnd::Kafka(error)) }
+                }
+                _ => Err(LoopEnd::Kafka(error)),
+            },
+        }
     }
 
     async fn commit_idle_if_any(&mut self) -> Result<(), KafkaError> {

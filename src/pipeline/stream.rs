@@ -43,8 +43,10 @@ pub struct Stream {
     pub takeover_after: Duration,
     /// Salesforce.
     pub pubsub: PubSub,
-    /// The same over REST, shared by all streams.
+    /// The same over REST.
     pub rest: RestClient,
+    /// How gaps are healed.
+    pub gaps: GapsConfig,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
@@ -148,6 +150,7 @@ impl Stream {
             kafka: self.kafka.clone(),
             pubsub: self.pubsub.clone(),
             rest: self.rest.clone(),
+            gaps: self.gaps,
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,

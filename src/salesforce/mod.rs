@@ -17,6 +17,7 @@
 //! | `collections` | many records by their ids in one call |
 //! | [`query`] | SOQL, page by page |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
+//! | [`id_listing`] | all ids of an object, page by page |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
@@ -39,6 +40,7 @@ pub mod credit;
 pub mod describe;
 mod fetch_response;
 pub mod grant;
+pub mod id_listing;
 pub mod intake;
 mod oauth;
 mod proxy;

@@ -49,6 +49,11 @@ impl RecordReader {
         &self.client
     }
 
+    /// The descriptions that it reads by.
+    pub(crate) fn descriptions(&self) -> &Descriptions {
+        &self.descriptions
+    }
+
     /// Reads the records of `ids`, each of which has its entry in the answer. `schema` is that of the events that ask.
     ///
     /// One call for up to 2,000 ids; one more for some hundred of those that are not there.

@@ -83,6 +83,7 @@ impl Collector for BoardCollector {
         let snapshot = self.board.snapshot();
         counters(&snapshot, &mut encoder)?;
         gauges(&snapshot, &mut encoder)?;
+        open_gaps(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }
 }
@@ -107,6 +108,8 @@ fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
         ("batches_committed", "Batches of Salesforce committed to Kafka", |stream| stream.batches_committed),
         ("transactions_committed", "Transactions committed to Kafka", |stream| stream.transactions_committed),
         ("gaps_opened", "Entries opened in the gap ledger", |stream| stream.gaps_opened),
+        ("gaps_healed", "Entries of the gap ledger healed", |stream| stream.gaps_healed),
+        ("gaps_given_up", "Entries of the gap ledger given up", |stream| stream.gaps_given_up),
         ("dead_letters", "Events that could not be decoded", |stream| stream.dead_letters),
         ("records_completed", "Records completed over REST", |stream| completion(stream, |one| one.records_completed)),
         ("records_unread", "Records that should have been read over REST and were not", |stream| {
@@ -156,6 +159,13 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
         Some(f64::from(u8::from(completion.unavailable_since.is_some() || completion.paused_until.is_some())))
     };
     let gauges: [(&str, &str, ReadGauge<'_>); 7] = [
+    #[allow(clippy::cast_precision_loss, reason = "the jobs of a stream are bounded")]
+    let jobs = |stream: &StreamStatus| Some(stream.jobs.len() as f64);
+    #[allow(clippy::cast_precision_loss, reason = "the jobs of a stream are bounded")]
+    let waiting = |stream: &StreamStatus| Some(stream.jobs.iter().filter(|job| job.waits_for.is_some()).count() as f64);
+    let gauges: [(&str, &str, ReadGauge<'_>); 7] = [
+        ("gap_jobs", "Jobs that heal gaps", &jobs),
+        ("gap_jobs_waiting", "Those among them that cannot go on at the moment", &waiting),
         ("last_message_age_seconds", "Since the last event or keepalive", &message),
         ("last_event_age_seconds", "Age of the last committed event", &event),
         ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),
@@ -171,6 +181,20 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
                 let label = [("topic", stream.topic.as_str())];
                 ConstGauge::new(value).encode(family.encode_family(&label)?)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Open entries of the gap ledger by cause.
+fn open_gaps(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Open entries of the gap ledger, by cause";
+    let mut family = encoder.encode_descriptor("gaps_open", help, None, ConstGauge::new(0_f64).metric_type())?;
+    for stream in &snapshot.streams {
+        for (cause, count) in &stream.gaps_open {
+            let labels = [("topic", stream.topic.as_str()), ("cause", cause)];
+            #[allow(clippy::cast_precision_loss, reason = "entries are far fewer than 2^53")]
+            ConstGauge::new(*count as f64).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())

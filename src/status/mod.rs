@@ -3,6 +3,7 @@
 //! - `board`: the one place that is written to
 //! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
+//! - `jobs`: a job that heals gaps, as it is shown
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain
@@ -10,10 +11,12 @@
 
 mod board;
 mod completion;
+mod jobs;
 mod metrics;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
+pub use jobs::JobStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

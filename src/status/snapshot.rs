@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
+use crate::status::jobs::JobStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
 pub const RETENTION: TimeDelta = TimeDelta::hours(72);
@@ -118,6 +119,14 @@ pub struct StreamStatus {
     pub transactions_committed: u64,
     /// Ledger entries opened.
     pub gaps_opened: u64,
+    /// Ledger entries of the stream that are open, by cause.
+    pub gaps_open: BTreeMap<String, u64>,
+    /// Ledger entries healed.
+    pub gaps_healed: u64,
+    /// Ledger entries given up: some of their records could not be read.
+    pub gaps_given_up: u64,
+    /// The jobs that heal gaps.
+    pub jobs: Vec<JobStatus>,
     /// Events put into the dead letters.
     pub dead_letters: u64,
     /// Calls opened again, by reason.
@@ -215,6 +224,10 @@ impl StreamStatus {
             batches_committed: 0,
             transactions_committed: 0,
             gaps_opened: 0,
+            gaps_open: BTreeMap::new(),
+            gaps_healed: 0,
+            gaps_given_up: 0,
+            jobs: Vec::new(),
             dead_letters: 0,
             reconnects: BTreeMap::new(),
             fenced: 0,

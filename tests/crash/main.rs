@@ -74,7 +74,8 @@ impl Scene {
         Ok(Self { directory, dice: StdRng::seed_from_u64(seed), broker, org, checkpoints, started: 0, published: 0 })
     }
 
-    /// Transactions are kept small so that a kill meets one under way, and another is never far.
+    /// Every record has to come from an event, so that the judge can compare each state with what events told: gaps
+    /// stay open. Transactions are kept small so that a kill meets one under way, and another is never far.
     fn start(&mut self, failpoint: Option<&str>) -> Instance {
         self.started += 1;
         let name = format!("casewire-{:02}", self.started);
@@ -83,7 +84,7 @@ impl Scene {
             "[salesforce]\nclient_id = \"3MVG9casewireSimulator\"\nclient_secret = \"simulated-secret\"\nlogin_url = \"{}\"\n\
              [salesforce.pubsub]\nendpoint = \"{}\"\n\
              [kafka]\nbrokers = \"{}\"\ntopic_prefix = \"{PREFIX}\"\npartitions = 3\nreplication_factor = 1\n\
-             [batch]\nmax_records = 40\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",
+             [batch]\nmax_records = 40\n[gaps]\nheal = false\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",
             self.org.login_url(),
             self.org.pubsub_url(),
             self.broker.bootstrap,

@@ -70,7 +70,8 @@ impl Deployment {
         self.simulator.control()
     }
 
-    /// The configuration of a stream of each topic, with `more` laid over it.
+    /// The configuration of a stream of each topic, with `more` laid over it. Gaps are healed only where `more` says so:
+    /// most tests compare records with events.
     pub fn config(&self, topics: &[&str], more: &str) -> Config {
         let overrides = more
             .lines()
@@ -85,7 +86,7 @@ impl Deployment {
     pub fn config_file(&self, topics: &[&str]) -> String {
         let mut text = format!(
             "[salesforce]\nusername = '{}'\nclient_id = '{}'\nprivate_key = '''\n{}'''\nlogin_url = '{}'\n\
-             [salesforce.pubsub]\nendpoint = '{}'\n[kafka]\nbrokers = '{}'\ntopic_prefix = '{}'\n",
+             [salesforce.pubsub]\nendpoint = '{}'\n[kafka]\nbrokers = '{}'\ntopic_prefix = '{}'\n[gaps]\nheal = false\n",
             self.simulator.username(),
             self.simulator.client_id(),
             self.simulator.private_key_pem().expect("the simulator made a key"),

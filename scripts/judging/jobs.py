@@ -1,0 +1,129 @@
+"""What jobs wrote: records that were read again, without an event, and the ends of gaps."""
+
+import re
+
+from . import fold, ledger
+
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+CLOSED = ("healed", "given_up")
+
+
+def job_of(value):
+    """The job that wrote a record, or None where an event told."""
+    source = value.get("source")
+    return source.get("job") if isinstance(source, dict) else None
+
+
+class Jobs:
+    """Takes the records of jobs one by one, in the order of each partition, among those of events."""
+
+    def __init__(self, report, prefix, org, streams):
+        self.report, self.prefix, self.org, self.streams = report, prefix, org, streams
+        self.written, self.states, self.entities = {}, {}, {}
+        self.page = fold.from_the_page()
+
+    def take(self, record, value):
+        """Checks a record if a job wrote it, and keeps the state of every key."""
+        job = job_of(value)
+        spot = (record.topic, record.key)
+        state = self.states.get(spot) or self.page["State"]()
+        if job is not None:
+            self._form(record, value, job)
+            self._time(record, value, state)
+            self._once(record, job)
+            self.entities.setdefault(value.get("entity"), record.place)
+        try:
+            self.states[spot] = self.page["fold"](state, value)
+        except (KeyError, TypeError, AttributeError) as error:
+            self.report.fault("fold", f"{record.place}: the fold cannot read it: {error!r}")
+        return job is not None
+
+    def _form(self, record, value, job):
+        op, source = value.get("op"), dict(value["source"])
+        wrong = lambda what: self.report.fault("wrong job record", f"{record.place}, {job}: {what}")  # noqa: E731
+        if op not in ("refresh", "delete"):
+            return wrong(f"op is {op!r}")
+        if source != {"org": self.org, "topic": source.get("topic"), "job": job} or source["topic"] not in self.streams:
+            wrong(f"source is {value['source']!r}")
+        if record.topic != f"{self.prefix}.{value.get('entity')}" or value.get("id") != record.key or value.get("changed") != {}:
+            wrong(f"{value.get('entity')} {value.get('id')} in {record.topic}, key {record.key}, changed {value.get('changed')!r}")
+        owed = {"casewire": "1", "content-type": "application/json", "entity": value.get("entity"), "op": op, "org": self.org}
+        if record.headers != owed or record.repeated_headers:
+            wrong(f"headers are {record.headers!r}, owed {owed!r}")
+        full, as_of = value.get("record"), value.get("record_as_of")
+        sound = full is None if op == "delete" else isinstance(full, dict) and full.get("Id") == record.key and "attributes" not in full
+        if not sound or not INSTANT.fullmatch(str(as_of)) or value.get("record_from") != "rest":
+            wrong(f"record of {full.get('Id') if isinstance(full, dict) else full!r}, as of {as_of!r}, from {value.get('record_from')!r}")
+        return None
+
+    def _time(self, record, value, state):
+        """Never over newer state: the fold would drop what is older than what stands before it."""
+        at = value.get("record_as_of") or ""
+        if str(at)[:19] < state.as_of:
+            self.report.fault("late job record", f"{record.place}, key {record.key}: as of {at}, behind a state of {state.as_of}")
+
+    def _once(self, record, job):
+        before = self.written.setdefault((job, record.topic, record.key), record.place)
+        if before != record.place:
+            self.report.fault("doubled job record", f"{record.place}, key {record.key}: {job} wrote it at {before} already")
+
+    def account(self, entries):
+        """Each object that a job read has to have had a gap."""
+        told = {entry.get("entity") for entry in entries}
+        for entity, place in self.entities.items():
+            if entity not in told and None not in told:
+                self.report.fault("stray job record", f"{place}: no gap of {entity} was ever opened")
+        self.report.seen["records of jobs"] = len(self.written)
+
+
+def close(report, record, value, opened):
+    """An entry that is closed: it was open before, says the same, and how it ended."""
+    before = opened.get(record.key)
+    if before is None:
+        report.fault("stray gap", f"{record.place}, key {record.key}: {value.get('state')} and never opened")
+        return
+    report.seen[f"gaps {value['state']}"] += 1
+    kept = {name: value.get(name) for name in before if name not in ("state", "rows_reread", "deletes_found")}
+    if kept != {name: before[name] for name in kept}:
+        report.fault("wrong value", f"{record.place}, key {record.key}: the closed entry differs from the one that was opened")
+    counts = all(isinstance(value.get(name), int) and value[name] >= 0 for name in ("rows_reread", "deletes_found"))
+    ended = INSTANT.fullmatch(str(value.get("closed_at"))) and value.get("closed_by")
+    unread = value.get("unread")
+    if not counts or not ended or not isinstance(unread, list) or bool(unread) != (value["state"] == "given_up"):
+        report.fault("wrong value", f"{record.place}, key {record.key}: {value['state']} without counts, time, run or the right unread")
+
+
+def truth(report, states, lines, prefix, entity):
+    """The folded state of an object against its records as they truly are, as the simulator's control port tells them."""
+    truly = {line["id"]: line for line in map(ledger.parse, lines) if line}
+    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}"}
+    for key, state in believed.items():
+        if key not in truly and state.exists is not False:
+            report.fault("not the truth", f"{entity} {key} is gone, and folds to exists={state.exists}")
+    for key, line in truly.items():
+        state = believed.get(key)
+        if state is None and line["deleted"]:
+            continue
+        if state is None or state.exists is not (not line["deleted"]):
+            report.fault("not the truth", f"{entity} {key}: exists={state and state.exists}, deleted={line['deleted']}")
+        elif state.exists:
+            _fields(report, f"{entity} {key}", state, dict(_paths(line["fields"])))
+    report.seen["true records"] += len(truly)
+
+
+def _paths(fields, within=""):
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{within}{name}.")
+        else:
+            yield within + name, value
+
+
+def _fields(report, where, state, owed):
+    rows_only = ("Id", "IsDeleted", "SystemModstamp")
+    known = {path: value for path, value in state.fields.items() if value is not None and path not in rows_only}
+    for path in sorted(known.keys() | {path for path, value in owed.items() if value is not None}):
+        if known.get(path) != owed.get(path) or path in state.unknown:
+            report.fault("not the truth", f"{where}: {path} folds to {known.get(path)!r}, truly {owed.get(path)!r}")
+    for path in sorted(state.unknown):
+        report.fault("not the truth", f"{where}: {path} is unknown")

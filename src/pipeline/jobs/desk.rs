@@ -1,0 +1,317 @@
+//! What the run loop and the runner of a stream share for one attempt.
+//!
+//! The run loop is the only one that changes a job: it opens jobs for the gaps of its own transactions, and puts in their
+//! place what the runner hands over, each in the transaction that makes it true.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+
+use crate::config::GapsConfig;
+use crate::kafka::{Checkpoint, OutputRecord};
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::jobs::entry::{self, Entry};
+use crate::pipeline::jobs::job::{Job, Jobs, has_room, job_id, jobs_of, set};
+use crate::pipeline::jobs::seam::{JobBatch, JobRow};
+use crate::pipeline::jobs::touched::{Known, RecordKey, of_output};
+use crate::status::{JobStatus, StreamStatus};
+
+/// The desk of one attempt.
+pub(in crate::pipeline) struct Desk {
+    context: Arc<StreamContext>,
+    pub(super) config: GapsConfig,
+    state: Mutex<State>,
+    /// Something changed that the runner may wait for.
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last transaction that is known.
+    seq: u64,
+    jobs: Jobs,
+    /// Jobs that this attempt has opened for its own transactions: everything since is in `touched`.
+    fresh: BTreeSet<String>,
+    /// Records that were written while there were jobs, with the number of the last transaction that did.
+    touched: HashMap<RecordKey, (u64, Known)>,
+    /// The open entries of the stream.
+    open: BTreeMap<String, Entry>,
+    /// Whether the ledger may hold open entries that no job heals.
+    unclaimed: bool,
+    /// Why jobs wait, and until when.
+    waits: BTreeMap<String, (String, String, DateTime<Utc>)>,
+}
+
+/// What a transaction does to the desk once it is committed.
+#[derive(Default)]
+pub(in crate::pipeline) struct Noted {
+    touches: Vec<(RecordKey, Known)>,
+    opened: Vec<Entry>,
+    closed: Vec<(String, bool)>,
+    fresh: Vec<String>,
+    unclaimed: bool,
+}
+
+impl Desk {
+    /// The desk of an attempt that goes on from `checkpoint`.
+    pub fn new(context: Arc<StreamContext>, config: GapsConfig, checkpoint: &Checkpoint) -> Self {
+        let jobs = if config.heal { jobs_of(checkpoint) } else { Jobs::new() };
+        let state = State { seq: checkpoint.seq, jobs, ..State::default() };
+        Self { context, config, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is in it is replaced whole, never left half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens jobs in `next` for the ledger entries among the records of the transaction that `next` will end.
+    pub fn enrol(&self, next: &mut Checkpoint, records: &[OutputRecord]) -> Noted {
+        let mut noted = Noted::default();
+        let seq = next.seq.saturating_add(1);
+        for record in records.iter().filter(|record| record.topic == self.context.ledger_topic) {
+            let Some(value) = &record.value else { continue };
+            let Some((_, Some(entry))) = entry::read(value, &self.context.identity.topic) else { continue };
+            if let Some(job) = entry.job(&self.context.identity.topic).filter(|_| self.config.heal) {
+                if has_room(next, &job) {
+                    let id = job_id(seq, noted.fresh.len());
+                    set(next, &id, &job);
+                    noted.fresh.push(id);
+                } else {
+                    noted.unclaimed = true;
+                }
+            }
+            noted.opened.push(entry);
+        }
+        if !next.jobs.is_empty() {
+            noted.touches = records.iter().filter_map(of_output).collect();
+        }
+        noted
+    }
+
+    /// Takes a slice's records out of `batch`, but for those that events have overtaken; puts its jobs into `next`.
+    /// Returns the records in their order, and the ids of those that go back.
+    pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
+        let (mut records, mut back, mut noted) = (Vec::new(), BTreeSet::new(), Noted::default());
+        let (mut rows, mut deletes, mut absent) = (0, 0, 0);
+        for row in batch.rows.drain(..) {
+            let overtaken = self.state().overtaken(batch.marker, &row);
+            match overtaken {
+                Overtaken::No => {}
+                Overtaken::ByADelete => continue,
+                Overtaken::Perhaps => {
+                    back.insert(row.id);
+                    continue;
+                }
+            }
+            noted.touches.push((row.key, row.becomes));
+            absent += u64::from(row.absent);
+            *if row.becomes.alive { &mut rows } else { &mut deletes } += 1;
+            records.extend(row.records);
+        }
+        if let Some((_, Some(job))) = batch.jobs.first_mut() {
+            job.rows += rows;
+            job.deletes += deletes;
+            job.absent += absent;
+            job.ids.extend(back.iter().cloned());
+        }
+        for (id, job) in &batch.jobs {
+            match job {
+                Some(job) => set(next, id, job),
+                None => drop(next.jobs.remove(id)),
+            }
+        }
+        let seq = next.seq.saturating_add(1);
+        for (number, job) in batch.opens.iter().enumerate() {
+            if has_room(next, job) {
+                set(next, &job_id(seq, number), job);
+            } else {
+                noted.unclaimed = true;
+            }
+        }
+        for entry in batch.entries.drain(..) {
+            records.push(entry.record(&self.context));
+            if !batch.closes.iter().any(|(id, _)| *id == entry.id) {
+                noted.opened.push(entry);
+            }
+        }
+        noted.closed = std::mem::take(&mut batch.closes);
+        (records, back, noted)
+    }
+
+    /// Notes what has been committed.
+    pub fn committed(&self, checkpoint: &Checkpoint, noted: Noted) {
+        let mut state = self.state();
+        state.seq = checkpoint.seq;
+        state.unclaimed |= noted.unclaimed;
+        if self.config.heal && (!checkpoint.jobs.is_empty() || !state.jobs.is_empty()) {
+            state.jobs = jobs_of(checkpoint);
+        }
+        state.fresh.extend(noted.fresh);
+        state.open.extend(noted.opened.into_iter().map(|entry| (entry.id.clone(), entry)));
+        for (id, _) in &noted.closed {
+            state.open.remove(id);
+        }
+        if state.jobs.is_empty() {
+            // Nobody asks any more, and whoever asks next reads the topic first or has opened a job of its own.
+            state.touched = HashMap::new();
+            state.fresh.clear();
+        } else {
+            for (key, known) in noted.touches {
+                let before = state.touched.get(&key).map(|(_, before)| *before);
+                let known = before.map_or(known, |before| before.then(known));
+                state.touched.insert(key, (checkpoint.seq, known));
+            }
+        }
+        let State { jobs, waits, .. } = &mut *state;
+        waits.retain(|id, _| jobs.contains_key(id));
+        let (healed, given_up) = noted.closed.iter().fold((0, 0), |(healed, given_up), (_, complete)| {
+            (healed + u64::from(*complete), given_up + u64::from(!*complete))
+        });
+        if self.config.heal || !state.open.is_empty() {
+            self.show(&state, healed, given_up);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn show(&self, state: &State, healed: u64, given_up: u64) {
+        self.context.board.update(|status: &mut StreamStatus| {
+            status.gaps_healed += healed;
+            status.gaps_given_up += given_up;
+            status.gaps_open.clear();
+            for entry in state.open.values() {
+                *status.gaps_open.entry(entry.cause.clone()).or_default() += 1;
+            }
+            status.jobs = state.jobs.iter().map(|(id, job)| shown(id, job, state.waits.get(id))).collect();
+        });
+    }
+
+    /// The jobs, and those of them of which everything that was written since they began is known.
+    pub(super) fn jobs(&self) -> (Jobs, BTreeSet<String>) {
+        let state = self.state();
+        (state.jobs.clone(), state.fresh.clone())
+    }
+
+    /// A job has taken over another one, of which not everything is known.
+    pub(super) fn not_fresh(&self, job: &str) {
+        self.state().fresh.remove(job);
+    }
+
+    /// A marker: whatever is written later counts as newer than a read that begins now.
+    pub(super) fn marker(&self) -> u64 {
+        self.state().seq
+    }
+
+    /// What is known of a record by what was written while there were jobs.
+    pub(super) fn known(&self, key: RecordKey) -> Option<Known> {
+        self.state().touched.get(&key).map(|(_, known)| *known)
+    }
+
+    /// An open entry.
+    pub(super) fn entry(&self, gap: &str) -> Option<Entry> {
+        self.state().open.get(gap).cloned()
+    }
+
+    /// Replaces what is known of the ledger by what stands there. Entries of later transactions are kept.
+    pub(super) fn learn(&self, open: BTreeMap<String, Entry>) {
+        let mut state = self.state();
+        for (id, entry) in open {
+            state.open.entry(id).or_insert(entry);
+        }
+        state.unclaimed = false;
+        self.show(&state, 0, 0);
+    }
+
+    /// Whether the ledger should be looked through again.
+    pub(super) fn has_unclaimed(&self) -> bool {
+        self.state().unclaimed
+    }
+
+    /// Open entries that no job heals.
+    pub(super) fn orphans(&self) -> Vec<Entry> {
+        let state = self.state();
+        let healed = |id: &String| state.jobs.values().any(|job| job.heals.contains(id));
+        state.open.iter().filter(|(id, _)| !healed(id)).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Shows why a job waits, or that it does not.
+    pub(super) fn wait(&self, job: &str, why: Option<(String, String, DateTime<Utc>)>) {
+        let mut state = self.state();
+        let changed = match why {
+            Some(why) => state.waits.insert(job.to_owned(), why.clone()) != Some(why),
+            None => state.waits.remove(job).is_some(),
+        };
+        if changed {
+            self.show(&state, 0, 0);
+        }
+    }
+}
+
+/// Whether an event came between the read of a row and its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overtaken {
+    No,
+    /// The record is deleted, and Kafka knows.
+    ByADelete,
+    /// The row may be older than what Kafka holds.
+    Perhaps,
+}
+
+impl State {
+    fn overtaken(&self, marker: u64, row: &JobRow) -> Overtaken {
+        let Some((seq, known)) = self.touched.get(&row.key) else { return Overtaken::No };
+        if !row.becomes.alive && !known.alive {
+            return Overtaken::ByADelete;
+        }
+        // A stamp of a later second than the event's was set after it, so the row was read after it too.
+        if *seq <= marker || known.as_of < row.stamp { Overtaken::No } else { Overtaken::Perhaps }
+    }
+}
+
+fn shown(id: &str, job: &Job, waits: Option<&(String, String, DateTime<Utc>)>) -> JobStatus {
+    JobStatus {
+        job: id.to_owned(),
+        entity: job.entity.clone(),
+        heals: u64::try_from(job.heals.len()).unwrap_or(u64::MAX),
+        opened_at: job.opened_at,
+        whole: job.whole,
+        after: job.listing.as_ref().and_then(|listing| listing.after.clone()),
+        records_listed: job.listed,
+        records_left: u64::try_from(job.ids.len()).unwrap_or(u64::MAX),
+        rows_reread: job.rows,
+        deletes_found: job.deletes,
+        waits_for: waits.map(|(what, ..)| what.clone()),
+        remedy: waits.map(|(_, remedy, _)| remedy.clone()).filter(|remedy| !remedy.is_empty()),
+        next_attempt_at: waits.map(|(.., at)| *at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(stamp: i64, alive: bool) -> JobRow {
+        let id = "5008d000000047SAAQ".to_owned();
+        let key = RecordKey::of(id.as_bytes()).expect("an id");
+        let becomes = Known { as_of: stamp, alive };
+        JobRow { id, key, stamp, becomes, absent: false, records: Vec::new() }
+    }
+
+    #[test]
+    fn a_row_goes_back_unless_it_was_surely_read_after_every_event_of_its_record() {
+        let mut state = State::default();
+        assert_eq!(state.overtaken(7, &row(100, true)), Overtaken::No, "nobody touched it");
+        let mut touch = |seq, as_of, alive| state.touched.insert(row(0, true).key, (seq, Known { as_of, alive }));
+        touch(7, 100, true);
+        assert_eq!(state.overtaken(7, &row(90, true)), Overtaken::No, "the read began after the event was in kafka");
+        assert_eq!(state.overtaken(6, &row(99, true)), Overtaken::Perhaps);
+        assert_eq!(state.overtaken(6, &row(100, true)), Overtaken::Perhaps, "the same second proves nothing");
+        assert_eq!(state.overtaken(6, &row(101, true)), Overtaken::No);
+        assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::Perhaps, "it may have come back");
+        state.touched.insert(row(0, true).key, (7, Known { as_of: 100, alive: false }));
+        assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::ByADelete);
+    }
+}

@@ -1,0 +1,192 @@
+//! An entry of the gap ledger as a job sees it, and what is to be read for it.
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::change::RecordIdKind;
+use crate::identity::{TopicKind, TopicName};
+use crate::kafka::OutputRecord;
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::jobs::job::{Job, Listing};
+
+/// How much earlier than a gap the stamps of its changes may be. A record is stamped when it is changed and the event
+/// is dated when the transaction ends, which Salesforce lets run for minutes; an hour is beyond doubt, and the few
+/// rows that are read without need do no harm.
+const LOOK_BACK: TimeDelta = TimeDelta::hours(1);
+
+/// What a job has to know of an entry.
+#[derive(Debug, Deserialize)]
+struct Told {
+    id: String,
+    state: String,
+    topic: String,
+    entity: Option<String>,
+    #[serde(default)]
+    records: Vec<String>,
+    #[serde(default)]
+    from: End,
+    #[serde(default)]
+    to: End,
+    source: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct End {
+    time: Option<DateTime<Utc>>,
+}
+
+/// An open entry.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Its id.
+    pub id: String,
+    /// Its cause, as it stands there.
+    pub cause: String,
+    /// The records that it names; empty where any may be concerned.
+    pub records: Vec<String>,
+    /// All of it. The newest record of a key is its state, so a later one repeats what the first one said.
+    value: Value,
+}
+
+/// How a gap ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Everything was read or found deleted.
+    Healed,
+    /// Some records could not be read.
+    GivenUp,
+    /// Part of it was read; other jobs read the rest.
+    Partly,
+}
+
+/// Reads a ledger record of a stream: its id, and the entry if it is open. `None` if it is another stream's.
+pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<Entry>)> {
+    let value: Value = serde_json::from_slice(value).ok()?;
+    let told = Told::deserialize(&value).ok()?;
+    if told.topic != topic.as_str() {
+        return None;
+    }
+    let cause = value.get("cause").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let all = told.records.iter().all(|id| RecordIdKind::of(id) == RecordIdKind::Record);
+    let records = if all { told.records } else { Vec::new() };
+    let entry = (told.state == "open").then(|| Entry { id: told.id.clone(), cause, records, value });
+    Some((told.id, entry))
+}
+
+impl Entry {
+    /// The job that heals it. `None` where nothing can be read: platform events are in no table.
+    pub fn job(&self, topic: &TopicName) -> Option<Job> {
+        let told = Told::deserialize(&self.value).ok()?;
+        let object = match topic.kind() {
+            TopicKind::Entity(entity) => Some(entity),
+            TopicKind::ChangeChannel => None,
+            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => return None,
+        };
+        let told_at = told.source.as_ref().and(told.to.time);
+        let mut job = Job::new(told.entity.clone().or(object), self.id.clone(), told_at);
+        if told.entity.is_some() && !self.records.is_empty() {
+            job.ids = self.records.iter().cloned().collect();
+            return Some(job);
+        }
+        // An overflow says neither when its transaction began nor whether it stamped what it changed, and a converted
+        // type stamps nothing: any record may be concerned. A range of time has a beginning.
+        let since =
+            told.from.time.filter(|_| told.entity.is_none()).and_then(|from| from.checked_sub_signed(LOOK_BACK));
+        (job.whole, job.listing) = (true, Some(Listing { since, after: None }));
+        Some(job)
+    }
+
+    /// The entry after a job: what it was, and what has become of it.
+    pub fn after(&self, job: &Job, outcome: Outcome, unread: &[&str], run_id: &str) -> Self {
+        let mut value = self.value.clone();
+        let before = |name: &str| self.value.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let (rows, deletes) = (before("rows_reread") + job.rows, before("deletes_found") + job.deletes);
+        if let Value::Object(members) = &mut value {
+            members.insert("rows_reread".to_owned(), json!(rows));
+            members.insert("deletes_found".to_owned(), json!(deletes));
+            if outcome != Outcome::Partly {
+                let state = if outcome == Outcome::Healed { "healed" } else { "given_up" };
+                members.insert("state".to_owned(), json!(state));
+                members.insert("unread".to_owned(), json!(unread));
+                let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+                members.insert("closed_at".to_owned(), json!(now));
+                members.insert("closed_by".to_owned(), json!(run_id));
+            }
+        }
+        Self { value, ..self.clone() }
+    }
+
+    /// The ledger's record of it.
+    pub fn record(&self, context: &StreamContext) -> OutputRecord {
+        let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let mut headers = vec![
+            ("casewire", Bytes::from_static(b"1")),
+            ("content-type", Bytes::from_static(b"application/json")),
+            ("org", text(context.identity.org.as_str())),
+        ];
+        // As in the record that opened it: that event stands in the output.
+        for name in ["replay_id", "event_id"] {
+            if let Some(value) = self.value.get("source").and_then(|source| source.get(name)).and_then(Value::as_str) {
+                headers.push((name, text(value)));
+            }
+        }
+        OutputRecord {
+            topic: context.ledger_topic.clone(),
+            key: text(&self.id),
+            value: Some(Bytes::from(self.value.to_string().into_bytes())),
+            headers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(topic: &str, members: Value) -> Entry {
+        let mut value = json!({"id": "gap", "state": "open", "cause": "x", "topic": topic, "entity": null, "records": [],
+            "from": {}, "to": {"time": "2026-11-22T10:00:00.000Z"}, "source": null});
+        value.as_object_mut().expect("an object").extend(members.as_object().cloned().expect("an object"));
+        let topic = topic.parse().expect("a topic");
+        read(value.to_string().as_bytes(), &topic).expect("own").1.expect("open")
+    }
+
+    #[test]
+    fn a_gap_says_what_is_read_for_it() {
+        let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
+        let job = |members| entry(cases.as_str(), members).job(&cases).expect("a job");
+        let ids = job(json!({"entity": "Case", "records": ["5008d000000047SAAQ"], "source": {"replay_id": "00"}}));
+        assert_eq!((ids.whole, ids.ids.len(), ids.told_at.is_some()), (false, 1, true));
+        for id in ["000000000000000AAA", "500*"] {
+            let all = job(
+                json!({"entity": "Case", "records": ["5008d000000047SAAQ", id], "from": {"time": "2026-11-22T09:00:00Z"}}),
+            );
+            assert_eq!((all.listing.expect("a listing").since, all.ids.len()), (None, 0), "{id}");
+        }
+        let range = job(json!({"from": {"time": "2026-11-22T09:00:00Z"}}));
+        assert_eq!(range.entity.as_deref(), Some("Case"));
+        let since = range.listing.expect("a listing").since.expect("a beginning");
+        assert_eq!(since.to_rfc3339(), "2026-11-22T08:00:00+00:00");
+        assert_eq!(job(json!({})).listing.expect("a listing").since, None, "without a beginning, all");
+        let events: TopicName = "/event/Order__e".parse().expect("a topic");
+        assert!(entry(events.as_str(), json!({})).job(&events).is_none());
+        let channel: TopicName = "/data/ChangeEvents".parse().expect("a topic");
+        assert_eq!(entry(channel.as_str(), json!({})).job(&channel).expect("a job").entity, None);
+    }
+
+    #[test]
+    fn what_closes_an_entry_repeats_it_and_counts() {
+        let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
+        let opened = entry(cases.as_str(), json!({"detail": "why", "rows_reread": 3}));
+        let mut job = opened.job(&cases).expect("a job");
+        (job.rows, job.deletes) = (4, 1);
+        let closed = opened.after(&job, Outcome::GivenUp, &["500A"], "run").value;
+        assert_eq!(closed["state"], "given_up");
+        assert_eq!((&closed["rows_reread"], &closed["deletes_found"]), (&json!(7), &json!(1)));
+        assert_eq!((&closed["detail"], &closed["unread"]), (&json!("why"), &json!(["500A"])));
+        assert!(read(closed.to_string().as_bytes(), &cases).expect("own").1.is_none(), "not open any more");
+        assert_eq!(opened.after(&job, Outcome::Partly, &[], "run").value["state"], "open");
+    }
+}

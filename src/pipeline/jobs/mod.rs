@@ -1,0 +1,73 @@
+//! Jobs: what reads records anew to heal a gap, beside the events and never in their way.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `job` | a job as it stands in the checkpoint |
+//! | `entry` | an entry of the gap ledger as a job sees it, and what is to be read for it |
+//! | `desk` | what the run loop and the runner share: the jobs, the open gaps, what was touched |
+//! | `touched` | what Kafka holds of each record: since when it is current, and whether it is there |
+//! | `seam` | what a job hands to the run loop, and what comes back |
+//! | `rows` | from a row to the records that consumers read |
+//! | `runner` | the task that works through the jobs, a slice of records at a time |
+//! | `sweep` | which records of a whole object are to be read |
+//! | `reading` | one slice: read, compared with what Kafka holds, handed over |
+//! | `closing` | the end of a job, and of the gaps that it heals |
+//! | `setback` | why a job waits, and for how long |
+//!
+//! # Why no gap is closed too early and nothing newer is written over
+//!
+//! **The seam.** A job has no producer. It hands slices to the run loop, which commits each in a transaction of its own
+//! together with the job as it is after the slice. So after a crash the job goes on behind exactly what is in Kafka.
+//! Events go first; a slice is smaller than a transaction of events may be.
+//!
+//! **The opening.** Jobs are made from the ledger entries of a transaction, by the run loop, in that transaction
+//! ([`desk::Desk::enrol`]): once the position is past an overflow, the job is in the checkpoint. What was opened while
+//! healing was off, or by a command, or by an older version, is found in the ledger when the runner starts.
+//!
+//! **The time rule.** Write `K(id)` for the time up to which what Kafka holds of a record is current (the commit time of
+//! its newest event, or `record_as_of`), and let a slice be read after a *marker*, the number of the last transaction.
+//!
+//! 1. What the marker covers was in Salesforce before it was read: events are published after their commit. So a row that
+//!    is read behind the marker has everything that Kafka then held of it, and is current at least up to `K(id)`.
+//!    It is therefore written with `record_as_of = max(SystemModstamp, K(id))`. Without the second part the fold would
+//!    drop rows that are stamped before they were committed, and those that a converted field's type changed, which
+//!    leaves the stamp as it was.
+//! 2. If an event of the record was committed to Kafka behind the marker, the row may be older than it. The loop knows,
+//!    since it notes every id that it writes while there are jobs. It writes such a row only if its stamp is of a later second
+//!    than the event, which proves that it was read after it; otherwise the id goes back to the job and is read again
+//!    with a newer marker. It is never dropped, since a sparse event does not carry the other fields; the ids that
+//!    went back stand in the checkpoint with the job.
+//! 3. A row may be newer than events that are still to come. Those are older than `record_as_of`, and the fold skips them; of the
+//!    same second they are applied, and they end with the last one, which the row has too.
+//!
+//! So the fold never goes back, and the last thing that Kafka holds of a record was read after the gap, or is an event
+//! after it.
+//!
+//! Markers are taken anew for every slice, seconds before it is written, so only events of these seconds send ids back. What
+//! is known of `K` is kept from the opening of the job on; a job that goes on after a restart, or of a whole object, reads it
+//! from the entity's topic first. Both are exact for each id: a commit time that is wrong for one record spoils no other.
+//!
+//! **Deletes.** A record in the recycle bin, or one that Kafka holds and the org has in no query, becomes a `delete`, by
+//! the same rule. Its time is that of the stamp, or `K`. A single record of which nothing is found may be hidden from the
+//! user, and is never taken for deleted; one that is missing in a listing of a whole object is, since a user who may
+//! subscribe to an object's events sees all of its records. Should many be missing at once, the job waits instead.
+//!
+//! **The end.** A gap is closed in the transaction that removes its job, and that is committed after all of the job's
+//! slices. It is `healed` if every record was read or found deleted. Records that cannot be read are tried again
+//! for `gaps.give_up_after`; then the entry becomes `given_up` and names them.
+
+mod closing;
+pub(super) mod desk;
+mod entry;
+mod job;
+mod reading;
+mod rows;
+mod runner;
+pub(super) mod seam;
+mod setback;
+mod sweep;
+mod touched;
+
+pub(super) use desk::Desk;
+pub(super) use runner::Runner;
+pub(super) use seam::JobBatch;

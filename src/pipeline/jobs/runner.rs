@@ -1,0 +1,326 @@
+//! The task that works through the jobs of a stream, one slice of records at a time.
+//!
+//! Single records come before whole objects: the one is a call, the other can take hours.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::kafka::{KafkaSettings, ScanFrom, scan};
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::jobs::desk::Desk;
+use crate::pipeline::jobs::entry;
+use crate::pipeline::jobs::job::{Job, Listing};
+use crate::pipeline::jobs::reading::{PATIENCE, Step};
+use crate::pipeline::jobs::seam::JobBatch;
+use crate::pipeline::jobs::setback::{LIMITS, Setback};
+use crate::pipeline::jobs::sweep;
+use crate::pipeline::jobs::touched::{Copy, copy};
+use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::output_topics::OutputTopics;
+use crate::pipeline::read_back;
+use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::salesforce::record_read::RecordReader;
+
+/// Records of the first slice; the next ones go by the size of the rows.
+const FIRST_SLICE: usize = 200;
+
+/// Single records that one job reads; what is more waits for the next.
+const MOST_IDS: usize = 2_000;
+
+/// How much earlier than a job its records may have been produced: clocks of brokers differ.
+const CLOCKS: TimeDelta = TimeDelta::minutes(5);
+
+/// Before records are read again that events have overtaken. Of a record that changes all the time one read soon falls
+/// into a second without a change.
+const OVERTAKEN: BackoffLimits = BackoffLimits::constant(Duration::from_millis(100), Duration::from_secs(30));
+
+/// The runner of one attempt.
+pub(in crate::pipeline) struct Runner {
+    pub(super) context: Arc<StreamContext>,
+    pub(super) memory: Arc<StreamMemory>,
+    pub(super) reader: RecordReader,
+    pub(super) desk: Arc<Desk>,
+    pub(super) out: mpsc::Sender<JobBatch>,
+    kafka: KafkaSettings,
+    topics: OutputTopics,
+    cancel: CancellationToken,
+    /// What the topics held when a job began or went on, where that is needed.
+    pub(super) copies: HashMap<String, Copy>,
+    /// The job at hand.
+    pub(super) current: String,
+    /// Records of the next slice.
+    pub(super) slice: usize,
+    /// Jobs that wait.
+    waits: HashMap<String, (Instant, Backoff)>,
+    overtaken: Backoff,
+}
+
+impl Runner {
+    /// A runner that hands what it reads to `out`.
+    pub fn new(
+        context: Arc<StreamContext>,
+        memory: Arc<StreamMemory>,
+        kafka: KafkaSettings,
+        reader: RecordReader,
+        desk: Arc<Desk>,
+        out: mpsc::Sender<JobBatch>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let topics = OutputTopics::new(kafka.clone(), context.board.clone(), memory.outputs.clone());
+        Self {
+            context,
+            memory,
+            reader,
+            desk,
+            out,
+            kafka,
+            topics,
+            cancel,
+            copies: HashMap::new(),
+            current: String::new(),
+            slice: FIRST_SLICE,
+            waits: HashMap::new(),
+            overtaken: Backoff::new(OVERTAKEN),
+        }
+    }
+
+    /// Runs until nobody takes what it reads.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(LIMITS);
+        while let Err(setback) = self.look_at_ledger().await {
+            if matches!(setback, Setback::Gone) {
+                return;
+            }
+            warn!(topic = %self.context.identity.topic, error = setback.failure().what, "the gap ledger cannot be read yet");
+            sleep(setback.wait(&mut backoff)).await;
+        }
+        while self.desk.config.heal {
+            let outcome = match self.next() {
+                Next::Job(id, job) => {
+                    self.current.clone_from(&id);
+                    let outcome = self.step(&id, *job).await;
+                    self.note(&id, outcome)
+                }
+                Next::Ledger => {
+                    let outcome = self.look_at_ledger().await;
+                    self.note("", outcome)
+                }
+                Next::Wait(until) => {
+                    tokio::select! {
+                        () = self.desk.changed.notified() => {}
+                        () = sleep_until(until) => {}
+                    }
+                    ControlFlow::Continue(())
+                }
+            };
+            if outcome.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Lets a job wait after a setback, and says so.
+    fn note(&mut self, id: &str, outcome: Result<(), Setback>) -> ControlFlow<()> {
+        let Err(setback) = outcome else {
+            self.waits.remove(id);
+            self.desk.wait(id, None);
+            return ControlFlow::Continue(());
+        };
+        if matches!(setback, Setback::Gone) {
+            return ControlFlow::Break(());
+        }
+        let (_, backoff) = self.waits.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Backoff::new(LIMITS)));
+        let wait = setback.wait(backoff);
+        let failure = setback.failure();
+        warn!(topic = %self.context.identity.topic, job = id, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "job waits");
+        if let Some((until, _)) = self.waits.get_mut(id) {
+            *until = Instant::now() + wait;
+        }
+        let at = Utc::now() + TimeDelta::from_std(wait).unwrap_or_default();
+        self.desk.wait(id, Some((failure.what, failure.remedy, at)));
+        ControlFlow::Continue(())
+    }
+
+    /// What to do next.
+    fn next(&self) -> Next {
+        let now = Instant::now();
+        let until = |id: &str| self.waits.get(id).map_or(now, |(until, _)| *until);
+        let (jobs, _) = self.desk.jobs();
+        if jobs.is_empty() && self.desk.has_unclaimed() && until("") <= now {
+            return Next::Ledger;
+        }
+        let ready = jobs.iter().filter(|(id, _)| until(id) <= now);
+        if let Some((id, job)) = ready.min_by_key(|(id, job)| (job.whole, (*id).clone())) {
+            return Next::Job(id.clone(), Box::new(job.clone()));
+        }
+        let first = jobs.keys().map(|id| until(id)).min();
+        Next::Wait(first.unwrap_or(now + Duration::from_secs(3600)).max(until("")))
+    }
+
+    /// The job as the run loop has committed it last.
+    pub(super) fn job(&self, id: &str) -> Result<Job, Setback> {
+        self.desk.jobs().0.remove(id).ok_or(Setback::Gone)
+    }
+
+    /// Finds the open entries of the stream, and opens jobs for those that have none.
+    async fn look_at_ledger(&mut self) -> Result<(), Setback> {
+        let newest: Arc<Mutex<BTreeMap<String, Option<entry::Entry>>>> = Arc::default();
+        let (found, topic) = (newest.clone(), self.context.identity.topic.clone());
+        let org = self.context.identity.org.clone();
+        scan(&self.kafka, &self.context.ledger_topic, ScanFrom::Beginning, move |record| {
+            if record.header("org") == Some(org.as_str().as_bytes())
+                && let Some((id, entry)) = record.value.as_deref().and_then(|value| entry::read(value, &topic))
+            {
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        let newest = std::mem::take(&mut *newest.lock().unwrap_or_else(PoisonError::into_inner));
+        self.desk.learn(newest.into_iter().filter_map(|(id, entry)| Some((id, entry?))).collect());
+        if !self.desk.config.heal {
+            return Ok(());
+        }
+        let topic = &self.context.identity.topic;
+        let opens: Vec<Job> = self.desk.orphans().iter().filter_map(|entry| entry.job(topic)).collect();
+        if opens.is_empty() {
+            return Ok(());
+        }
+        info!(%topic, gaps = opens.len(), "open gaps without a job found in the ledger");
+        self.commit(Vec::new(), opens, Vec::new(), Vec::new()).await
+    }
+
+    /// One step of a job: as much as one answer of Salesforce brings.
+    async fn step(&mut self, id: &str, job: Job) -> Result<(), Setback> {
+        let Some(entity) = job.entity.clone() else { return self.find_objects(id, job).await };
+        if job.is_done() {
+            return self.close(id, job).await;
+        }
+        self.within_share()?;
+        self.context.claims.claim(&entity, &self.context.identity.topic).map_err(Setback::Stopped)?;
+        let topic: Arc<str> = format!("{}.{entity}", self.context.identity.prefix).into();
+        self.topics.ensure_entity(&topic, &self.cancel).await.map_err(Setback::Stopped)?;
+        self.gather(id, job).await?;
+        self.ensure_copy(id, &topic).await?;
+        let job = self.job(id)?;
+        if !job.ids.is_empty() {
+            let ids: Vec<String> = job.ids.into_iter().take(self.slice.max(1)).collect();
+            let back = self.read(id, &entity, &ids, &Step::Ids).await?;
+            self.after_read(back).await;
+            return Ok(());
+        }
+        self.page(id, &entity, job).await
+    }
+
+    /// One page of a listing.
+    async fn page(&mut self, id: &str, entity: &str, job: Job) -> Result<(), Setback> {
+        let Some(listing) = job.listing else { return Ok(()) };
+        let after = listing.after.as_deref();
+        let page = self.reader.ids_after(entity, after, Instant::now() + PATIENCE).await?;
+        let nothing = Copy::new();
+        let copy = self.copies.get(id).unwrap_or(&nothing);
+        let ids = sweep::candidates(&page, after, listing.since, copy, |key| self.desk.known(key));
+        let end = page.records.last().map(|last| last.id.clone()).or(listing.after.clone());
+        let mut left = ids.as_slice();
+        while !left.is_empty() {
+            let (slice, rest) = left.split_at(left.len().min(self.slice.max(1)));
+            let reached = if rest.is_empty() { end.as_deref() } else { None };
+            let reached = reached.or(slice.last().map(String::as_str)).unwrap_or_default().to_owned();
+            let back = self.read(id, entity, slice, &Step::Listed(&reached)).await?;
+            self.after_read(back).await;
+            left = rest;
+        }
+        let mut job = self.job(id)?;
+        job.listed += u64::try_from(page.records.len()).unwrap_or(u64::MAX);
+        job.listing = job.listing.filter(|_| !page.last).map(|listing| Listing { after: end, ..listing });
+        self.hand_over(self.desk.marker(), Vec::new(), vec![(id.to_owned(), Some(job))]).await.map(drop)
+    }
+
+    /// Takes jobs together that read alike and have not begun.
+    async fn gather(&mut self, id: &str, mut job: Job) -> Result<(), Setback> {
+        let (jobs, fresh) = self.desk.jobs();
+        let mut changes: Vec<(String, Option<Job>)> = Vec::new();
+        let mut all_fresh = fresh.contains(id);
+        for (other, work) in jobs.into_iter().filter(|(other, _)| other != id) {
+            if job.takes(&work) && job.ids.len() + work.ids.len() <= MOST_IDS {
+                all_fresh &= fresh.contains(&other);
+                job.take(work);
+                changes.push((other, None));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if !all_fresh {
+            self.copies.remove(id);
+            self.desk.not_fresh(id);
+        }
+        changes.insert(0, (id.to_owned(), Some(job)));
+        self.commit(changes, Vec::new(), Vec::new(), Vec::new()).await
+    }
+
+    /// Reads what the topic holds, where not everything since the opening was seen being written.
+    async fn ensure_copy(&mut self, id: &str, topic: &str) -> Result<(), Setback> {
+        let (jobs, fresh) = self.desk.jobs();
+        let Some(job) = jobs.get(id) else { return Err(Setback::Gone) };
+        if self.copies.contains_key(id) || (fresh.contains(id) && !job.whole) {
+            return Ok(());
+        }
+        let from = if job.whole {
+            ScanFrom::Beginning
+        } else {
+            ScanFrom::Timestamp(job.opened_at.checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
+        };
+        let held = copy(&self.kafka, topic, &self.context.identity.org, from).await?;
+        info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
+        self.copies.insert(id.to_owned(), held);
+        Ok(())
+    }
+
+    /// Makes one job for each object of a channel out of one for all.
+    async fn find_objects(&mut self, id: &str, job: Job) -> Result<(), Setback> {
+        let entities = read_back::entities(&self.kafka, &self.context.identity).await?;
+        if entities.is_empty() {
+            return Err(Setback::NothingKnown);
+        }
+        let of = |(number, entity): (usize, String)| {
+            let job = Job { entity: Some(entity), ..job.clone() };
+            (format!("{id}-{number:03}"), Some(job))
+        };
+        let mut changes: Vec<(String, Option<Job>)> = entities.into_iter().enumerate().map(of).collect();
+        changes.push((id.to_owned(), None));
+        self.commit(changes, Vec::new(), Vec::new(), Vec::new()).await
+    }
+
+    /// Leaves the rest of the org's API requests to others.
+    fn within_share(&self) -> Result<(), Setback> {
+        let Some(usage) = self.reader.client().usage() else { return Ok(()) };
+        let used = usage.used.saturating_mul(100).checked_div(usage.maximum).unwrap_or(100);
+        // The figure of a client that asks nothing gets old; one question tells.
+        let fresh = Utc::now() - usage.at < TimeDelta::minutes(5);
+        if fresh && used >= self.desk.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
+    }
+
+    async fn after_read(&mut self, back: usize) {
+        if back == 0 {
+            self.overtaken.reset();
+        } else {
+            sleep(self.overtaken.next_wait()).await;
+        }
+    }
+}
+
+/// What the runner does next.
+enum Next {
+    Job(String, Box<Job>),
+    Ledger,
+    Wait(Instant),
+}

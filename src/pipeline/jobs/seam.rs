@@ -1,0 +1,52 @@
+//! What a job hands to the run loop, and what comes back.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::oneshot;
+
+use crate::kafka::OutputRecord;
+use crate::pipeline::jobs::entry::Entry;
+use crate::pipeline::jobs::job::Job;
+use crate::pipeline::jobs::touched::{Known, RecordKey};
+
+/// One record of a slice, ready to be written.
+pub(in crate::pipeline) struct JobRow {
+    /// Its id.
+    pub(super) id: String,
+    /// The same, as it is compared.
+    pub(super) key: RecordKey,
+    /// The second up to which the row is current by its own stamp; that of what Kafka held for one that is in no query.
+    pub(super) stamp: i64,
+    /// What Kafka holds of it once this is written.
+    pub(super) becomes: Known,
+    /// Whether it was in no query at all.
+    pub(super) absent: bool,
+    /// The record, and the tombstone of a delete where the stream has them.
+    pub(super) records: Vec<OutputRecord>,
+}
+
+/// What is to be committed together.
+pub(in crate::pipeline) struct JobBatch {
+    /// The number of the last transaction when the slice's read began.
+    pub(super) marker: u64,
+    /// What was read.
+    pub(super) rows: Vec<JobRow>,
+    /// Jobs as they are afterwards; `None` is removed. Records that go back are added to the first.
+    pub(super) jobs: Vec<(String, Option<Job>)>,
+    /// Jobs that are to be opened, if there is room.
+    pub(super) opens: Vec<Job>,
+    /// Ledger entries that change.
+    pub(super) entries: Vec<Entry>,
+    /// Gaps that are no longer open.
+    pub(super) closes: Vec<(String, bool)>,
+    /// Told once it is committed: which records went back.
+    pub(super) receipt: oneshot::Sender<BTreeSet<String>>,
+}
+
+impl JobBatch {
+    /// Tells the job that its batch is committed, but for the records that go back.
+    pub(in crate::pipeline) fn receipt(self, back: BTreeSet<String>) {
+        // A job that has gone begins again from the checkpoint.
+        let _ = self.receipt.send(back);
+    }
+}
