@@ -15,7 +15,6 @@ use crate::config::gaps::GapsConfig;
 use crate::config::reader::{Effective, Findings, Section};
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
-use crate::config::reader::{Effective, Findings, Section};
 
 /// Stands for a URL that could not be read, until the fault it left ends the loading.
 static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").expect("a constant URL parses"));
@@ -23,7 +22,8 @@ static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").ex
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const MIB: u64 = 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 
 /// Everything that casewire can be told.
 #[derive(Debug)]
