@@ -93,10 +93,12 @@ def close(report, record, value, opened):
         report.fault("wrong value", f"{record.place}, key {record.key}: {value['state']} without counts, time, run or the right unread")
 
 
-def truth(report, states, lines, prefix, entity):
-    """The folded state of an object against its records as they truly are, as the simulator's control port tells them."""
-    truly = {line["id"]: line for line in map(ledger.parse, lines) if line}
-    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}"}
+def truth(report, states, lines, prefix, entity, undecodable=()):
+    """The folded state of an object against its records as they truly are, as the simulator's control port tells them.
+
+    Of the records in `undecodable` an event lies in the dead letters, so that nobody can know them."""
+    truly = {line["id"]: line for line in map(ledger.parse, lines) if line and line["id"] not in undecodable}
+    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}" and key not in undecodable}
     for key, state in believed.items():
         if key not in truly and state.exists is not False:
             report.fault("not the truth", f"{entity} {key} is gone, and folds to exists={state.exists}")
