@@ -310,7 +310,7 @@ def _range_entry(record):
 def _gaps(report, events, by_identity, records, org, left):
     """Each overflow, wildcard and unknown event has opened exactly one entry, and each gap event for the records that
     were not read; what else was not read is named. Nothing else has. Returns what was opened."""
-    opened, told, states = defaultdict(list), defaultdict(list), {}
+    opened, told, states, closed = defaultdict(list), defaultdict(list), {}, set()
     keys = {(event.line["entity"], key) for event in events for key in event.line["record_ids"]}
     for record in records:
         report.seen["gap entries"] += 1
@@ -320,6 +320,7 @@ def _gaps(report, events, by_identity, records, org, left):
             continue
         if value.get("state") in CLOSED:
             close(report, record, value, states)
+            closed.add(record.key)
             continue
         if value.get("state") != "open":
             report.fault("stray gap", f"{record.place}, key {record.key}: the state {value.get('state')!r} is none")
@@ -357,7 +358,7 @@ def _gaps(report, events, by_identity, records, org, left):
             report.fault("missing gap entry", text)
         elif len(told[identity]) > len(set(told[identity])):
             report.fault("doubled gap entry", f"{name}: {sorted(told[identity])}")
-
+    report.seen["gaps open"] = len(states.keys() - closed)
     return states.values()
 
 

@@ -14,6 +14,12 @@ pub(crate) enum After {
     Checkpoint,
     /// The transaction is committed and nobody knows it yet.
     Commit,
+    /// The same of a transaction that opens a gap, and the job that is to heal it.
+    Opening,
+    /// The same of one with what a job has read.
+    Slice,
+    /// The same of one that closes a gap.
+    Closing,
 }
 
 /// Ends the process if this is the place and the time.
@@ -50,6 +56,9 @@ fn parse(text: &str) -> (After, u64) {
         "after_records" => After::Records,
         "after_checkpoint" => After::Checkpoint,
         "after_commit" => After::Commit,
+        "after_opening" => After::Opening,
+        "after_slice" => After::Slice,
+        "after_closing" => After::Closing,
         _ => panic!("CASEWIRE_FAILPOINT names no place: {text}"),
     };
     let hit = hit.parse().unwrap_or_else(|_| panic!("CASEWIRE_FAILPOINT has no number after the colon: {text}"));

@@ -22,7 +22,7 @@ pub mod checkpoint_topic;
 pub mod cluster;
 pub mod connection;
 pub mod error;
-mod failpoint;
+pub(crate) mod failpoint;
 mod replicas;
 pub mod scan;
 pub mod settings;

@@ -54,6 +54,18 @@ pub(in crate::pipeline) struct Noted {
     unclaimed: bool,
 }
 
+impl Noted {
+    /// Whether the transaction opens gaps.
+    pub fn opens_gaps(&self) -> bool {
+        !self.opened.is_empty()
+    }
+
+    /// Whether the transaction closes gaps.
+    pub fn closes_gaps(&self) -> bool {
+        !self.closed.is_empty()
+    }
+}
+
 impl Desk {
     /// The desk of an attempt that goes on from `checkpoint`.
     pub fn new(context: Arc<StreamContext>, config: GapsConfig, checkpoint: &Checkpoint) -> Self {
