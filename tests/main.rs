@@ -15,6 +15,7 @@ mod suite {
     mod own_broker;
     mod partitions;
     mod real_events;
+    mod reconciliation;
     mod retention;
     mod subscription;
     mod three_brokers;

@@ -453,6 +453,42 @@ class WhatJobsWrote(unittest.TestCase):
         topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]
         self.assertIn("stray job record", self.faults(topics).faults)
 
+    def compared(self, **more):
+        """The same run without the overflow: a comparison named the records that the job wrote."""
+        topics = self.healed()
+        value = {"id": "reconciled-1", "state": "open", "cause": "reconciled", "org": ORG, "topic": CASES, "entity": "Case"}
+        value |= {"records": [SECOND, FIRST], "absent": [FIRST], "known": {FIRST: "2026-02-17T04:03:26.000Z"}, "held": 2}
+        value |= {"detail": "why", "source": None, "opened_at": "2026-02-17T04:03:39.000Z"} | more
+        topics.put(f"{PREFIX}.gaps", value["id"], value, {})
+        closed = {"state": "healed", "rows_reread": 1, "deletes_found": 1, "unread": [], "closed_by": "r1"}
+        topics.put(f"{PREFIX}.gaps", value["id"], value | closed | {"closed_at": "2026-02-17T04:04:00.000Z"}, {})
+        return topics
+
+    def test_what_a_comparison_asked_for(self):
+        report = self.faults(self.compared())
+        self.assertEqual(report.faults, {})
+        self.assertEqual((report.seen["entries of comparisons"], report.seen["gaps healed"]), (1, 2))
+        self.assertEqual(self.faults(self.compared(absent=[], known={})).faults, {})
+        for wrong in (
+            {"org": "00D"}, {"entity": None}, {"detail": ""}, {"opened_at": "now"}, {"records": None}, {"records": [FIRST, FIRST]},
+            {"records": ["500*"], "absent": [], "known": {}}, {"absent": ["5008d000000099TAAQ"]}, {"absent": None}, {"known": {}},
+            {"known": {FIRST: "soon"}}, {"known": {FIRST: "2026-02-17T04:03:26.000Z", "5008d000000099TAAQ": "2026-02-17T04:03:26.000Z"}},
+            {"held": 0}, {"held": None}, {"source": {"event_id": "e1"}},
+        ):  # fmt: skip
+            self.assertIn("wrong value", self.faults(self.compared(**wrong)).faults, wrong)
+
+    def test_a_record_that_no_gap_names_is_found(self):
+        def only_compared(records, **more):
+            topics = self.compared(records=records, **more)
+            entries = [record for record in topics.records if record.topic == f"{PREFIX}.gaps"]
+            others = [record for record in entries if record.key != "reconciled-1"]
+            topics.records = [record for record in topics.records if record not in others]
+            return self.faults(topics).faults.get("stray job record", [])
+
+        self.assertEqual(only_compared([SECOND, FIRST]), [])
+        self.assertEqual(len(only_compared([SECOND], absent=[], known={})), 1)
+        self.assertEqual(only_compared([], absent=[], known={}), [], "all records that were changed since then")
+
     def test_ends_of_gaps(self):
         def rewritten(kind, change):
             self.red(kind, lambda topics, at: topics.rewrite(topics.at("gaps", -1), change))

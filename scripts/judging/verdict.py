@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 
 from . import checkpoints, ledger, retention
-from .jobs import CLOSED, Jobs, close
+from .jobs import CLOSED, Jobs, close, compared
 
 SHOWN = 20
 RECORD_FIELDS = ("op", "entity", "id", "changed", "unresolved", "enriched", "record", "record_as_of", "record_from", "source")
@@ -328,6 +328,9 @@ def _gaps(report, events, by_identity, records, org, left):
         if "rows_reread" in value and record.key in states:  # read in part; other jobs read the rest
             continue
         states[record.key] = value
+        if value.get("cause") == "reconciled":
+            compared(report, record, value, org)
+            continue
         if _range_entry(record) is not None:
             continue
         identity = _identity(value)[:2]

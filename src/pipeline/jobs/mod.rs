@@ -66,7 +66,7 @@ mod runner;
 pub(super) mod seam;
 mod setback;
 mod sweep;
-mod touched;
+pub(super) mod touched;
 
 pub(super) use desk::Desk;
 pub(super) use runner::Runner;

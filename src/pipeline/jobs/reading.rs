@@ -102,7 +102,11 @@ impl Runner {
         let known: HashMap<&str, Known> =
             ids.iter().filter_map(|id| Some((id.as_str(), self.known(id, job)?))).collect();
         let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let claimed = ids.iter().any(|id| job.gone.contains(id));
+        let seen_before = claimed && self.sees_all(entity).await?;
         let found = self.reader.read(entity, None, &asked, Instant::now() + PATIENCE).await?;
+        // A permission that was away while the records were read would make hidden ones of them.
+        let sees_all = seen_before && self.sees_all(entity).await?;
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
         let writer = RowWriter { context: &context, entity, topic, job: id };
@@ -114,7 +118,9 @@ impl Runner {
                 continue;
             };
             let before = known.get(id.as_str()).copied();
-            let floor = before.map(|known| known.as_of).max(job.told_at.map(|at| at.timestamp()));
+            let gone = sees_all && job.gone.contains(id);
+            let told_at = job.told_at.map(|at| at.timestamp()).max(job.known.get(id).copied());
+            let floor = before.map(|known| known.as_of).max(told_at);
             // A single record of which nothing is known here may stand in Kafka all the same.
             let alive = before.map_or(!job.whole, |known| known.alive);
             let fate = match found.get(id) {
@@ -124,7 +130,7 @@ impl Runner {
                 Some(Found::Unreadable(_)) => Fate::Unread,
                 // Nothing is held of it, or a delete.
                 _ if !alive => continue,
-                _ if !job.whole => Fate::Unread,
+                _ if !job.whole && !gone => Fate::Unread,
                 _ => floor.map_or(Fate::Unread, Fate::Absent),
             };
             let (stamp, absent) = match fate {
@@ -147,6 +153,10 @@ impl Runner {
         }
         self.measure(&slice.rows);
         Ok(slice)
+    }
+
+    async fn sees_all(&self, entity: &str) -> Result<bool, Setback> {
+        Ok(self.reader.client().sees_all_records(entity, Instant::now() + PATIENCE).await?)
     }
 
     /// What Kafka holds of a record, by what was written since and by what its topic held before.
@@ -177,7 +187,7 @@ impl Runner {
             return Ok(());
         }
         let held = self.copies.get(id).map_or(0, |copy| copy.values().filter(|known| known.alive).count());
-        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        let held = u64::try_from(held).unwrap_or(u64::MAX).max(job.held);
         if absent.saturating_mul(100) > self.desk.config.most_absent.saturating_mul(held) {
             return Err(Setback::Absent { entity: entity.to_owned(), absent, held });
         }
