@@ -19,8 +19,8 @@ def job_of(value):
 class Jobs:
     """Takes the records of jobs one by one, in the order of each partition, among those of events."""
 
-    def __init__(self, report, prefix, org, streams):
-        self.report, self.prefix, self.org, self.streams = report, prefix, org, streams
+    def __init__(self, report, prefix, org, streams, redriven):
+        self.report, self.prefix, self.org, self.streams, self.redriven = report, prefix, org, streams, redriven
         self.written, self.states, self.entities = {}, {}, {}
         self.page = fold.from_the_page()
 
@@ -50,6 +50,10 @@ class Jobs:
         if record.topic != f"{self.prefix}.{value.get('entity')}" or value.get("id") != record.key or value.get("changed") != {}:
             wrong(f"{value.get('entity')} {value.get('id')} in {record.topic}, key {record.key}, changed {value.get('changed')!r}")
         owed = {"casewire": "1", "content-type": "application/json", "entity": value.get("entity"), "op": op, "org": self.org}
+        letter = record.headers.get("redriven_from")
+        if letter is not None:
+            owed["redriven_from"] = letter
+            self.redriven.row(record.place, letter, value.get("entity"))
         if record.headers != owed or record.repeated_headers:
             wrong(f"headers are {record.headers!r}, owed {owed!r}")
         full, as_of = value.get("record"), value.get("record_as_of")

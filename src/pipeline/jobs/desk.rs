@@ -106,7 +106,7 @@ impl Desk {
     /// Takes a slice's records out of `batch`, but for those that events have overtaken; puts its jobs into `next`.
     /// Returns the records in their order, and the ids of those that go back.
     pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
-        let (mut records, mut back, mut noted) = (Vec::new(), BTreeSet::new(), Noted::default());
+        let (mut records, mut back, mut noted) = (std::mem::take(&mut batch.events), BTreeSet::new(), Noted::default());
         let (mut rows, mut deletes, mut absent) = (0, 0, 0);
         for row in batch.rows.drain(..) {
             let overtaken = self.state().overtaken(batch.marker, &row);
