@@ -16,7 +16,9 @@ pub(crate) enum After {
     Commit,
     /// The same of a transaction that opens a gap, and the job that is to heal it.
     Opening,
-    /// The same of one with what a job has read.
+    /// What a job has read is ready, and its transaction has not begun.
+    Read,
+    /// The transaction with what a job has read is committed.
     Slice,
     /// The same of one that closes a gap.
     Closing,
@@ -57,6 +59,7 @@ fn parse(text: &str) -> (After, u64) {
         "after_checkpoint" => After::Checkpoint,
         "after_commit" => After::Commit,
         "after_opening" => After::Opening,
+        "after_read" => After::Read,
         "after_slice" => After::Slice,
         "after_closing" => After::Closing,
         _ => panic!("CASEWIRE_FAILPOINT names no place: {text}"),

@@ -258,6 +258,7 @@ impl RunLoop {
         let mut next = self.next_without_events();
         let (records, back, noted) = self.desk.admit(&mut slice, &mut next);
         let (keys, count) = (records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), records.len());
+        failpoint::pass(After::Read);
         match self.writer.commit(records, next).await {
             Ok(committed) => {
                 failpoint::pass(if noted.closes_gaps() { After::Closing } else { After::Slice });

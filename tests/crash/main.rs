@@ -123,6 +123,11 @@ impl Scene {
         Instance::start(&path, name, failpoint)
     }
 
+    /// The configuration of the instance that was started last.
+    fn last_config(&self) -> PathBuf {
+        self.directory.join(format!("casewire-{:02}.toml", self.started))
+    }
+
     /// Publishes a portion and waits until the org has delivered some of it, usually not all.
     async fn publish_and_deliver_some(&mut self) {
         let before = self.org.events_sent().await;
