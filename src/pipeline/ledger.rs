@@ -1,5 +1,6 @@
 //! The gap ledger `<prefix>.gaps`: every place at which the copy in Kafka may lack
-//! something, opened in the same transaction as the data around it.
+//! something, opened in the same transaction as the data around it; what a comparison with the org finds stands in none
+//! (`ledger_entries` says why it may).
 //!
 //! The jobs (`jobs::entry`) read the entries to know what to heal, and write the newer states.
 //!
