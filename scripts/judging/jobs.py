@@ -98,8 +98,9 @@ def compared(report, record, value, org):
     wrong = lambda what: report.fault("wrong value", f"{record.place}, key {record.key}: reconciled, and {what}")  # noqa: E731
     if value.get("id") != record.key or value.get("org") != org or value.get("source") is not None:
         wrong(f"id is {value.get('id')!r}, org {value.get('org')!r}, source {value.get('source')!r}")
-    if not value.get("entity") or not value.get("detail") or not INSTANT.fullmatch(str(value.get("opened_at"))):
-        wrong("without an entity, a detail or a time")
+    times = [str(value.get(name)) for name in ("compared_at", "opened_at")]
+    if not value.get("entity") or not value.get("detail") or not all(map(INSTANT.fullmatch, times)) or times != sorted(times):
+        wrong(f"without an entity, a detail or times in their order, which are {times}")
     if not isinstance(records, list) or len(set(records)) != len(records) or not all(RECORD.fullmatch(str(one)) for one in records):
         return wrong(f"records is {records!r}"[:300])
     if not isinstance(absent, list) or not set(absent) <= set(records):

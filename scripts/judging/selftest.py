@@ -460,7 +460,7 @@ class WhatJobsWrote(unittest.TestCase):
         topics = self.healed()
         value = {"id": "reconciled-1", "state": "open", "cause": "reconciled", "org": ORG, "topic": CASES, "entity": "Case"}
         value |= {"records": [SECOND, FIRST], "absent": [FIRST], "known": {FIRST: "2026-02-17T04:03:26.000Z"}, "held": 2}
-        value |= {"detail": "why", "source": None, "opened_at": "2026-02-17T04:03:39.000Z"} | more
+        value |= {"detail": "why", "source": None, "opened_at": "2026-02-17T04:03:39.000Z", "compared_at": "2026-02-17T04:03:38.000Z"} | more
         topics.put(f"{PREFIX}.gaps", value["id"], value, {})
         closed = {"state": "healed", "rows_reread": 1, "deletes_found": 1, "unread": [], "closed_by": "r1"}
         topics.put(f"{PREFIX}.gaps", value["id"], value | closed | {"closed_at": "2026-02-17T04:04:00.000Z"}, {})
@@ -472,7 +472,7 @@ class WhatJobsWrote(unittest.TestCase):
         self.assertEqual((report.seen["entries of comparisons"], report.seen["gaps healed"]), (1, 2))
         self.assertEqual(self.faults(self.compared(absent=[], known={})).faults, {})
         for wrong in (
-            {"org": "00D"}, {"entity": None}, {"detail": ""}, {"opened_at": "now"}, {"records": None}, {"records": [FIRST, FIRST]},
+            {"org": "00D"}, {"entity": None}, {"detail": ""}, {"opened_at": "now"}, {"compared_at": None}, {"compared_at": "2026-02-17T04:03:40.000Z"}, {"records": None}, {"records": [FIRST, FIRST]},
             {"records": ["500*"], "absent": [], "known": {}}, {"absent": ["5008d000000099TAAQ"]}, {"absent": None}, {"known": {}},
             {"known": {FIRST: "soon"}}, {"known": {FIRST: "2026-02-17T04:03:26.000Z", "5008d000000099TAAQ": "2026-02-17T04:03:26.000Z"}},
             {"held": 0}, {"held": None}, {"source": {"event_id": "e1"}},

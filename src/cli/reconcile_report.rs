@@ -215,6 +215,7 @@ mod tests {
         };
         let entity = Inspected {
             entity: "Case".into(),
+            began: time(9),
             full: false,
             from: Some(time(0)),
             to: time(9),

@@ -57,7 +57,7 @@ pub enum GapCause {
 }
 
 /// What a comparison with the org saw on Kafka's side.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
     /// Records that Kafka holds and that no query of the org shows, to a user who sees all records. Only from here may
     /// a job take single records for deleted that are not in the recycle bin either.
@@ -67,6 +67,8 @@ pub struct Compared {
     pub known: BTreeMap<String, DateTime<Utc>>,
     /// How many records of the object Kafka holds in all.
     pub held: u64,
+    /// When it began to look, by our clock: what was written since may not have been seen.
+    pub at: DateTime<Utc>,
 }
 
 /// One end of a gap.
@@ -194,6 +196,8 @@ impl OpenGap {
             members.insert("absent".to_owned(), serde_json::json!(compared.absent));
             members.insert("known".to_owned(), Value::Object(compared.known.iter().map(known).collect()));
             members.insert("held".to_owned(), Value::from(compared.held));
+            let at = compared.at.to_rfc3339_opts(SecondsFormat::Millis, true);
+            members.insert("compared_at".to_owned(), Value::String(at));
         }
         if let (Some(letter), Value::Object(members)) = (&self.letter, &mut value) {
             members.insert("letter".to_owned(), Value::from(letter.as_str()));

@@ -35,7 +35,7 @@ struct Told {
     #[serde(default)]
     to: End,
     source: Option<Value>,
-    opened_at: Option<DateTime<Utc>>,
+    compared_at: Option<DateTime<Utc>>,
     #[serde(default)]
     absent: BTreeSet<String>,
     #[serde(default)]
@@ -111,7 +111,7 @@ impl Entry {
             if self.cause == RECONCILED {
                 job.gone = told.absent.intersection(&job.ids).cloned().collect();
                 job.known = told.known.into_iter().map(|(id, at)| (id, at.timestamp())).collect();
-                (job.held, job.compared_at) = (told.held, told.opened_at);
+                (job.held, job.compared_at) = (told.held, told.compared_at);
             }
             return Some(job);
         }
@@ -212,7 +212,7 @@ mod tests {
         let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
         let told = |cause: &str| {
             let members = json!({"cause": cause, "entity": "Case", "records": ["5008d000000047SAAQ"], "held": 7,
-                "opened_at": "2026-11-22T10:00:00Z", "known": {"5008d000000047SAAQ": "2026-11-22T09:00:00.000Z"},
+                "compared_at": "2026-11-22T10:00:00Z", "known": {"5008d000000047SAAQ": "2026-11-22T09:00:00.000Z"},
                 "absent": ["5008d000000047SAAQ", "5008d000000047TAAQ"]});
             entry(cases.as_str(), members).job(&cases).expect("a job")
         };

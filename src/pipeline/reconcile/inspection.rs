@@ -39,6 +39,8 @@ pub enum Extent {
 pub struct Inspected {
     /// The object.
     pub entity: String,
+    /// When the comparison began, by our clock.
+    pub began: DateTime<Utc>,
     /// Whether all of its records were compared.
     pub full: bool,
     /// Rows that were changed in between were judged; the beginning is open where all were.
@@ -135,6 +137,7 @@ impl Inspector {
         let mut held = self.held(entity, scan_from).await?;
         let mut inspected = Inspected {
             entity: entity.to_owned(),
+            began,
             full: extent == Extent::Full,
             from: within.map(|within| within.from),
             to: standing.judged_to(),
@@ -157,7 +160,7 @@ impl Inspector {
             candidates.extend(unlisted.map(|(key, known)| (key, (None, Some(known)))));
         }
         if !candidates.is_empty() {
-            self.look_again(&mut inspected, candidates, began).await?;
+            self.look_again(&mut inspected, candidates).await?;
         }
         Ok(inspected)
     }
@@ -174,12 +177,7 @@ impl Inspector {
     }
 
     /// Reads both sides of what differed again, the org first.
-    async fn look_again(
-        &self,
-        inspected: &mut Inspected,
-        candidates: Candidates,
-        began: DateTime<Utc>,
-    ) -> Result<(), Unable> {
+    async fn look_again(&self, inspected: &mut Inspected, candidates: Candidates) -> Result<(), Unable> {
         let entity = inspected.entity.clone();
         let unlisted = candidates.values().any(|(listed, _)| listed.is_none());
         let (listed, sees_all) = if unlisted {
@@ -191,7 +189,7 @@ impl Inspector {
             (self.ask_again(&entity, &candidates).await?, false)
         };
         // What was looked at of a part of the topic may stand before that part.
-        let scan_from = if inspected.full { since(began, TimeDelta::zero()) } else { ScanFrom::Beginning };
+        let scan_from = if inspected.full { since(inspected.began, TimeDelta::zero()) } else { ScanFrom::Beginning };
         let held = self.held(&entity, scan_from).await?;
         for (key, (before, known)) in candidates {
             let newer = held.get(&key).copied();

@@ -132,7 +132,8 @@ fn entries(inspected: &Inspected, findings: &[&Finding]) -> Vec<OpenGap> {
         OpenGap::reconciled(&inspected.entity, records, compared, from.clone(), detail(inspected, of))
     };
     if findings.len() > MOST_FINDINGS {
-        let compared = Compared { held: inspected.held, ..Compared::default() };
+        let compared =
+            Compared { absent: Vec::new(), known: BTreeMap::new(), held: inspected.held, at: inspected.began };
         return vec![entry(Vec::new(), compared, findings)];
     }
     let part = |findings: &[&Finding]| {
@@ -141,6 +142,7 @@ fn entries(inspected: &Inspected, findings: &[&Finding]) -> Vec<OpenGap> {
             absent: absent.map(|finding| finding.id.clone()).collect(),
             known: findings.iter().filter_map(|finding| Some((finding.id.clone(), ahead(finding)?))).collect(),
             held: inspected.held,
+            at: inspected.began,
         };
         entry(findings.iter().map(|finding| finding.id.clone()).collect(), compared, findings)
     };
@@ -179,6 +181,7 @@ mod tests {
     fn inspected(findings: Vec<Finding>) -> Inspected {
         Inspected {
             entity: "Case".into(),
+            began: time(2_100),
             full: false,
             from: Some(time(1_000)),
             to: time(2_000),
@@ -203,7 +206,7 @@ mod tests {
         let (entry, id) = (&made[0], |at: usize| found.findings[at].id.clone());
         assert_eq!(entry.records, [id(0), id(1), id(2)]);
         let compared = entry.compared.as_ref().expect("what was compared");
-        assert_eq!((&compared.absent, compared.held), (&vec![id(2)], 5_000));
+        assert_eq!((&compared.absent, compared.held, compared.at), (&vec![id(2)], 5_000, time(2_100)));
         assert_eq!(
             compared.known,
             [(id(1), time(1_600)), (id(2), time(1_300))].into(),
