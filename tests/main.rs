@@ -16,6 +16,7 @@ mod suite {
     mod partitions;
     mod real_events;
     mod reconciliation;
+    mod redrive;
     mod retention;
     mod subscription;
     mod three_brokers;

@@ -19,8 +19,8 @@ def job_of(value):
 class Jobs:
     """Takes the records of jobs one by one, in the order of each partition, among those of events."""
 
-    def __init__(self, report, prefix, org, streams):
-        self.report, self.prefix, self.org, self.streams = report, prefix, org, streams
+    def __init__(self, report, prefix, org, streams, redriven):
+        self.report, self.prefix, self.org, self.streams, self.redriven = report, prefix, org, streams, redriven
         self.written, self.states, self.entities = {}, {}, {}
         self.page = fold.from_the_page()
 
@@ -50,6 +50,10 @@ class Jobs:
         if record.topic != f"{self.prefix}.{value.get('entity')}" or value.get("id") != record.key or value.get("changed") != {}:
             wrong(f"{value.get('entity')} {value.get('id')} in {record.topic}, key {record.key}, changed {value.get('changed')!r}")
         owed = {"casewire": "1", "content-type": "application/json", "entity": value.get("entity"), "op": op, "org": self.org}
+        letter = record.headers.get("redriven_from")
+        if letter is not None:
+            owed["redriven_from"] = letter
+            self.redriven.row(record.place, letter, value.get("entity"))
         if record.headers != owed or record.repeated_headers:
             wrong(f"headers are {record.headers!r}, owed {owed!r}")
         full, as_of = value.get("record"), value.get("record_as_of")
@@ -126,10 +130,12 @@ def close(report, record, value, opened):
         report.fault("wrong value", f"{record.place}, key {record.key}: {value['state']} without counts, time, run or the right unread")
 
 
-def truth(report, states, lines, prefix, entity):
-    """The folded state of an object against its records as they truly are, as the simulator's control port tells them."""
-    truly = {line["id"]: line for line in map(ledger.parse, lines) if line}
-    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}"}
+def truth(report, states, lines, prefix, entity, undecodable=()):
+    """The folded state of an object against its records as they truly are, as the simulator's control port tells them.
+
+    Of the records in `undecodable` an event lies in the dead letters, so that nobody can know them."""
+    truly = {line["id"]: line for line in map(ledger.parse, lines) if line and line["id"] not in undecodable}
+    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}" and key not in undecodable}
     for key, state in believed.items():
         if key not in truly and state.exists is not False:
             report.fault("not the truth", f"{entity} {key} is gone, and folds to exists={state.exists}")

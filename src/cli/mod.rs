@@ -14,7 +14,8 @@
 //! | `reconcile` | `casewire reconcile`: what Kafka holds compared with what the org has |
 //! | `reconcile_report` | what it prints |
 //! | `dead_letters` | `casewire dead-letters list`, `show` |
-//! | `stored_records`, `table` | what those two read, and how they print it |
+//! | `redrive` | `casewire dead-letters redrive` |
+//! | `stored_records`, `table` | what those three read, and how they print it |
 //! | `logging` | the log of all of them |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
 
@@ -29,6 +30,7 @@ mod gaps;
 mod logging;
 mod reconcile;
 mod reconcile_report;
+mod redrive;
 mod run;
 mod signals;
 mod simulate;
@@ -75,7 +77,7 @@ enum Command {
     Gaps(gaps::GapsArguments),
     /// Compare the records in Kafka with those of the org, and let a running service mend what differs.
     Reconcile(reconcile::ReconcileArguments),
-    /// List or show the events that could not be decoded.
+    /// List, show or redrive the events that could not be decoded.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Check or print the configuration.
     Config(configuration::ConfigurationArguments),

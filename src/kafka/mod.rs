@@ -25,7 +25,7 @@ pub mod checkpoint_topic;
 pub mod cluster;
 pub mod connection;
 pub mod error;
-mod failpoint;
+pub(crate) mod failpoint;
 pub mod news;
 mod replicas;
 pub mod scan;

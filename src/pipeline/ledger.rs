@@ -52,6 +52,8 @@ pub enum GapCause {
     Hidden,
     /// A comparison with the org found that what Kafka holds of these records is not what the org has.
     Reconciled,
+    /// An operator has had a dead letter redriven: what its event told stands nowhere yet.
+    Redriven,
 }
 
 /// What a comparison with the org saw on Kafka's side.
@@ -108,6 +110,8 @@ pub struct OpenGap {
     pub source: Option<Value>,
     /// What a comparison saw, if one told.
     pub compared: Option<Compared>,
+    /// The key of the dead letter that is redriven.
+    pub letter: Option<String>,
 }
 
 impl OpenGap {
@@ -124,6 +128,7 @@ impl OpenGap {
             event: Some(key.clone()),
             source: None,
             compared: None,
+            letter: None,
         }
     }
 
@@ -141,7 +146,14 @@ impl OpenGap {
             event: None,
             source: None,
             compared: None,
+            letter: None,
         }
+    }
+
+    /// The gap that a dead letter left. Its id is made of the letter's key, so that a letter never has two.
+    pub fn of_letter(letter: &str, entity: Option<String>, records: Vec<String>, to: GapEnd, detail: String) -> Self {
+        let range = Self::of_range(GapCause::Redriven, GapEnd::default(), to, detail);
+        Self { id: format!("letter-{letter}"), entity, records, letter: Some(letter.to_owned()), ..range }
     }
 
     /// What a comparison of an object found: these records, or, where there are none, all that were changed since `from`.
@@ -186,6 +198,9 @@ impl OpenGap {
             members.insert("held".to_owned(), Value::from(compared.held));
             let at = compared.at.to_rfc3339_opts(SecondsFormat::Millis, true);
             members.insert("compared_at".to_owned(), Value::String(at));
+        }
+        if let (Some(letter), Value::Object(members)) = (&self.letter, &mut value) {
+            members.insert("letter".to_owned(), Value::from(letter.as_str()));
         }
         let mut headers = vec![
             ("casewire", Bytes::from_static(b"1")),

@@ -42,6 +42,7 @@ struct Told {
     known: BTreeMap<String, DateTime<Utc>>,
     #[serde(default)]
     held: u64,
+    letter: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,15 +89,22 @@ pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<En
 }
 
 impl Entry {
-    /// The job that heals it. `None` where nothing can be read: platform events are in no table.
+    /// The dead letter that is redriven with it.
+    pub fn letter(&self) -> Option<&str> {
+        self.value.get("letter").and_then(Value::as_str)
+    }
+
+    /// The job that heals it. `None` where nothing can be read: platform events are in no table, but for those in letters.
     pub fn job(&self, topic: &TopicName) -> Option<Job> {
         let told = Told::deserialize(&self.value).ok()?;
         let object = match topic.kind() {
             TopicKind::Entity(entity) => Some(entity),
             TopicKind::ChangeChannel => None,
-            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => return None,
+            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => {
+                return told.letter.map(|_| Job::new(None, self.id.clone(), None));
+            }
         };
-        let told_at = told.source.as_ref().and(told.to.time);
+        let told_at = told.to.time.filter(|_| told.source.is_some() || told.letter.is_some());
         let mut job = Job::new(told.entity.clone().or(object), self.id.clone(), told_at);
         if told.entity.is_some() && !self.records.is_empty() {
             job.ids = self.records.iter().cloned().collect();
@@ -192,6 +200,9 @@ mod tests {
         assert!(job(since).listing.expect("a listing").since.is_some(), "a comparison goes by the stamps");
         let events: TopicName = "/event/Order__e".parse().expect("a topic");
         assert!(entry(events.as_str(), json!({})).job(&events).is_none());
+        let letter = entry(events.as_str(), json!({"letter": "00-e1"}));
+        assert_eq!(letter.letter(), Some("00-e1"));
+        assert!(letter.job(&events).is_some_and(|job| job.is_done() && job.entity.is_none()), "nothing is read for it");
         let channel: TopicName = "/data/ChangeEvents".parse().expect("a topic");
         assert_eq!(entry(channel.as_str(), json!({})).job(&channel).expect("a job").entity, None);
     }

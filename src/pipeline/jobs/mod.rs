@@ -11,6 +11,7 @@
 //! | `runner` | the task that works through the jobs, a slice of records at a time |
 //! | `sweep` | which records of a whole object are to be read |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
+//! | `redriven` | what is read anew, or written as it was, for a dead letter |
 //! | `closing` | the end of a job, and of the gaps that it heals |
 //! | `setback` | why a job waits, and for how long |
 //!
@@ -65,6 +66,7 @@ pub(super) mod desk;
 mod entry;
 mod job;
 mod reading;
+mod redriven;
 mod rows;
 mod runner;
 pub(super) mod seam;

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::change::Row;
 use crate::pipeline::jobs::job::Job;
+use crate::pipeline::jobs::redriven::Letters;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
@@ -110,6 +111,7 @@ impl Runner {
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
         let writer = RowWriter { context: &context, entity, topic, job: id };
+        let letters = Letters::of(job, &self.desk);
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut slice = Slice { marker, rows: Vec::new(), unread: BTreeSet::new(), absent: 0 };
         for id in ids {
@@ -143,10 +145,11 @@ impl Runner {
                 }
             };
             let as_of = current_at_least(floor, stamp);
-            let (alive, records) = match fate {
+            let (alive, mut records) = match fate {
                 Fate::Read(row) => (true, writer.refresh(id, &row.record, as_of)),
                 _ => (false, writer.delete(id, as_of)),
             };
+            letters.mark(id, &mut records);
             slice.absent += u64::from(absent);
             let becomes = Known { as_of, alive };
             slice.rows.push(JobRow { id: id.clone(), key, stamp, becomes, absent, records });
@@ -202,8 +205,8 @@ impl Runner {
         jobs: Vec<(String, Option<Job>)>,
     ) -> Result<BTreeSet<String>, Setback> {
         let (receipt, committed) = oneshot::channel();
-        let batch =
-            JobBatch { marker, rows, jobs, opens: Vec::new(), entries: Vec::new(), closes: Vec::new(), receipt };
+        let (events, opens, entries, closes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let batch = JobBatch { marker, rows, events, jobs, opens, entries, closes, receipt };
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone)
     }

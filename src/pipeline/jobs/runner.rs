@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::identity::TopicKind;
 use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, scan_news};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::desk::Desk;
@@ -26,6 +27,7 @@ use crate::pipeline::jobs::touched::{Copy, copy};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
+use crate::pipeline::schemas::SchemaCache;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::record_read::RecordReader;
 
@@ -47,11 +49,12 @@ pub(in crate::pipeline) struct Runner {
     pub(super) context: Arc<StreamContext>,
     pub(super) memory: Arc<StreamMemory>,
     pub(super) reader: RecordReader,
+    pub(super) schemas: SchemaCache,
     pub(super) desk: Arc<Desk>,
     pub(super) out: mpsc::Sender<JobBatch>,
-    kafka: KafkaSettings,
-    topics: OutputTopics,
-    cancel: CancellationToken,
+    pub(super) kafka: KafkaSettings,
+    pub(super) topics: OutputTopics,
+    pub(super) cancel: CancellationToken,
     /// What the topics held when a job began or went on, where that is needed.
     pub(super) copies: HashMap<String, Copy>,
     /// The job at hand.
@@ -71,7 +74,7 @@ impl Runner {
         context: Arc<StreamContext>,
         memory: Arc<StreamMemory>,
         kafka: KafkaSettings,
-        reader: RecordReader,
+        (reader, schemas): (RecordReader, SchemaCache),
         desk: Arc<Desk>,
         out: mpsc::Sender<JobBatch>,
         cancel: CancellationToken,
@@ -81,6 +84,7 @@ impl Runner {
             context,
             memory,
             reader,
+            schemas,
             desk,
             out,
             kafka,
@@ -207,6 +211,9 @@ impl Runner {
 
     /// One step of a job: as much as one answer of Salesforce brings.
     async fn step(&mut self, id: &str, job: Job) -> Result<(), Setback> {
+        if matches!(self.context.identity.topic.kind(), TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel) {
+            return self.write_events(id, job).await;
+        }
         let Some(entity) = job.entity.clone() else { return self.find_objects(id, job).await };
         if job.is_done() {
             return self.close(id, job).await;
