@@ -6,6 +6,7 @@
 //! - `completion`: when full records are read
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
+//! - `messages`: how the messages of conversations are fetched
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
@@ -13,6 +14,7 @@ mod completion;
 mod field_choice;
 mod gaps;
 mod load;
+mod messages;
 mod print;
 mod reader;
 mod settings;
@@ -24,6 +26,7 @@ pub use completion::{CompletionConfig, OnIncomplete, RecordMode};
 pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
+pub use messages::MessagesConfig;
 pub use reader::Fault;
 pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,

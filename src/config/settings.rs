@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
+use crate::config::messages::MessagesConfig;
 use crate::config::reader::{Effective, Findings, Section};
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
@@ -40,6 +41,8 @@ pub struct Config {
     pub completion: CompletionConfig,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// How the messages of conversations are fetched.
+    pub messages: MessagesConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -198,6 +201,7 @@ impl Config {
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
+        let messages = MessagesConfig::read(root.section("messages", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -210,6 +214,7 @@ impl Config {
             buffer,
             completion,
             gaps,
+            messages,
             kafka,
             admin,
             log,
