@@ -26,7 +26,7 @@ const PAGE: usize = 1_000;
 const DEFAULT_PAGE: usize = 25;
 
 /// The longest identifier that is taken. Salesforce's are UUIDs.
-const LONGEST_IDENTIFIER: usize = 200;
+const LONGEST_IDENTIFIER: usize = 100;
 
 /// Who said something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

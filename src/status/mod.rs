@@ -4,6 +4,7 @@
 //! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
+//! - `messages`: how fetching messages is doing
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain
@@ -12,11 +13,13 @@
 mod board;
 mod completion;
 mod jobs;
+mod messages;
 mod metrics;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::JobStatus;
+pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

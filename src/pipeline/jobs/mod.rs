@@ -68,6 +68,6 @@ mod setback;
 mod sweep;
 mod touched;
 
-pub(super) use desk::Desk;
+pub(super) use desk::{Desk, Noted};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
