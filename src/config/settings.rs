@@ -14,9 +14,9 @@ use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
 use crate::config::reader::{Effective, Findings, Section};
+use crate::config::reader::{Effective, Findings, Section};
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
-use crate::config::reader::{Effective, Findings, Section};
 
 /// Stands for a URL that could not be read, until the fault it left ends the loading.
 static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").expect("a constant URL parses"));

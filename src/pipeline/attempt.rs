@@ -260,14 +260,8 @@ impl Attempt {
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
-        let (inlet, messages) = MessageInlet::begin(
-            &context,
-            &memory,
-            (&self.kafka, &self.rest),
-            self.messages,
-            &mut writer,
-            &stations,
-        );
+        let (inlet, messages) =
+            MessageInlet::begin(&context, &memory, (&self.kafka, &self.rest), self.messages, &mut writer, &stations);
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
         let end = run_loop.run(&mut prepared_out).await;

@@ -181,7 +181,9 @@ fn page(answer: Answer, place: &Place) -> Result<EntriesPage, RestError> {
         (None, Some(newest)) if many >= PAGE && newest <= place.from => {
             return unexpected("a page without end within one millisecond");
         }
-        (None, Some(newest)) if (many >= PAGE || many == DEFAULT_PAGE) && newest > place.from => Some(Place::at(newest)),
+        (None, Some(newest)) if (many >= PAGE || many == DEFAULT_PAGE) && newest > place.from => {
+            Some(Place::at(newest))
+        }
         _ => None,
     };
     Ok(EntriesPage { entries: entries.into_values().collect(), next })

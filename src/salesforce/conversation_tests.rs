@@ -45,7 +45,10 @@ async fn a_long_conversation_is_read_page_by_page_whatever_the_order_of_an_answe
     let seen = asked.clone();
     let client = org(move |asked| {
         assert_eq!(asked.path, format!("/services/data/v66.0/connect/conversation/{CONVERSATION}/entries"));
-        assert_eq!((asked.query["queryDirection"].as_str(), asked.query["recordLimit"].as_str()), ("FromStart", "1000"));
+        assert_eq!(
+            (asked.query["queryDirection"].as_str(), asked.query["recordLimit"].as_str()),
+            ("FromStart", "1000")
+        );
         let from: i64 = asked.query["startTimestamp"].parse().expect("a number");
         seen.lock().expect("no panic while noting").push(from);
         // Exclusive, newest first.
@@ -64,8 +67,15 @@ async fn a_long_conversation_is_read_page_by_page_whatever_the_order_of_an_answe
     assert_eq!(found.len(), 2_500);
     assert!(found.is_sorted_by_key(|entry| entry.server_time));
     assert_eq!((found[0].text.as_deref(), found[0].client_time), (Some("text 1"), Some(-6)));
-    assert_eq!((found[0].sender.role.as_deref(), found[0].related.as_slice()), (Some("Agent"), &["0Mw8d0000000001AAA".to_owned()][..]));
-    assert_eq!(*asked.lock().expect("noted"), [0, 999, 1_998], "each page begins a millisecond before the last one ended");
+    assert_eq!(
+        (found[0].sender.role.as_deref(), found[0].related.as_slice()),
+        (Some("Agent"), &["0Mw8d0000000001AAA".to_owned()][..])
+    );
+    assert_eq!(
+        *asked.lock().expect("noted"),
+        [0, 999, 1_998],
+        "each page begins a millisecond before the last one ended"
+    );
 }
 
 #[tokio::test]
@@ -105,7 +115,12 @@ async fn sessions_are_found_with_the_identifiers_of_their_conversations() {
     })
     .await;
     let expected = [
-        MessagingSession { id: "0Mw1".into(), open: true, case: Some("500A".into()), conversation: Some(CONVERSATION.into()) },
+        MessagingSession {
+            id: "0Mw1".into(),
+            open: true,
+            case: Some("500A".into()),
+            conversation: Some(CONVERSATION.into()),
+        },
         MessagingSession { id: "0Mw2".into(), open: false, case: None, conversation: None },
     ];
     assert_eq!(client.messaging_sessions(&["0Mw1", "0Mw2"], later()).await.expect("sessions"), expected);

@@ -59,7 +59,11 @@ impl From<Row> for MessagingSession {
 
 impl RestClient {
     /// Sessions by their ids, those in the recycle bin too. What is not found was purged, or is hidden from the user.
-    pub async fn messaging_sessions(&self, ids: &[&str], deadline: Instant) -> Result<Vec<MessagingSession>, RestError> {
+    pub async fn messaging_sessions(
+        &self,
+        ids: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<MessagingSession>, RestError> {
         let mut sessions = Vec::with_capacity(ids.len());
         for soql in by_ids(FIELDS, "MessagingSession", ids)? {
             self.sessions_of(&soql, Scope::All, deadline, &mut sessions).await?;

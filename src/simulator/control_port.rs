@@ -70,10 +70,7 @@ async fn records(State(control): State<Control>, Path(entity): Path<String>) -> 
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-async fn say(
-    State(control): State<Control>,
-    Json(order): Json<MessageOrder>,
-) -> Result<Json<EntryLine>, ControlError> {
+async fn say(State(control): State<Control>, Json(order): Json<MessageOrder>) -> Result<Json<EntryLine>, ControlError> {
     control.say(order).await.map(Json)
 }
 

@@ -88,6 +88,8 @@ pub use conversations::{EntryLine, MessageOrder};
 pub use faults::Fault;
 pub use ledger::LedgerLine;
 pub use running::{Simulator, SimulatorError};
-pub use settings::{BulkDateTime, Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, TimeBounds, Traffic};
+pub use settings::{
+    BulkDateTime, Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, TimeBounds, Traffic,
+};
 pub use stats::Snapshot;
 pub use truth::RecordLine;

@@ -65,8 +65,12 @@ async fn until_told(deployment: &Deployment, running: &Running) -> Vec<Output> {
     let mut changes = running.board.changes();
     let waiting = async {
         loop {
-            let truth: BTreeMap<String, Value> =
-                deployment.control().messages().into_iter().map(|entry| (entry.identifier, json!(entry.text))).collect();
+            let truth: BTreeMap<String, Value> = deployment
+                .control()
+                .messages()
+                .into_iter()
+                .map(|entry| (entry.identifier, json!(entry.text)))
+                .collect();
             let records = deployment.output("ConversationEntry").await;
             if written(&records) == truth {
                 return records;
@@ -140,7 +144,8 @@ async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_i
         let end = dice.random_range(0..12);
         for number in 0..12 {
             let at = dice.random_range(0..sessions.len());
-            let entry = say(&control, &sessions[at], &format!("round {round} number {number}"), dice.random_bool(0.6)).await;
+            let entry =
+                say(&control, &sessions[at], &format!("round {round} number {number}"), dice.random_bool(0.6)).await;
             if dice.random_bool(0.15) {
                 let (conversation, entry) = (entry.conversation, entry.identifier);
                 let text = format!("redacted in {round} as {number}");
@@ -166,7 +171,8 @@ async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_i
     let records = until_told(&deployment, &running).await;
     running.stop().await.expect("an orderly end");
     assert_once(&records, &control.messages());
-    let of = |trigger: &str| records.iter().filter(|record| record.json()["source"]["trigger"] == json!(trigger)).count();
+    let of =
+        |trigger: &str| records.iter().filter(|record| record.json()["source"]["trigger"] == json!(trigger)).count();
     assert!(of("event") > 0 && of("sweep") > 0, "{} {}", of("event"), of("sweep"));
     let redactions = records.iter().filter(|record| record.headers["op"] == "redaction").count();
     assert!(redactions >= 1, "{redactions}");
@@ -183,7 +189,9 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
     else {
         return;
     };
-    for (bounds, tokens) in [(TimeBounds::Inclusive, false), (TimeBounds::Exclusive, true), (TimeBounds::Exclusive, false)] {
+    for (bounds, tokens) in
+        [(TimeBounds::Inclusive, false), (TimeBounds::Exclusive, true), (TimeBounds::Exclusive, false)]
+    {
         let mut config = org();
         config.rest.conversation_bounds = bounds;
         config.rest.conversation_page_tokens = tokens;
@@ -210,8 +218,7 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_holds_up_events() {
-    let Some(brokers) =
-        brokers("a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_holds_up_events")
+    let Some(brokers) = brokers("a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_holds_up_events")
     else {
         return;
     };
@@ -219,7 +226,11 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
     let control = deployment.control();
     let first = session(&control, 1).await;
     let faults = [
-        (Fault::ConversationCalls { left: 0 }, Fault::ConversationCalls { left: 1_000_000 }, "of this hour are used up"),
+        (
+            Fault::ConversationCalls { left: 0 },
+            Fault::ConversationCalls { left: 1_000_000 },
+            "of this hour are used up",
+        ),
         (
             Fault::Deny { entity: "ConversationEntry".to_owned() },
             Fault::Allow { entity: "ConversationEntry".to_owned() },
@@ -233,7 +244,10 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
         let waits = |status: &StreamStatus| messages(status).waits_for.is_some_and(|what| what.contains(says));
         let status = running.until("the wait", waits).await;
         let shown = messages(&status);
-        assert!(shown.remedy.is_some() && shown.oldest_trigger_at.is_some() && shown.sessions_waiting == 1, "{shown:?}");
+        assert!(
+            shown.remedy.is_some() && shown.oldest_trigger_at.is_some() && shown.sessions_waiting == 1,
+            "{shown:?}"
+        );
         // Cases and sessions go on.
         let case = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
         let session = control

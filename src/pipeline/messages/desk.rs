@@ -115,7 +115,8 @@ impl MessageDesk {
         let mut records = std::mem::take(&mut batch.entries);
         records.extend(batch.kept.drain(..).map(|(key, value)| self.kept(&key, value)));
         let state = self.state();
-        let fetched = |session: &String, number: u64| state.triggers.get(session).is_some_and(|now| now.number == number);
+        let fetched =
+            |session: &String, number: u64| state.triggers.get(session).is_some_and(|now| now.number == number);
         let cleared: Vec<String> = batch
             .clears
             .drain(..)

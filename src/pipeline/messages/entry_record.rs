@@ -161,6 +161,9 @@ mod tests {
         assert!(record.headers.contains(&("entry_id", Bytes::from_static(b"e-1"))));
         let record = writer.record(Op::Redaction, &entry, None, Some("500"), true);
         let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
-        assert_eq!((&value["op"], &value["text"], &value["too_large"]), (&json!("redaction"), &json!(null), &json!(true)));
+        assert_eq!(
+            (&value["op"], &value["text"], &value["too_large"]),
+            (&json!("redaction"), &json!(null), &json!(true))
+        );
     }
 }

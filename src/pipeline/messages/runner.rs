@@ -252,9 +252,10 @@ impl MessageRunner {
     async fn forget_old(&mut self) -> Result<(), Setback> {
         let now = self.now();
         let waited_for: Vec<&str> = self.sessions.resolved.values().map(|(_, id)| id.as_str()).collect();
-        let over = self.conversations.iter().filter(|(id, conversation)| {
-            conversation.is_over(now, &self.config) && !waited_for.contains(&id.as_str())
-        });
+        let over = self
+            .conversations
+            .iter()
+            .filter(|(id, conversation)| conversation.is_over(now, &self.config) && !waited_for.contains(&id.as_str()));
         let over: Vec<String> = over.map(|(id, _)| id.clone()).take(FORGOTTEN).collect();
         let waits = &mut self.waits;
         waits.retain(|_, (until, _)| *until > Instant::now());

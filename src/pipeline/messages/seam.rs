@@ -24,8 +24,11 @@ pub(in crate::pipeline) struct MessageBatch {
 impl MessageBatch {
     /// What each record is called if Kafka takes it for too large: the entries, then what is kept.
     pub(in crate::pipeline) fn names(&self) -> Vec<String> {
-        let id = |record: &OutputRecord| record.headers.iter().find(|(name, _)| *name == "entry_id").map(|(_, id)| id.clone());
-        let entries = self.entries.iter().map(|entry| String::from_utf8_lossy(&id(entry).unwrap_or_default()).into_owned());
+        let id = |record: &OutputRecord| {
+            record.headers.iter().find(|(name, _)| *name == "entry_id").map(|(_, id)| id.clone())
+        };
+        let entries =
+            self.entries.iter().map(|entry| String::from_utf8_lossy(&id(entry).unwrap_or_default()).into_owned());
         entries.chain(self.kept.iter().map(|_| self.conversation.clone())).collect()
     }
 

@@ -88,7 +88,10 @@ impl MessageRunner {
                     }
                 }
                 None if Utc::now() - trigger.since >= LOOKED_FOR => {
-                    warn!(session = id, "a messaging session was looked for in vain for a day; its messages are not fetched");
+                    warn!(
+                        session = id,
+                        "a messaging session was looked for in vain for a day; its messages are not fetched"
+                    );
                     self.context.board.update(|status| status.messages.get_or_insert_default().sessions_given_up += 1);
                     done.push((id, trigger.number));
                 }
@@ -164,7 +167,10 @@ mod tests {
             session_of(&Entry { identifier, server_time: 0, client_time: None, text, kind, payload, sender, related })
         };
         assert_eq!(of(&["0Mw8d0000000001AAA"]).as_deref(), Some("0Mw8d0000000001AAA"));
-        assert_eq!(of(&["36b0f4d9-7c14-43dc-bb9e-7713a4930df0", "0Mw8d0000000001"]).as_deref(), Some("0Mw8d0000000001AAA"));
+        assert_eq!(
+            of(&["36b0f4d9-7c14-43dc-bb9e-7713a4930df0", "0Mw8d0000000001"]).as_deref(),
+            Some("0Mw8d0000000001AAA")
+        );
         assert_eq!(of(&["0LQ8d0000000001AAA", "0Mw-' OR Id != '"]), None);
     }
 }

@@ -252,7 +252,9 @@ mod tests {
         assert_eq!(inclusive("startTimestamp=2&endTimestamp=2"), ("bc".to_owned(), false));
         assert_eq!(found("startTimestamp=1&endTimestamp=3", TimeBounds::Exclusive), ("bc".to_owned(), false));
         assert_eq!(inclusive("queryDirection=FromStart&pageToken=2_b"), ("cd".to_owned(), false));
-        for illegal in ["recordLimit=0", "recordLimit=1001", "queryDirection=fromStart", "startTimestamp=now", "pageToken=x"] {
+        for illegal in
+            ["recordLimit=0", "recordLimit=1001", "queryDirection=fromStart", "startTimestamp=now", "pageToken=x"]
+        {
             assert!(ask(illegal).is_err(), "{illegal}");
         }
     }

@@ -32,10 +32,16 @@ impl Serialize for RecordJson<'_> {
         map.serialize_entry("attributes", &Attributes { entity: self.entity, url })?;
         for column in self.columns {
             let value = self.cells.get(column);
-            if let (Source::Conversation(at), Some((relationship, field))) = (column.source, column.name.split_once('.')) {
+            if let (Source::Conversation(at), Some((relationship, field))) =
+                (column.source, column.name.split_once('.'))
+            {
                 let looked_up = self.cells.looked_up(at).map(|key| {
                     let url = format!("/services/data/{}/sobjects/{relationship}/{}", self.version, key.id());
-                    LookedUp { attributes: Attributes { entity: relationship, url }, field, cell: Cell { kind: column.kind, value: value.as_ref() } }
+                    LookedUp {
+                        attributes: Attributes { entity: relationship, url },
+                        field,
+                        cell: Cell { kind: column.kind, value: value.as_ref() },
+                    }
                 });
                 map.serialize_entry(relationship, &looked_up)?;
                 continue;

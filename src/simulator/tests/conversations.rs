@@ -61,7 +61,8 @@ async fn entries_come_without_an_order_the_newest_twenty_five_unless_more_are_as
     let every = api.get(&path(of, "?recordLimit=1000&queryDirection=FromStart")).await.json();
     assert_eq!(sorted(identifiers(&every)), sorted(all.clone()));
     assert_ne!(identifiers(&every), all, "an answer has no order");
-    let entry = every["conversationEntries"].as_array().expect("entries").iter().find(|one| one["identifier"] == all[0]);
+    let entry =
+        every["conversationEntries"].as_array().expect("entries").iter().find(|one| one["identifier"] == all[0]);
     let expected = json!({"clientDuration": 0, "clientTimestamp": said[0].client_time, "identifier": all[0],
         "messageText": "text 0", "relatedRecords": [session], "serverReceivedTimestamp": said[0].server_time,
         "sender": {"appType": "conversation", "role": "EndUser", "subject": said[0].subject}});
@@ -187,9 +188,9 @@ async fn people_talk_in_open_sessions_of_which_some_go_on_in_an_earlier_conversa
     let said = |_: &crate::simulator::Snapshot| {
         let all = control.messages();
         let redacted = all.iter().any(|entry| entry.redactions > 0);
-        let spans = all.iter().any(|one| {
-            all.iter().any(|other| one.conversation == other.conversation && one.session != other.session)
-        });
+        let spans = all
+            .iter()
+            .any(|one| all.iter().any(|other| one.conversation == other.conversation && one.session != other.session));
         all.len() > 60 && redacted && spans
     };
     control.wait_for(super::PATIENCE, said).await.expect("people talk");
