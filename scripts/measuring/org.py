@@ -83,6 +83,17 @@ class Org:
                 raise Unmeasurable(f"the organisation's counters did not come to what was waited for: {self.stats()}")
             time.sleep(0.05)
 
+    def answer_late(self, milliseconds):
+        """Every REST answer from now on."""
+        fault = {"kind": "delay-http", "path": "/services/data/", "milliseconds": milliseconds, "times": 2**32 - 1}
+        request = urllib.request.Request(f"{self.control}/faults", json.dumps(fault).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+    def api_calls(self):
+        """Calls of the REST API so far."""
+        return sum(self.stats()["api_calls"].values())
+
     def sign_in(self):
         """A token by the client credentials flow: the access token and the instance's URL."""
         form = {"grant_type": "client_credentials", "client_id": self.client_id, "client_secret": self.client_secret}

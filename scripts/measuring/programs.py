@@ -19,6 +19,7 @@ endpoint = "{endpoint}"
 [[stream]]
 topic = "{topic}"
 start = "earliest"
+record = "{record}"
 
 [kafka]
 brokers = "{bootstrap}"
@@ -40,10 +41,14 @@ class Bench:
 
     def receive(self, org, events, endpoint=None):
         """The floor."""
+        return self.receiver(org, events, endpoint).figures()
+
+    def receiver(self, org, events, endpoint=None, *arguments):
+        """The bare client, while it runs."""
         token, instance = org.sign_in()
         return self.program(
             "receive", "--endpoint", endpoint or org.endpoint, "--instance-url", instance, "--org", org.id, "--topic", TOPIC,
-            "--events", events, environment={"ACCESS_TOKEN": token}).figures()
+            "--events", events, *arguments, environment={"ACCESS_TOKEN": token})
 
     def produce(self, casewire, *arguments):
         """The bare producer of what a casewire has written."""
@@ -59,14 +64,14 @@ class Bench:
     def forget(self, prefix):
         return self.program("forget", "--bootstrap", self.bootstrap, "--prefix", f"{prefix}.").figures()
 
-    def start(self, org, endpoint=None):
-        return Casewire(self, org, endpoint)
+    def start(self, org, endpoint=None, record="never"):
+        return Casewire(self, org, endpoint, record)
 
 
 class Casewire:
     """A running casewire, under a topic prefix of its own: a first run, as far as it knows."""
 
-    def __init__(self, bench, org, endpoint=None):
+    def __init__(self, bench, org, endpoint=None, record="never"):
         self.bench, self.org = bench, org
         bench.runs += 1
         self.prefix = f"run{bench.runs}"
@@ -74,7 +79,7 @@ class Casewire:
         self.checkpoints_topic = f"{self.prefix}.checkpoints.{org.id}.data.CaseChangeEvent"
         file = bench.directory / f"{self.prefix}.toml"
         file.write_text(CASEWIRE.format(
-            org=org, endpoint=endpoint or org.endpoint, topic=TOPIC, bootstrap=bench.bootstrap, prefix=self.prefix))
+            org=org, endpoint=endpoint or org.endpoint, topic=TOPIC, record=record, bootstrap=bench.bootstrap, prefix=self.prefix))
         self.process = Process([bench.casewire, "run", "--config", file], bench.directory / f"{self.prefix}.log")
 
     def watch(self, topic, *arguments):

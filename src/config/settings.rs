@@ -24,7 +24,8 @@ static NOWHERE: LazyLock<Url> = LazyLock::new(|| Url::parse("http://invalid").ex
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const MIB: u64 = 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 
 /// Everything that casewire can be told.
 #[derive(Debug)]

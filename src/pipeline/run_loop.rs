@@ -21,6 +21,7 @@ use tracing::debug;
 
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
+use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::jobs::{Desk, JobBatch, Noted};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::{MessageBatch, MessageDesk, MessageInlet};

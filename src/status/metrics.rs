@@ -99,7 +99,7 @@ fn completion(stream: &StreamStatus, read: fn(&CompletionStatus) -> u64) -> u64 
 
 /// Counts that only grow. `_total` is added by the encoder.
 fn counters(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    const COUNTERS: [(&str, &str, Read<u64>); 14] = [
+    const COUNTERS: [(&str, &str, Read<u64>); 16] = [
         ("events_received", "Events received, duplicates among them", |stream| stream.events_received),
         ("duplicates_dropped", "Events received again and dropped", |stream| stream.duplicates_dropped),
         ("events_already_written", "Events that the output already held after a refused replay id", |stream| {
@@ -160,12 +160,11 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
         let completion = stream.completion.as_ref()?;
         Some(f64::from(u8::from(completion.unavailable_since.is_some() || completion.paused_until.is_some())))
     };
-    let gauges: [(&str, &str, ReadGauge<'_>); 7] = [
     #[allow(clippy::cast_precision_loss, reason = "the jobs of a stream are bounded")]
     let jobs = |stream: &StreamStatus| Some(stream.jobs.len() as f64);
     #[allow(clippy::cast_precision_loss, reason = "the jobs of a stream are bounded")]
     let waiting = |stream: &StreamStatus| Some(stream.jobs.iter().filter(|job| job.waits_for.is_some()).count() as f64);
-    let gauges: [(&str, &str, ReadGauge<'_>); 7] = [
+    let gauges: [(&str, &str, ReadGauge<'_>); 9] = [
         ("gap_jobs", "Jobs that heal gaps", &jobs),
         ("gap_jobs_waiting", "Those among them that cannot go on at the moment", &waiting),
         ("last_message_age_seconds", "Since the last event or keepalive", &message),

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// What the names of the topics written to begin with
     #[arg(long)]
     prefix: String,
-    /// Begins each transaction as long after the first as its last record's change was made after the first one's,
+    /// Begins each transaction as long after the first as its last record was produced after the first one's,
     /// instead of at once
     #[arg(long)]
     at_their_times: bool,
@@ -39,11 +39,14 @@ pub(crate) struct Arguments {
     property: Vec<String>,
 }
 
+#[derive(Clone)]
 struct Record {
     key: Vec<u8>,
     value: Option<Vec<u8>>,
     headers: Vec<(String, Vec<u8>)>,
     offset: i64,
+    /// When it was produced, in milliseconds of the epoch.
+    produced_at: i64,
 }
 
 /// The records of one transaction and the checkpoint behind them.
@@ -178,22 +181,20 @@ fn load(arguments: &Arguments) -> Result<Vec<Transaction>, Failure> {
             _ => runs.push(vec![record]),
         }
     }
+    // The topic is compacted while it is written: of a long run only the newest checkpoints are left. They differ in
+    // digits only, so the oldest that is left stands for those before it.
     let mut checkpoints = read(&arguments.bootstrap, &arguments.checkpoints)?;
-    let surplus = checkpoints.len().checked_sub(runs.len()).ok_or("there are fewer checkpoints than transactions")?;
-    let checkpoints = checkpoints.split_off(surplus);
-    let first = runs.first().and_then(|run| made_at(run)).unwrap_or_default();
+    let oldest = checkpoints.first().cloned().ok_or("there is no checkpoint")?;
+    let lost = runs.len().saturating_sub(checkpoints.len());
+    checkpoints.splice(..0, std::iter::repeat_n(oldest, lost));
+    let checkpoints = checkpoints.split_off(checkpoints.len() - runs.len());
+    let produced_at = |records: &[Record]| records.last().map_or(0, |record| record.produced_at);
+    let first = runs.first().map_or(0, |run| produced_at(run));
     let transaction = |(records, checkpoint): (Vec<Record>, Record)| {
-        let after = Duration::from_millis(made_at(&records).unwrap_or_default().saturating_sub(first));
+        let after = Duration::from_millis(u64::try_from(produced_at(&records) - first).unwrap_or_default());
         Transaction { records, checkpoint, after }
     };
     Ok(runs.into_iter().zip(checkpoints).map(transaction).collect())
-}
-
-/// When the change of the last of the records was made, in milliseconds of the epoch.
-fn made_at(records: &[Record]) -> Option<u64> {
-    let (_, text) = records.last()?.headers.iter().find(|(name, _)| name == "committed_at")?;
-    let time = chrono::DateTime::parse_from_rfc3339(std::str::from_utf8(text).ok()?).ok()?;
-    u64::try_from(time.timestamp_millis()).ok()
 }
 
 fn read(bootstrap: &str, topic: &str) -> Result<Vec<Record>, Failure> {
@@ -219,6 +220,7 @@ impl Record {
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers.unwrap_or_default(),
             offset: message.offset(),
+            produced_at: message.timestamp().to_millis().unwrap_or_default(),
         }
     }
 }

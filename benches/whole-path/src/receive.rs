@@ -4,7 +4,7 @@
 use casewire::proto::pub_sub_client::PubSubClient;
 use casewire::proto::{FetchRequest, FetchResponse, ReplayPreset};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Ends after so many
     #[arg(long)]
     events: u64,
+    /// Gives also when each event came, by its id
+    #[arg(long)]
+    times: bool,
 }
 
 /// What has come. Rates count from the first response on, so that connecting and signing in are no part of them.
@@ -42,12 +45,17 @@ struct Received {
     payload_bytes: u64,
     responses: u64,
     requests: u64,
+    times: Option<Map<String, Value>>,
 }
 
 impl Received {
     fn take(&mut self, response: &FetchResponse) {
         if self.responses == 0 {
             (self.first_at, self.in_first) = (clocks::now(), response.events.len() as u64);
+        }
+        if let Some(times) = &mut self.times {
+            let ids = response.events.iter().filter_map(|event| Some(event.event.as_ref()?.id.clone()));
+            times.extend(ids.map(|id| (id, clocks::now().into())));
         }
         self.responses += 1;
         self.events += response.events.len() as u64;
@@ -65,6 +73,7 @@ impl Received {
             "seconds": seconds,
             "rate": (self.events - self.in_first) as f64 / seconds.max(f64::EPSILON),
             "processor_seconds": clocks::processor_seconds()?,
+            "times": self.times,
         }))
     }
 }
@@ -91,7 +100,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Value, Failure> {
         call.metadata_mut().insert(name, value.parse()?);
     }
     let mut responses = client.subscribe(call).await?.into_inner();
-    let mut received = Received { requests: 1, ..Received::default() };
+    let times = arguments.times.then(Map::new);
+    let mut received = Received { requests: 1, times, ..Received::default() };
     let mut outstanding = CREDIT;
     while let Some(response) = responses.message().await? {
         received.take(&response);

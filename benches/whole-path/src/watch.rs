@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     patience: u64,
 }
 
-/// Gives when each record became visible and, where the record says so, when its change was made.
+/// Gives when each record became visible and, where the record says so, of which event it is.
 pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
     let patience = Duration::from_secs(arguments.patience);
     let consumer = broker::reader(&arguments.bootstrap, &arguments.topic, patience)?;
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
         };
         last = Instant::now();
         match arguments.events {
-            None => seen.push(json!({"at": clocks::now(), "committed_at": header(&record, "committed_at")})),
+            None => seen.push(json!({"at": clocks::now(), "event_id": header(&record, "event_id")})),
             Some(wanted) => {
                 let checkpoint: Value = serde_json::from_slice(record.payload().unwrap_or_default())?;
                 let events = checkpoint.get("event_count").and_then(Value::as_u64).unwrap_or(0);
