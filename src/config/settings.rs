@@ -14,7 +14,6 @@ use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
 use crate::config::reader::{Effective, Findings, Section};
-use crate::config::reader::{Effective, Findings, Section};
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
 
