@@ -166,10 +166,10 @@ mod tests {
             let (identifier, text, kind, payload) = (String::new(), None, None, None);
             session_of(&Entry { identifier, server_time: 0, client_time: None, text, kind, payload, sender, related })
         };
-        assert_eq!(of(&["0Mw8d0000000001AAA"]).as_deref(), Some("0Mw8d0000000001AAA"));
+        assert_eq!(of(&["0Mw8d0000000001CAA"]).as_deref(), Some("0Mw8d0000000001CAA"));
         assert_eq!(
             of(&["36b0f4d9-7c14-43dc-bb9e-7713a4930df0", "0Mw8d0000000001"]).as_deref(),
-            Some("0Mw8d0000000001AAA")
+            Some("0Mw8d0000000001CAA")
         );
         assert_eq!(of(&["0LQ8d0000000001AAA", "0Mw-' OR Id != '"]), None);
     }
