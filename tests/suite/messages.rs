@@ -32,12 +32,12 @@ fn org() -> SimulatorConfig {
     config
 }
 
-/// Opens a session of conversation `number`.
-async fn session(control: &Control, number: usize) -> String {
+/// A session of conversation `number`. What is said in one that is not open, nobody looks for without an event.
+async fn session(control: &Control, number: usize, status: &str) -> String {
     let conversation = case_safe_id(&format!("0dw8d000000{number:04}")).into_owned();
     let order = EventOrder::new("MessagingSession", "CREATE").with("ConversationId", conversation);
     let case = case_safe_id(&format!("5008d000000{number:04}")).into_owned();
-    let lines = control.publish(order.with("Status", "Active").with("CaseId", case)).await.expect("published");
+    let lines = control.publish(order.with("Status", status).with("CaseId", case)).await.expect("published");
     lines[0].record_ids[0].clone()
 }
 
@@ -135,7 +135,7 @@ async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_i
     // Two conversations span two sessions each.
     let mut sessions = Vec::new();
     for number in [1, 1, 2, 2, 3, 4] {
-        sessions.push(session(&control, number).await);
+        sessions.push(session(&control, number, "Active").await);
     }
     let mut dice = StdRng::seed_from_u64(7);
     for round in 0..8 {
@@ -197,7 +197,7 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
         config.rest.conversation_page_tokens = tokens;
         let deployment = Deployment::new(brokers.clone(), config).await;
         let control = deployment.control();
-        let session = session(&control, 1).await;
+        let session = session(&control, 1, "Ended").await;
         for number in 0..2_300 {
             // Many share a millisecond.
             say(&control, &session, &format!("number {number}"), false).await;
@@ -224,7 +224,7 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
     };
     let deployment = Deployment::new(brokers, org()).await;
     let control = deployment.control();
-    let first = session(&control, 1).await;
+    let first = session(&control, 1, "Ended").await;
     let faults = [
         (
             Fault::ConversationCalls { left: 0 },
@@ -264,6 +264,7 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
         running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
         running.stop().await.expect("an orderly end");
         assert_once(&records, &control.messages());
+        assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("event")));
     }
 }
 
@@ -275,7 +276,7 @@ async fn no_more_conversations_are_made_active_than_allowed_also_over_an_abrupt_
     let deployment = Deployment::new(brokers, org()).await;
     let control = deployment.control();
     for number in 1..=5 {
-        let session = session(&control, number).await;
+        let session = session(&control, number, "Paused").await;
         say(&control, &session, "hello", true).await;
     }
     let two = format!("{TOLD_ONLY}\nMESSAGES__MAX_ACTIVE = 2");

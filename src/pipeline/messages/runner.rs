@@ -127,7 +127,21 @@ impl MessageRunner {
             }
             let wait = setback.wait(&mut self.backoff);
             self.say(&setback, wait);
-            sleep(wait).await;
+            self.hold(Instant::now() + wait).await;
+        }
+    }
+
+    /// Fetches nothing until then. What comes meanwhile is shown: how late it is must not look better for that.
+    async fn hold(&mut self, until: Instant) {
+        while Instant::now() < until {
+            let triggers = self.desk.triggers();
+            self.show(&triggers);
+            let desk = self.desk.clone();
+            sleep(BREATH).await;
+            tokio::select! {
+                () = desk.changed.notified() => {}
+                () = sleep_until(until.min(Instant::now() + LOOK)) => {}
+            }
         }
     }
 

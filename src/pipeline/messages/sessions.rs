@@ -106,8 +106,25 @@ impl MessageRunner {
         let deadline = Instant::now() + PATIENCE;
         let open = self.rest.open_messaging_sessions(deadline).await.map_err(Setback::Sessions)?;
         debug!(sessions = open.len(), "open messaging sessions listed");
+        let mut listed = BTreeSet::new();
         for session in &open {
-            self.heed(session);
+            if let Some(conversation) = self.heed(session) {
+                listed.insert((conversation, session.id.as_str()));
+            }
+        }
+        // One that ended without an event, was purged, or belongs to another conversation now would be swept for ever.
+        let now = self.now();
+        for (id, conversation) in &mut self.conversations {
+            let gone: Vec<String> = conversation
+                .open
+                .iter()
+                .filter(|open| !listed.contains(&(id.clone(), open.as_str())))
+                .cloned()
+                .collect();
+            for session in gone {
+                let ended = MessagingSession { id: session, open: false, case: None, conversation: None };
+                conversation.heed(&ended, now, &self.config);
+            }
         }
         Ok(())
     }
