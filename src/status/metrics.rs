@@ -91,6 +91,7 @@ impl Collector for BoardCollector {
 }
 
 type Read<T> = fn(&StreamStatus) -> T;
+type ReadMessages = fn(&MessagesStatus) -> u64;
 type ReadGauge<'a> = &'a dyn Fn(&StreamStatus) -> Option<f64>;
 
 fn completion(stream: &StreamStatus, read: fn(&CompletionStatus) -> u64) -> u64 {
@@ -189,7 +190,7 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
 
 /// Messages of conversations, where they are fetched.
 fn messages(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    const COUNTERS: [(&str, &str, fn(&MessagesStatus) -> u64); 4] = [
+    const COUNTERS: [(&str, &str, ReadMessages); 4] = [
         ("message_fetches", "Calls for entries of conversations", |messages| messages.fetches),
         ("messages_written", "Entries of conversations written, redactions among them", |messages| {
             messages.entries_written
@@ -197,7 +198,7 @@ fn messages(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
         ("redactions_written", "Redactions written", |messages| messages.redactions_written),
         ("messages_given_up", "Sessions that nobody found for a day", |messages| messages.sessions_given_up),
     ];
-    const GAUGES: [(&str, &str, fn(&MessagesStatus) -> u64); 5] = [
+    const GAUGES: [(&str, &str, ReadMessages); 5] = [
         ("messages_waiting", "Sessions of which something is to be fetched", |messages| messages.sessions_waiting),
         ("messages_calls_left", "Calls for entries that could be made at once", |messages| messages.calls_left),
         ("messages_active", "Conversations asked for in the last half hour", |messages| messages.conversations_active),

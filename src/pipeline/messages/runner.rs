@@ -226,7 +226,9 @@ impl MessageRunner {
         wake = waits.by_ref().fold(wake, Instant::min);
         let told = triggers.iter().filter_map(|(session, trigger)| {
             let (number, id) = self.sessions.resolved.get(session)?;
-            (*number == trigger.number).then(|| (Reason::Event, trigger.since.timestamp_millis(), id.as_str()))
+            // Its time is our clock's, and only says which is the oldest.
+            let due = trigger.since.timestamp_millis().min(wall);
+            (*number == trigger.number).then_some((Reason::Event, due, id.as_str()))
         });
         let watched = self.conversations.iter().filter_map(|(id, conversation)| {
             let (due, reason) = conversation.due(&self.config)?;

@@ -59,10 +59,13 @@ pub(super) fn session_of(entry: &Entry) -> Option<String> {
 impl MessageRunner {
     /// Triggers that are old enough and of which the conversation is not known.
     pub(super) fn unresolved(&self, triggers: &BTreeMap<String, Trigger>) -> Vec<(String, Trigger)> {
-        let settled = Utc::now() - TimeDelta::from_std(self.config.settle).unwrap_or_default();
+        let now = Utc::now();
+        let settled = now - TimeDelta::from_std(self.config.settle).unwrap_or_default();
+        // A predecessor's clock may have been ahead of ours.
+        let is_old = |since| since <= settled || since > now;
         let wanted = |(session, trigger): &(&String, &Trigger)| {
             let known = self.sessions.resolved.get(*session).is_some_and(|(number, _)| *number == trigger.number);
-            !known && trigger.since <= settled && !self.is_waiting(session)
+            !known && is_old(trigger.since) && !self.is_waiting(session)
         };
         let wanted = triggers.iter().filter(wanted).take(SESSIONS);
         wanted.map(|(session, trigger)| (session.clone(), trigger.clone())).collect()

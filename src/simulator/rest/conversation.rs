@@ -242,7 +242,7 @@ mod tests {
             Wanted::read(&pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
         };
         let found = |text: &str, bounds| {
-            let (entries, more) = ask(text).ok().expect("legal").choose(all(), bounds);
+            let (entries, more) = ask(text).expect("legal").choose(all(), bounds);
             (entries.into_iter().map(|entry| entry.identifier).collect::<String>(), more)
         };
         let inclusive = |text: &str| found(text, TimeBounds::Inclusive);
