@@ -218,10 +218,10 @@ impl RunLoop {
         let triggered = self.messages.trigger(&mut records);
         match self.writer.commit(records, checkpoint).await {
             Ok(committed) => {
+                self.messages.triggered(triggered);
                 self.note(&committed, Some(&transaction));
                 self.checkpoint = committed.checkpoint().clone();
                 self.desk.committed(&self.checkpoint, noted);
-                self.messages.triggered(triggered);
                 Ok(())
             }
             Err(error) => match error.verdict() {

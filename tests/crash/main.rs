@@ -17,6 +17,7 @@ use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use broker::Broker;
 use checkpoints::Checkpoints;
@@ -41,6 +42,10 @@ const HITS: RangeInclusive<u32> = 7..=16;
 /// Portions in which the events are published: one a kill, two a failpoint, one for the broker, three for the fight.
 const PORTIONS: u64 = KILLS + 2 * FAILPOINTS.len() as u64 + 4;
 const PORTION: u64 = EVENTS.div_ceil(PORTIONS);
+/// What was said during the whole run may take so long to be fetched at its end.
+const FETCHED: Duration = Duration::from_secs(600);
+/// Between two looks at the status.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Everything that takes part in a run.
 struct Scene {
@@ -51,6 +56,8 @@ struct Scene {
     checkpoints: Checkpoints,
     started: u32,
     published: u64,
+    /// Of the instance that was started last.
+    admin: u16,
 }
 
 fn checkpoint_topic(stream: &str) -> String {
@@ -71,7 +78,16 @@ impl Scene {
         let checkpoints = Checkpoints::follow(&broker.bootstrap, &topics);
         let org = Org::start(directory, seed, free_ports()).await;
         let directory = directory.to_owned();
-        Ok(Self { directory, dice: StdRng::seed_from_u64(seed), broker, org, checkpoints, started: 0, published: 0 })
+        Ok(Self {
+            directory,
+            dice: StdRng::seed_from_u64(seed),
+            broker,
+            org,
+            checkpoints,
+            started: 0,
+            published: 0,
+            admin: 0,
+        })
     }
 
     /// Every record has to come from an event, so that the judge can compare each state with what events told: gaps
@@ -80,11 +96,13 @@ impl Scene {
         self.started += 1;
         let name = format!("casewire-{:02}", self.started);
         let [admin] = free_ports();
+        self.admin = admin;
         let mut config = format!(
             "[salesforce]\nclient_id = \"3MVG9casewireSimulator\"\nclient_secret = \"simulated-secret\"\nlogin_url = \"{}\"\n\
              [salesforce.pubsub]\nendpoint = \"{}\"\n\
              [kafka]\nbrokers = \"{}\"\ntopic_prefix = \"{PREFIX}\"\npartitions = 3\nreplication_factor = 1\n\
-             [batch]\nmax_records = 40\n[gaps]\nheal = false\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",
+             [batch]\nmax_records = 40\n[gaps]\nheal = false\n\
+             [messages]\ncalls_per_hour = 1000000\nmax_active = 100000\nsettle = \"10ms\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",
             self.org.login_url(),
             self.org.pubsub_url(),
             self.broker.bootstrap,
@@ -92,6 +110,9 @@ impl Scene {
         for (stream, record) in STREAMS.iter().zip(["when_needed", "always", "never"]) {
             config += &format!("[[stream]]\ntopic = \"{stream}\"\nstart = \"earliest\"\nrecord = \"{record}\"\n");
         }
+        // The table of the second stream is not the last one.
+        let sessions = format!("topic = \"{}\"\n", STREAMS[1]);
+        config = config.replace(&sessions, &format!("{sessions}messages = true\n"));
         let path = self.directory.join(format!("{name}.toml"));
         std::fs::write(&path, config).expect("a configuration file");
         eprintln!("{name} starts{}", failpoint.map(|name| format!(", to end at {name}")).unwrap_or_default());
@@ -120,6 +141,28 @@ impl Scene {
     async fn publish(&mut self) {
         self.published += PORTION;
         self.org.generate(PORTION).await;
+        self.org.talk(&mut self.dice).await;
+    }
+
+    /// Waits until nothing of what was said waits to be fetched. What does is on the board before the position is.
+    async fn all_fetched(&self) {
+        let url = format!("http://127.0.0.1:{}/status", self.admin);
+        let last = self.org.last_events()[STREAMS[1]].split('/').next().expect("a replay id").to_owned();
+        let fetched = async {
+            loop {
+                if let Ok(answer) = reqwest::get(&url).await
+                    && let Ok(status) = answer.json::<Value>().await
+                    && let Some(streams) = status["process"]["streams"].as_array()
+                    && let Some(stream) = streams.iter().find(|stream| stream["topic"] == STREAMS[1])
+                    && stream["last_replay_id"].as_str() >= Some(last.as_str())
+                    && stream["messages"]["sessions_waiting"] == json!(0)
+                {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(FETCHED, fetched).await.expect("all that was said is fetched");
     }
 
     /// Waits until every event published so far is in a committed checkpoint.
@@ -177,6 +220,7 @@ impl Scene {
         STREAMS.iter().for_each(|stream| {
             judge.args(["--stream", stream]);
         });
+        judge.arg("--messages").arg(self.directory.join("messages.jsonl"));
         let answer = judge.stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("the judge runs");
         serde_json::from_slice(&answer.stdout)
             .unwrap_or_else(|error| panic!("the judge gave no answer ({}): {error}", answer.status))
@@ -241,6 +285,16 @@ async fn two_instances_fight_for_one_identity(scene: &mut Scene) {
     }
 }
 
+/// What the crashes left to be fetched is, and nothing twice.
+async fn what_was_said_is_fetched(scene: &mut Scene) {
+    let instance = scene.start_and_take_over().await;
+    scene.org.talk(&mut scene.dice).await;
+    scene.all_committed().await;
+    scene.all_fetched().await;
+    instance.kill().await;
+    scene.org.write_messages(&scene.directory.join("messages.jsonl")).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_is_written_once_through_crashes_cuts_and_take_overs() {
     if !cfg!(feature = "failpoints") {
@@ -271,6 +325,7 @@ async fn every_event_is_written_once_through_crashes_cuts_and_take_overs() {
     ends_at_named_places(&mut scene).await;
     a_broker_goes_down_and_comes_back(&mut scene).await;
     two_instances_fight_for_one_identity(&mut scene).await;
+    what_was_said_is_fetched(&mut scene).await;
 
     assert_eq!(scene.published, PORTION * PORTIONS);
     let verdict = scene.judge();

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::kafka::{KEPT, OutputRecord, StreamIdentity};
 use crate::pipeline::messages::seam::MessageBatch;
+use crate::status::StreamBoard;
 
 /// A session of which something is to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,7 @@ struct KeptTrigger {
 pub(in crate::pipeline) struct MessageDesk {
     sessions_topic: Arc<str>,
     checkpoint_topic: Arc<str>,
+    board: StreamBoard,
     state: Mutex<State>,
     /// Something changed that the runner may wait for.
     pub(super) changed: Notify,
@@ -53,17 +55,20 @@ fn key(session: &str) -> String {
 
 impl MessageDesk {
     /// The desk of an attempt that goes on from what the stream keeps.
-    pub fn new(identity: &StreamIdentity, kept: &BTreeMap<String, Bytes>) -> Self {
+    pub fn new(identity: &StreamIdentity, board: StreamBoard, kept: &BTreeMap<String, Bytes>) -> Self {
         let prefix = key("");
         let own = kept.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, value)| value);
         let read = own.filter_map(|value| serde_json::from_slice::<KeptTrigger>(value).ok());
         let triggers = read.map(|kept| (kept.session, Trigger { number: 0, since: kept.since })).collect();
-        Self {
+        let desk = Self {
             sessions_topic: format!("{}.MessagingSession", identity.prefix).into(),
             checkpoint_topic: identity.checkpoint_topic().into(),
+            board,
             state: Mutex::new(State { numbers: 0, triggers }),
             changed: Notify::new(),
-        }
+        };
+        desk.show(&desk.state());
+        desk
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -94,7 +99,7 @@ impl MessageDesk {
         is_id.then(|| session.to_owned())
     }
 
-    /// Notes the triggers of a transaction that is committed.
+    /// Notes the triggers of a transaction that is committed. They are on the board before its position is.
     pub fn committed(&self, triggered: Triggered) {
         if triggered.0.is_empty() {
             return;
@@ -106,6 +111,7 @@ impl MessageDesk {
             let trigger = state.triggers.entry(session).or_insert_with(|| Trigger { number, since: Utc::now() });
             trigger.number = number;
         }
+        self.show(&state);
         drop(state);
         self.changed.notify_one();
     }
@@ -133,6 +139,17 @@ impl MessageDesk {
         for session in sessions {
             state.triggers.remove(session);
         }
+        self.show(&state);
+    }
+
+    /// Shows how much waits, and for how long.
+    fn show(&self, state: &State) {
+        let waiting = u64::try_from(state.triggers.len()).unwrap_or(u64::MAX);
+        let oldest = state.triggers.values().map(|trigger| trigger.since).min();
+        self.board.update(|status| {
+            let messages = status.messages.get_or_insert_default();
+            (messages.sessions_waiting, messages.oldest_trigger_at) = (waiting, oldest);
+        });
     }
 
     /// What is to be fetched.
@@ -159,7 +176,8 @@ mod tests {
             org: "00D8d00000AbCdEEAV".parse().expect("an org"),
             topic: "/data/MessagingSessionChangeEvent".parse().expect("a topic"),
         };
-        MessageDesk::new(&identity, kept)
+        let board = crate::status::Board::new().stream(identity.topic.clone());
+        MessageDesk::new(&identity, board, kept)
     }
 
     fn record(topic: &str, op: &'static str, key: &'static str) -> OutputRecord {

@@ -38,7 +38,7 @@ impl MessageInlet {
             return (Self::default(), tokio::spawn(async {}));
         }
         let kept = writer.take_kept();
-        let desk = Arc::new(MessageDesk::new(&context.identity, &kept));
+        let desk = Arc::new(MessageDesk::new(&context.identity, context.board.clone(), &kept));
         let (out, batches) = mpsc::channel(1);
         let parts = (context.clone(), memory.clone(), kafka.clone(), rest.clone(), desk.clone());
         let runner = MessageRunner::new(parts, config, &kept, out, cancel.clone());

@@ -127,21 +127,7 @@ impl MessageRunner {
             }
             let wait = setback.wait(&mut self.backoff);
             self.say(&setback, wait);
-            self.hold(Instant::now() + wait).await;
-        }
-    }
-
-    /// Fetches nothing until then. What comes meanwhile is shown: how late it is must not look better for that.
-    async fn hold(&mut self, until: Instant) {
-        while Instant::now() < until {
-            let triggers = self.desk.triggers();
-            self.show(&triggers);
-            let desk = self.desk.clone();
-            sleep(BREATH).await;
-            tokio::select! {
-                () = desk.changed.notified() => {}
-                () = sleep_until(until.min(Instant::now() + LOOK)) => {}
-            }
+            sleep(wait).await;
         }
     }
 
@@ -150,7 +136,7 @@ impl MessageRunner {
         self.ready().await?;
         let triggers = self.desk.triggers();
         let next = self.next(&triggers);
-        self.show(&triggers);
+        self.show();
         match next {
             Next::Resolve(triggers) => {
                 self.within_share()?;
@@ -306,16 +292,13 @@ impl MessageRunner {
     }
 
     /// Brings the board up to date.
-    fn show(&mut self, triggers: &BTreeMap<String, Trigger>) {
+    fn show(&mut self) {
         let (calls, active) = self.budget.left(Instant::now());
         let open = self.conversations.values().filter(|conversation| !conversation.open.is_empty()).count();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let (waiting, known) = (count(triggers.len()), count(self.conversations.len()));
-        let oldest = triggers.values().map(|trigger| trigger.since).min();
+        let known = count(self.conversations.len());
         self.context.board.update(|status| {
             let messages = status.messages.get_or_insert_default();
-            messages.sessions_waiting = waiting;
-            messages.oldest_trigger_at = oldest;
             messages.conversations_open = count(open);
             messages.conversations_known = known;
             messages.calls_left = calls;
