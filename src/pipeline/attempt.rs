@@ -260,8 +260,7 @@ impl Attempt {
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
-        let (inlet, messages) =
-            MessageInlet::begin(&context, &memory, (&self.kafka, &self.rest), self.messages, &mut writer, &stations);
+        let (inlet, messages) = self.messages(&mut writer, &stations);
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
         let end = run_loop.run(&mut prepared_out).await;
@@ -317,6 +316,16 @@ impl Attempt {
             stations.clone(),
         );
         (desk, slices, tokio::spawn(runner.run()))
+    }
+
+    /// What of conversations is to be fetched, and what is known of them.
+    fn messages(
+        &self,
+        writer: &mut TransactionalWriter,
+        stations: &CancellationToken,
+    ) -> (MessageInlet, JoinHandle<()>) {
+        let sides = (&self.kafka, &self.rest);
+        MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations)
     }
 
     fn station(

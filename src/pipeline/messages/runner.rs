@@ -208,8 +208,7 @@ impl MessageRunner {
         let mut first: Option<(Reason, i64, &str)> = None;
         // Nothing is later than the end of a wait, whatever it is for.
         let mut wake = self.list_at.min(self.forget_at);
-        let mut waits = self.waits.values().map(|(until, _)| *until).filter(|until| *until > now);
-        wake = waits.by_ref().fold(wake, Instant::min);
+        wake = self.waits.values().map(|(until, _)| *until).filter(|until| *until > now).fold(wake, Instant::min);
         let told = triggers.iter().filter_map(|(session, trigger)| {
             let (number, id) = self.sessions.resolved.get(session)?;
             // Its time is our clock's, and only says which is the oldest.
@@ -259,8 +258,8 @@ impl MessageRunner {
             .iter()
             .filter(|(id, conversation)| conversation.is_over(now, &self.config) && !waited_for.contains(&id.as_str()));
         let over: Vec<String> = over.map(|(id, _)| id.clone()).take(FORGOTTEN).collect();
-        let waits = &mut self.waits;
-        waits.retain(|_, (until, _)| *until > Instant::now());
+        // Those that were tried again lately are tried less and less often.
+        self.waits.retain(|_, (until, _)| until.elapsed() < FORGETTING);
         if over.len() < FORGOTTEN {
             self.forget_at = Instant::now() + FORGETTING;
         }
