@@ -9,6 +9,8 @@ It shares no code with casewire. What it knows is the ledger of the simulator, t
     retention.py  what left retention unread, and the entries that own up to it
     checkpoints.py  the stream's own topic: dense sequence, position at the end
     messages.py   what was written of conversations, against what was said
+    jobs.py       what jobs wrote without an event, and the ends of gaps; the records as they truly are
+    redriven.py   dead letters that were redriven
     fold.py       the consumer's fold of docs/records.md against the model that the ledger gives
     kafka_client.py  installs the client and goes on with it
     selftest.py   shows that each kind of fault is found

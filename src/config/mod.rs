@@ -7,6 +7,7 @@
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
 //! - `messages`: how the messages of conversations are fetched
+//! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
@@ -17,6 +18,7 @@ mod load;
 mod messages;
 mod print;
 mod reader;
+mod reconcile;
 mod settings;
 mod stream;
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use messages::MessagesConfig;
 pub use reader::Fault;
+pub use reconcile::ReconcileConfig;
 pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,

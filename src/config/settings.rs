@@ -14,6 +14,7 @@ use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
 use crate::config::reader::{Effective, Findings, Section};
+use crate::config::reconcile::ReconcileConfig;
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub gaps: GapsConfig,
     /// How the messages of conversations are fetched.
     pub messages: MessagesConfig,
+    /// How the records in Kafka are compared with those of the org.
+    pub reconcile: ReconcileConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -202,6 +205,7 @@ impl Config {
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
         let messages = MessagesConfig::read(root.section("messages", findings), findings);
+        let reconcile = ReconcileConfig::read(root.section("reconcile", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -215,6 +219,7 @@ impl Config {
             completion,
             gaps,
             messages,
+            reconcile,
             kafka,
             admin,
             log,

@@ -17,7 +17,8 @@
 //! | `collections` | many records by their ids in one call |
 //! | [`query`] | SOQL, page by page |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
-//! | [`id_listing`] | all ids of an object, page by page |
+//! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
+//! | `record_sight` | whether the user sees every record of an object |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`conversation_entries`] | what was said in a conversation, page by page |
 //! | [`messaging_sessions`] | sessions, and the conversations that they belong to |
@@ -51,6 +52,7 @@ mod proxy;
 pub mod pubsub;
 pub mod query;
 pub mod record_read;
+mod record_sight;
 mod recovery;
 pub mod rest;
 pub mod rest_client;

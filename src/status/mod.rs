@@ -5,6 +5,7 @@
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
 //! - `messages`: how fetching messages is doing
+//! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain
@@ -15,6 +16,7 @@ mod completion;
 mod jobs;
 mod messages;
 mod metrics;
+mod reconcile;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
@@ -22,4 +24,5 @@ pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::JobStatus;
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
