@@ -45,7 +45,7 @@ pub use error::{KafkaError, Verdict};
 pub use news::{ReadTo, scan_news};
 pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
-pub use stream::{RunIdentity, StreamIdentity};
+pub use stream::{KEPT, RunIdentity, StreamIdentity};
 pub use topic_findings::{Finding, Severity};
 pub use topics::{TopicReport, TopicRole, TopicSpec, ensure_topic};
 pub use writer::{Committed, OutputRecord, TransactionalWriter};

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::record_json::RecordJson;
 use super::records::{Readable, json_answer};
 use super::{Refused, aside, permissions};
-use crate::simulator::columns::{Cells, Column};
+use crate::simulator::columns::{self, Cells, Column};
 use crate::simulator::objects::Object;
 use crate::simulator::org::Org;
 use crate::simulator::record_store::{RecordKey, Row};
@@ -103,7 +103,8 @@ pub(super) fn find(org: &Org, soql: &str, all: bool) -> Result<Found, QueryError
     let readable = readable.ok_or_else(|| soql::unsupported(soql, &statement.object))?;
     // The object may have changed since the fields were listed; what counts is the one the rows belong to.
     let snapshot = org.records.snapshot(readable.at).ok_or_else(|| soql::unsupported(soql, &statement.object))?;
-    let columns = org.visible_columns(&snapshot.object);
+    let mut columns = org.visible_columns(&snapshot.object);
+    columns.extend(columns::through_lookups(&snapshot.object));
     let query = soql::resolve(soql, &statement, &snapshot.object, columns)?;
     let hidden = org.script.hidden_records();
     let mut rows = snapshot.rows;
