@@ -24,7 +24,7 @@ pub use completion::{CompletionConfig, OnIncomplete, RecordMode};
 pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
-pub use reader::Fault;
+pub use reader::{Fault, SecretFile};
 pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,

@@ -6,10 +6,12 @@
 //! | `records` | describe, and records by their ids |
 //! | `query` | SOQL over `/query` and `/queryAll`, and what is left of long answers |
 //! | `bulk` | the query jobs of the Bulk API 2.0 |
+//! | `organization` | the one row of `Organization` |
 //! | `describe`, `record_json`, `record_csv` | how objects and records are written |
 
 mod bulk;
 mod describe;
+mod organization;
 mod query;
 mod record_csv;
 mod record_json;
