@@ -45,14 +45,19 @@ pub async fn examine(config: &Config, org: Option<&OrgId>, report: &mut Report<'
         skip(config, org, report, "no broker answers");
         return None;
     }
-    let mut present = Vec::new();
+    let mut looked_at = Vec::new();
     for output in outputs(config, org) {
         let state = inspect_topic(&settings, &output.name, output.role).await;
-        let there = matches!(state, Ok(TopicState::Present(_)));
+        let missing = matches!(state, Ok(TopicState::Creatable(_)));
         let sound = report.add(AREA, topic_check(&output), topic(state));
-        present.push((output, there && sound));
+        let unusable = match (sound, missing) {
+            (false, _) => Some("the topic is not as it has to be"),
+            (true, true) => Some("the topic is not there yet"),
+            (true, false) => None,
+        };
+        looked_at.push((output, unusable));
     }
-    rehearse(&settings, &present, report).await;
+    rehearse(&settings, &looked_at, report).await;
     Some(settings)
 }
 
@@ -93,9 +98,11 @@ fn topic(state: Result<TopicState, KafkaError>) -> Outcome {
     match state {
         Ok(TopicState::Present(report)) => present(&report),
         Ok(TopicState::Creatable(spec)) => {
-            let count =
-                if spec.partitions > 0 { spec.partitions.to_string() } else { "the cluster's number of".to_owned() };
-            Outcome::Ok(format!("is not there yet; casewire may make it, with {count} partitions"))
+            let count = match spec.partitions {
+                1.. => partitions(usize::try_from(spec.partitions).unwrap_or_default()),
+                _ => "the cluster's number of partitions".to_owned(),
+            };
+            Outcome::Ok(format!("is not there yet; casewire may make it, with {count}"))
         }
         Err(error) => Outcome::Failed(error.failure()),
     }
@@ -120,10 +127,12 @@ fn present(report: &TopicReport) -> Outcome {
             join(warnings.iter().map(|finding| finding.remedy.as_str()).collect()),
         );
     }
-    let partitions =
-        if report.partitions == 1 { "1 partition".to_owned() } else { format!("{} partitions", report.partitions) };
     let size = report.max_message_bytes.map(|bytes| format!(", batches of up to {bytes} bytes")).unwrap_or_default();
-    Outcome::Ok(format!("{partitions}{size}"))
+    Outcome::Ok(format!("{}{size}", partitions(report.partitions)))
+}
+
+fn partitions(count: usize) -> String {
+    if count == 1 { "1 partition".to_owned() } else { format!("{count} partitions") }
 }
 
 /// A checkpoint topic has one writer, its stream's.
@@ -131,10 +140,10 @@ fn may_be_rehearsed(output: &Output) -> bool {
     output.role != TopicRole::Checkpoints
 }
 
-/// A transaction to each topic, taken back.
-async fn rehearse(settings: &KafkaSettings, present: &[(Output, bool)], report: &mut Report<'_>) {
+/// A transaction to each topic, taken back, but for those that are unusable for the reason given.
+async fn rehearse(settings: &KafkaSettings, looked_at: &[(Output, Option<&str>)], report: &mut Report<'_>) {
     let id = Rehearsal::transactional_id(&settings.topic_prefix);
-    let targets = || present.iter().filter(|(output, _)| may_be_rehearsed(output));
+    let targets = || looked_at.iter().filter(|(output, _)| may_be_rehearsed(output));
     let mut rehearsal = match Rehearsal::begin(settings).await {
         Ok(rehearsal) => Some(rehearsal),
         Err(error) => {
@@ -144,9 +153,9 @@ async fn rehearse(settings: &KafkaSettings, present: &[(Output, bool)], report: 
         }
     };
     report.add(AREA, "transactions", Outcome::Ok(format!("may be used, tried as `{id}`")));
-    for (output, usable) in targets() {
-        if !usable {
-            report.skip(AREA, [write_check(output)], "the topic is not there, or not as it has to be");
+    for (output, unusable) in targets() {
+        if let Some(because) = unusable {
+            report.skip(AREA, [write_check(output)], because);
             continue;
         }
         let producer = match rehearsal.take() {

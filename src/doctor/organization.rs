@@ -87,8 +87,11 @@ fn clock(ahead: Option<TimeDelta>) -> Outcome {
         return Outcome::Skipped("no answer of Salesforce told the time".to_owned());
     };
     let seconds = ahead.num_seconds();
-    let side = if seconds > 0 { "behind" } else { "ahead of" };
-    let what = format!("this machine's clock is {} s {side} Salesforce's", seconds.abs());
+    let what = match seconds {
+        0 => "this machine's clock agrees with Salesforce's".to_owned(),
+        1.. => format!("this machine's clock is {seconds} s behind Salesforce's"),
+        _ => format!("this machine's clock is {} s ahead of Salesforce's", seconds.abs()),
+    };
     if ahead.abs() <= CLOCK_TOLERANCE {
         return Outcome::Ok(what);
     }

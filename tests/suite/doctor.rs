@@ -3,6 +3,8 @@
 use casewire::config::{Config, ConfigError};
 use casewire::doctor::{Finding, Outcome, Report, examine};
 use casewire::failure::Exit;
+use casewire::kafka::list_topics;
+use casewire::pipeline::settings;
 use casewire::salesforce::key_pair::{KeyBits, SignInKeyPair};
 use casewire::simulator::{Fault, Simulator, SimulatorConfig};
 use chrono::{TimeDelta, Utc};
@@ -103,6 +105,9 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     assert!(told.contains("the certificate belongs to it") && told.contains("Unlimited Edition"), "{told}");
     assert!(told.contains("no checkpoint: the first start begins with the oldest event"), "{told}");
     assert!(told.contains("is not there yet; casewire may make it"), "{told}");
+    let kafka = settings::kafka(&deployment.config(&[CASES], "").kafka).expect("settings");
+    let topics = list_topics(&kafka).await.expect("a list");
+    assert!(topics.iter().all(|topic| !topic.name.starts_with(&deployment.prefix)), "it made {topics:?}");
 
     let lines = deployment.control().generate(30).await.expect("generated");
     let running = Deployment::run_configured(Config::load(at("casewire.toml").as_ref(), &[].into()).expect("valid"));
@@ -313,7 +318,7 @@ async fn what_is_wrong_in_kafka_is_told_before_a_stream_meets_it() {
     let name = |topic: &str| format!("topic {}.{topic}", deployment.prefix);
     failed(&found, &name("Case"), Exit::Configuration, "is compacted", "cleanup.policy=delete");
     failed(&found, &name("Case"), Exit::Configuration, "takes batches of 1000 bytes", "max.message.bytes");
-    skipped(&found, &format!("write {}.Case", deployment.prefix), "the topic is not there, or not as it has to be");
+    skipped(&found, &format!("write {}.Case", deployment.prefix), "the topic is not as it has to be");
     warned(&found, &name("MessagingSession"), "deletes records", "retention.ms=-1");
     assert_eq!(finding(&found, &format!("write {}.MessagingSession", deployment.prefix)).word(), "ok");
     assert_eq!(finding(&found, &name("gaps")).word(), "ok");
