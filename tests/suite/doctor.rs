@@ -6,7 +6,7 @@ use casewire::failure::Exit;
 use casewire::kafka::list_topics;
 use casewire::pipeline::settings;
 use casewire::salesforce::key_pair::{KeyBits, SignInKeyPair};
-use casewire::simulator::{Fault, Simulator, SimulatorConfig};
+use casewire::simulator::{Fault, Mix, Simulator, SimulatorConfig};
 use chrono::{TimeDelta, Utc};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -88,6 +88,7 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
 
     let mut org = SimulatorConfig::on_free_ports();
     org.sign_in.certificate_file = Some(at("keys/casewire.crt").into());
+    (org.traffic.mix, org.traffic.entities) = (Mix::plain(), vec!["Case".to_owned()]);
     let deployment = Deployment::new(brokers, org).await;
     let mut text = std::fs::read_to_string(at("casewire.toml")).expect("the section");
     text.push_str(&format!(
@@ -105,12 +106,13 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     assert!(told.contains("the certificate belongs to it") && told.contains("Unlimited Edition"), "{told}");
     assert!(told.contains("no checkpoint: the first start begins with the oldest event"), "{told}");
     assert!(told.contains("is not there yet; casewire may make it"), "{told}");
-    let kafka = settings::kafka(&deployment.config(&[CASES], "").kafka).expect("settings");
+    let config = |environment| Config::load(at("casewire.toml").as_ref(), &environment);
+    let kafka = settings::kafka(&config([].into()).expect("valid").kafka).expect("settings");
     let topics = list_topics(&kafka).await.expect("a list");
     assert!(topics.iter().all(|topic| !topic.name.starts_with(&deployment.prefix)), "it made {topics:?}");
 
     let lines = deployment.control().generate(30).await.expect("generated");
-    let running = Deployment::run_configured(Config::load(at("casewire.toml").as_ref(), &[].into()).expect("valid"));
+    let running = Deployment::run_configured(config([].into()).expect("valid"));
     passed(&running, &lines, CASES).await;
     let told = casewire(&format!("{doctor} --json")).await.succeeded();
     let report: Value = serde_json::from_str(&told).expect("JSON");
@@ -126,7 +128,8 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     // The stream is not fenced by any of this, and nothing was left in its topics.
     let lines = [lines, deployment.control().generate(10).await.expect("generated")].concat();
     passed(&running, &lines, CASES).await;
-    assert_eq!(running.board.snapshot().streams[0].fenced, 0);
+    let status = running.board.snapshot().streams[0].clone();
+    assert!(status.fenced == 0 && status.last_error.is_none(), "{status:?}");
     running.stop().await.expect("an orderly end");
 
     // Other credentials under the same prefix: the words with which the run would stop.
@@ -138,7 +141,7 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
         ("CASEWIRE__SALESFORCE__LOGIN_URL".to_owned(), refreshed.login_url()),
         ("CASEWIRE__SALESFORCE__PUBSUB__ENDPOINT".to_owned(), refreshed.pubsub_endpoint()),
     ];
-    let found = findings(Config::load(at("casewire.toml").as_ref(), &elsewhere.into())).await;
+    let found = findings(config(elsewhere.into())).await;
     let check = format!("position of {CASES}");
     failed(&found, &check, Exit::Configuration, "no checkpoint of the organisation", "casewire checkpoint set");
     let keys: Vec<String> = deployment.output("Case").await.into_iter().map(|record| record.key).collect();
