@@ -39,17 +39,21 @@ pub async fn examine(config: &Config, report: &mut Report<'_>) -> Reachable {
 
 /// One host. `http2` where nothing else will do.
 pub async fn host(url: &Url, extra_ca: Option<&str>, http2: bool) -> Outcome {
-    let reached = match probe(url, extra_ca, PATIENCE).await {
-        Ok(reached) => reached,
-        Err(unreached) => return Outcome::Failed(unreached.failure()),
-    };
+    match probe(url, extra_ca, PATIENCE).await {
+        Ok(reached) => judge(url, &reached, http2),
+        Err(unreached) => Outcome::Failed(unreached.failure()),
+    }
+}
+
+/// What the way that was found says.
+fn judge(url: &Url, reached: &Reached, http2: bool) -> Outcome {
     if http2 && reached.tls.as_ref().is_some_and(|tls| !tls.http2) {
         let what = format!("{url} answers without HTTP/2, which the Pub/Sub API needs");
-        let remedy = "Check `endpoint`: https://api.pubsub.salesforce.com:443. If it is right, a proxy that opens TLS does not pass HTTP/2: \
-                      have the host exempted from inspection.";
+        let remedy = "Check `endpoint`: https://api.pubsub.salesforce.com:443. If it is right, a proxy that opens TLS does not pass \
+                      HTTP/2: have the host exempted from inspection.";
         return Outcome::failed(Exit::Configuration, what, remedy);
     }
-    let seen = words(url, &reached);
+    let seen = words(url, reached);
     if url.port() == Some(OFTEN_BLOCKED) && url.host_str().is_some_and(|host| host.ends_with(".salesforce.com")) {
         let remedy = "Set `endpoint` in [salesforce.pubsub] to port 443: firewalls often drop 7443 without an error.";
         return Outcome::warning(format!("{seen}; by port {OFTEN_BLOCKED}"), remedy);
@@ -72,5 +76,29 @@ fn words(url: &Url, reached: &Reached) -> String {
              way, or the host is your own",
             tls.issuer
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::salesforce::reachability::TlsSeen;
+
+    #[test]
+    fn what_opens_tls_drops_http2_or_is_often_blocked_is_told() {
+        let reached = |public, http2| Reached {
+            address: ([127, 0, 0, 1], 443).into(),
+            proxy: Some("http://proxy:3128/".to_owned()),
+            tls: Some(TlsSeen { issuer: "CN=Somebody".to_owned(), public, http2 }),
+        };
+        let judged = |url: &str, reached: Reached| judge(&url.parse().expect("a URL"), &reached, true);
+        let (usual, blocked) = ("https://api.pubsub.salesforce.com:443", "https://api.pubsub.salesforce.com:7443");
+        let fine = judged(usual, reached(true, true));
+        assert!(fine.word() == "ok" && fine.what().contains("through the proxy http://proxy:3128"), "{fine:?}");
+        assert!(!fine.what().contains("ca_file"), "{fine:?}");
+        assert!(judged(usual, reached(false, true)).what().contains("TLS is opened on the way"));
+        assert_eq!(judged(usual, reached(true, false)).word(), "failed");
+        assert_eq!(judged(blocked, reached(true, true)).word(), "warning");
+        assert_eq!(judged("https://127.0.0.1:7443", reached(true, true)).word(), "ok", "a simulated org");
     }
 }
