@@ -18,7 +18,7 @@ use crate::kafka::{
     read_checkpoint, scan,
 };
 use crate::pipeline::context::position_time;
-use crate::pipeline::of_another_org;
+use crate::pipeline::{NoBeginning, first_run};
 use crate::salesforce::query::Scope;
 use crate::salesforce::rest::RestError;
 use crate::salesforce::rest_client::RestClient;
@@ -52,12 +52,11 @@ pub async fn examine(
 ) {
     for stream in &config.streams {
         let now = session.map_or_else(Utc::now, Session::salesforce_now);
-        let found = stored(kafka, stream, org).await;
-        report.add(AREA, position_check(stream), position(stream, org, &found, now));
+        let (outcome, stored) = position(kafka, stream, org, now).await;
+        report.add(AREA, position_check(stream), outcome);
         let TopicKind::Entity(object) = stream.topic.kind() else { continue };
         let check = arrivals_check(&object);
-        let position = found.ok().and_then(|found| position_time(&found.of_this?.checkpoint.position));
-        match (session, position) {
+        match (session, stored.and_then(|stored| position_time(&stored.checkpoint.position))) {
             (None, _) => report.skip(AREA, [check], "nobody is signed in"),
             (_, None) => report.skip(AREA, [check], "the stream has no position yet"),
             (Some(session), Some(until)) => {
@@ -86,51 +85,55 @@ fn arrivals_check(object: &str) -> String {
     format!("arrivals of {object}")
 }
 
-/// What the checkpoint topics of a stream hold.
-#[derive(Debug, Default)]
-struct Stored {
-    /// That of the organisation signed in to, or the only one there is.
-    of_this: Option<StoredCheckpoint>,
-    /// The organisation of another one.
-    of_other: Option<OrgId>,
-}
-
-async fn stored(kafka: &KafkaSettings, stream: &StreamConfig, org: Option<&OrgId>) -> Result<Stored, KafkaError> {
-    let prefix = &kafka.topic_prefix;
-    let mut found = Stored::default();
-    for known in checkpoints_of_topic(kafka, prefix, &stream.topic).await? {
-        let identity = StreamIdentity { prefix: prefix.clone(), org: known.clone(), topic: stream.topic.clone() };
-        let Some(checkpoint) = read_checkpoint(kafka, &identity).await? else { continue };
-        if org.is_none_or(|org| *org == known) {
-            found.of_this = Some(checkpoint);
-        } else {
-            found.of_other = Some(known);
-        }
-    }
-    Ok(found)
-}
-
-fn position(
+/// Where a stream stands, and its checkpoint if it has one.
+async fn position(
+    kafka: &KafkaSettings,
     stream: &StreamConfig,
     org: Option<&OrgId>,
-    found: &Result<Stored, KafkaError>,
     now: DateTime<Utc>,
-) -> Outcome {
-    let other = found.as_ref().ok().and_then(|found| found.of_other.as_ref());
-    match found {
-        Err(error) => Outcome::Failed(error.failure()),
-        Ok(Stored { of_this: Some(stored), .. }) => age(&stored.checkpoint, now),
-        Ok(Stored { of_this: None, .. }) => {
-            if let (Some(org), Some(other)) = (org, other) {
-                return Outcome::Failed(of_another_org(&stream.topic, org, other));
-            }
-            let from = match stream.start {
-                Start::Earliest => "the oldest event that Salesforce still has",
-                Start::Latest => "what happens from then on",
-            };
-            Outcome::Ok(format!("no checkpoint: the first start begins with {from}"))
-        }
+) -> (Outcome, Option<StoredCheckpoint>) {
+    let identity = match identity(kafka, stream, org).await {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return (no_checkpoint(stream), None),
+        Err(outcome) => return (outcome, None),
+    };
+    match read_checkpoint(kafka, &identity).await {
+        Ok(Some(stored)) => (age(&stored.checkpoint, now), Some(stored)),
+        Ok(None) => match first_run(&identity, kafka).await {
+            Ok(()) => (no_checkpoint(stream), None),
+            Err(NoBeginning::Stop(failure)) => (Outcome::Failed(failure), None),
+            Err(NoBeginning::Kafka(error)) => (Outcome::Failed(error.failure()), None),
+        },
+        Err(error) => (Outcome::Failed(error.failure()), None),
     }
+}
+
+/// What the stream is called in Kafka. Without a sign-in that is known only if one organisation wrote, and `None` if none did.
+async fn identity(
+    kafka: &KafkaSettings,
+    stream: &StreamConfig,
+    org: Option<&OrgId>,
+) -> Result<Option<StreamIdentity>, Outcome> {
+    let prefix = &kafka.topic_prefix;
+    let known = match org {
+        Some(org) => vec![org.clone()],
+        None => checkpoints_of_topic(kafka, prefix, &stream.topic)
+            .await
+            .map_err(|error| Outcome::Failed(error.failure()))?,
+    };
+    match &known[..] {
+        [] => Ok(None),
+        [org] => Ok(Some(StreamIdentity { prefix: prefix.clone(), org: org.clone(), topic: stream.topic.clone() })),
+        several => Err(Outcome::Skipped(format!("{} organisations have one, and nobody is signed in", several.len()))),
+    }
+}
+
+fn no_checkpoint(stream: &StreamConfig) -> Outcome {
+    let from = match stream.start {
+        Start::Earliest => "the oldest event that Salesforce still has",
+        Start::Latest => "what happens from then on",
+    };
+    Outcome::Ok(format!("no checkpoint: the first start begins with {from}"))
 }
 
 /// How old a position is, and who writes.

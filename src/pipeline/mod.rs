@@ -58,4 +58,4 @@ pub mod stream;
 mod text_base;
 mod want;
 
-pub use beginning::of_another_org;
+pub use beginning::{NoBeginning, first_run};

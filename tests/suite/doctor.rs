@@ -144,6 +144,9 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     let found = findings(config(elsewhere.into())).await;
     let check = format!("position of {CASES}");
     failed(&found, &check, Exit::Configuration, "no checkpoint of the organisation", "casewire checkpoint set");
+    deployment.delete_topic(&format!("checkpoints.{}.data.CaseChangeEvent", deployment.simulator.org_id())).await;
+    let found = findings(config([].into())).await;
+    failed(&found, &check, Exit::Configuration, "already holds records of this organisation", "--at TIME");
     let keys: Vec<String> = deployment.output("Case").await.into_iter().map(|record| record.key).collect();
     assert!(!keys.is_empty() && keys.iter().all(|key| key.starts_with("500")), "{keys:?}");
 }
