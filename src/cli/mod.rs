@@ -13,8 +13,11 @@
 //! | `doctor` | `casewire doctor`: everything that has to be in order |
 //! | `keygen` | `casewire keygen`, `keygen show`: the key pair to sign in with |
 //! | `gaps` | `casewire gaps`: the gap ledger |
+//! | `reconcile` | `casewire reconcile`: what Kafka holds compared with what the org has |
+//! | `reconcile_report` | what it prints |
 //! | `dead_letters` | `casewire dead-letters list`, `show` |
-//! | `stored_records`, `table` | what those two read, and how they print it |
+//! | `redrive` | `casewire dead-letters redrive` |
+//! | `stored_records`, `table` | what those three read, and how they print it |
 //! | `logging` | the log of all of them |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
 
@@ -29,6 +32,9 @@ mod doctor;
 mod gaps;
 mod keygen;
 mod logging;
+mod reconcile;
+mod reconcile_report;
+mod redrive;
 mod run;
 mod signals;
 mod simulate;
@@ -51,7 +57,7 @@ use crate::failure::{Exit, Failure};
 #[command(
     after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
                         casewire doctor --config casewire.toml      what is in order and what is not\n  \
-                        casewire run --config casewire.toml\n\nExit codes: 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
+                        casewire run --config casewire.toml\n\nExit codes: 1 findings, 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -73,7 +79,9 @@ enum Command {
     Checkpoint(checkpoint::CheckpointArguments),
     /// List the gap ledger: every place at which the copy in Kafka may lack something.
     Gaps(gaps::GapsArguments),
-    /// List or show the events that could not be decoded.
+    /// Compare the records in Kafka with those of the org, and let a running service mend what differs.
+    Reconcile(reconcile::ReconcileArguments),
+    /// List, show or redrive the events that could not be decoded.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Check or print the configuration.
     Config(configuration::ConfigurationArguments),
@@ -157,6 +165,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Gaps(arguments) => {
             logging::start(&stderr)?;
             gaps::run(arguments).await
+        }
+        Command::Reconcile(arguments) => {
+            logging::start(&stderr)?;
+            reconcile::run(arguments).await
         }
         Command::DeadLetters(arguments) => {
             logging::start(&stderr)?;

@@ -6,6 +6,7 @@
 //! - `completion`: when full records are read
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
+//! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
@@ -15,6 +16,7 @@ mod gaps;
 mod load;
 mod print;
 mod reader;
+mod reconcile;
 mod settings;
 mod stream;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use reader::{Fault, SecretFile};
+pub use reconcile::ReconcileConfig;
 pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,

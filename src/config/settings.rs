@@ -13,6 +13,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
+use crate::config::reconcile::ReconcileConfig;
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub completion: CompletionConfig,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// How the records in Kafka are compared with those of the org.
+    pub reconcile: ReconcileConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -200,6 +203,7 @@ impl Config {
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
+        let reconcile = ReconcileConfig::read(root.section("reconcile", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -212,6 +216,7 @@ impl Config {
             buffer,
             completion,
             gaps,
+            reconcile,
             kafka,
             admin,
             log,

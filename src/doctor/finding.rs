@@ -174,7 +174,7 @@ impl<'a> Report<'a> {
             Outcome::Failed(failure) => Some(failure.exit),
             _ => None,
         });
-        failed.or_else(|| (self.count("warning") > 0).then_some(Exit::Warning))
+        failed.or_else(|| (self.count("warning") > 0).then_some(Exit::Findings))
     }
 
     /// The whole as `doctor --json` prints it.
@@ -206,7 +206,7 @@ mod tests {
         assert!(report.add(Area::Files, "key", Outcome::Ok("fine".into())));
         assert_eq!((report.exit(), report.to_json()["outcome"].as_str()), (None, Some("ok")));
         assert!(report.add(Area::Salesforce, "clock", Outcome::warning("late", "set it")));
-        assert_eq!((report.exit(), report.to_json()["outcome"].as_str()), (Some(Exit::Warning), Some("warning")));
+        assert_eq!((report.exit(), report.to_json()["outcome"].as_str()), (Some(Exit::Findings), Some("warning")));
         assert!(!report.add(Area::Salesforce, "sign-in", Outcome::failed(Exit::NoPermission, "no", "Setup")));
         assert!(!report.add(Area::Kafka, "brokers", Outcome::failed(Exit::Unavailable, "gone", "start it")));
         assert_eq!(report.exit(), Some(Exit::NoPermission));

@@ -1,13 +1,16 @@
 //! What the user may subscribe to and read.
 
+use tokio::time::Instant;
+
 use crate::change::{ObjectDescription, WriterSchema};
 use crate::config::{Config, StreamConfig};
 use crate::doctor::finding::{Area, Outcome, Report};
-use crate::doctor::soon;
+use crate::doctor::{ANSWER, soon};
 use crate::failure::{Exit, Failure};
 use crate::identity::{SchemaId, TopicKind, TopicName};
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest::RestError;
+use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::verdict::may_not_subscribe;
 
 const AREA: Area = Area::Streams;
@@ -98,8 +101,8 @@ async fn records(
             return;
         }
     };
-    let readable = format!("can be read, {} fields of each", described.fields.len());
-    report.add(AREA, records_check(object), Outcome::Ok(readable));
+    let sight = RestClient::new(session.clone()).sees_all_records(object, Instant::now() + ANSWER).await;
+    report.add(AREA, records_check(object), Outcome::Ok(readable(described.fields.len(), sight.unwrap_or(false))));
     let outcome = match schema {
         None => Outcome::Skipped("the topic told no schema to compare with".to_owned()),
         Some(id) => match event_fields(pubsub, &id).await {
@@ -108,6 +111,17 @@ async fn records(
         },
     };
     report.add(AREA, fields_check(object), outcome);
+}
+
+/// That the user sees every record is known only where it may ask for its own permissions.
+fn readable(fields: usize, all: bool) -> String {
+    let sight = if all {
+        "all of them"
+    } else {
+        "whether all of them is not told to this user (only `casewire reconcile --full` needs to know; it takes \"View Setup and \
+         Configuration\")"
+    };
+    format!("can be read, {sight}, with {fields} fields")
 }
 
 /// An object that is hidden is answered like one that does not exist.

@@ -20,7 +20,8 @@
 //! | `collections` | many records by their ids in one call |
 //! | [`query`] | SOQL, page by page |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
-//! | [`id_listing`] | all ids of an object, page by page |
+//! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
+//! | `record_sight` | whether the user sees every record of an object |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
@@ -53,6 +54,7 @@ pub mod pubsub;
 pub mod query;
 pub mod reachability;
 pub mod record_read;
+mod record_sight;
 mod recovery;
 pub mod rest;
 pub mod rest_client;

@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::status::board::Board;
 use crate::status::completion::CompletionStatus;
+use crate::status::reconcile;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
 
 /// What `/metrics` must say it is.
@@ -84,6 +85,7 @@ impl Collector for BoardCollector {
         counters(&snapshot, &mut encoder)?;
         gauges(&snapshot, &mut encoder)?;
         open_gaps(&snapshot, &mut encoder)?;
+        reconcile::encode(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }
 }

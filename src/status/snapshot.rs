@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
 use crate::status::jobs::JobStatus;
+use crate::status::reconcile::ReconcileStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
 pub const RETENTION: TimeDelta = TimeDelta::hours(72);
@@ -127,6 +128,8 @@ pub struct StreamStatus {
     pub gaps_given_up: u64,
     /// The jobs that heal gaps.
     pub jobs: Vec<JobStatus>,
+    /// How its records agree with the org.
+    pub reconcile: ReconcileStatus,
     /// Events put into the dead letters.
     pub dead_letters: u64,
     /// Calls opened again, by reason.
@@ -228,6 +231,7 @@ impl StreamStatus {
             gaps_healed: 0,
             gaps_given_up: 0,
             jobs: Vec::new(),
+            reconcile: ReconcileStatus::default(),
             dead_letters: 0,
             reconnects: BTreeMap::new(),
             fenced: 0,

@@ -104,6 +104,7 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     let told = casewire(&doctor).await.succeeded();
     assert!(told.contains(" 0 warning, 0 failed, "), "{told}");
     assert!(told.contains("the certificate belongs to it") && told.contains("Unlimited Edition"), "{told}");
+    assert!(told.contains("can be read, all of them, with"), "{told}");
     assert!(told.contains("no checkpoint: the first start begins with the oldest event"), "{told}");
     assert!(told.contains("is not there yet; casewire may make it"), "{told}");
     let config = |environment| Config::load(at("casewire.toml").as_ref(), &environment);

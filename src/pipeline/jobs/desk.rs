@@ -54,6 +54,18 @@ pub(in crate::pipeline) struct Noted {
     unclaimed: bool,
 }
 
+impl Noted {
+    /// Whether the transaction opens gaps.
+    pub fn opens_gaps(&self) -> bool {
+        !self.opened.is_empty()
+    }
+
+    /// Whether the transaction closes gaps.
+    pub fn closes_gaps(&self) -> bool {
+        !self.closed.is_empty()
+    }
+}
+
 impl Desk {
     /// The desk of an attempt that goes on from `checkpoint`.
     pub fn new(context: Arc<StreamContext>, config: GapsConfig, checkpoint: &Checkpoint) -> Self {
@@ -94,7 +106,7 @@ impl Desk {
     /// Takes a slice's records out of `batch`, but for those that events have overtaken; puts its jobs into `next`.
     /// Returns the records in their order, and the ids of those that go back.
     pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
-        let (mut records, mut back, mut noted) = (Vec::new(), BTreeSet::new(), Noted::default());
+        let (mut records, mut back, mut noted) = (std::mem::take(&mut batch.events), BTreeSet::new(), Noted::default());
         let (mut rows, mut deletes, mut absent) = (0, 0, 0);
         for row in batch.rows.drain(..) {
             let overtaken = self.state().overtaken(batch.marker, &row);
@@ -125,6 +137,11 @@ impl Desk {
         }
         let seq = next.seq.saturating_add(1);
         for (number, job) in batch.opens.iter().enumerate() {
+            // The ledger may have been read between a transaction of the loop and the desk's note of it.
+            let healed = |gap: &String| jobs_of(next).values().any(|other| other.heals.contains(gap));
+            if job.heals.iter().all(healed) {
+                continue;
+            }
             if has_room(next, job) {
                 set(next, &job_id(seq, number), job);
             } else {

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::kafka::{KafkaSettings, ScanFrom, scan};
+use crate::identity::TopicKind;
+use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, scan_news};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::desk::Desk;
 use crate::pipeline::jobs::entry;
@@ -26,6 +27,7 @@ use crate::pipeline::jobs::touched::{Copy, copy};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
+use crate::pipeline::schemas::SchemaCache;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::record_read::RecordReader;
 
@@ -47,17 +49,20 @@ pub(in crate::pipeline) struct Runner {
     pub(super) context: Arc<StreamContext>,
     pub(super) memory: Arc<StreamMemory>,
     pub(super) reader: RecordReader,
+    pub(super) schemas: SchemaCache,
     pub(super) desk: Arc<Desk>,
     pub(super) out: mpsc::Sender<JobBatch>,
-    kafka: KafkaSettings,
-    topics: OutputTopics,
-    cancel: CancellationToken,
+    pub(super) kafka: KafkaSettings,
+    pub(super) topics: OutputTopics,
+    pub(super) cancel: CancellationToken,
     /// What the topics held when a job began or went on, where that is needed.
     pub(super) copies: HashMap<String, Copy>,
     /// The job at hand.
     pub(super) current: String,
     /// Records of the next slice.
     pub(super) slice: usize,
+    /// Up to where the ledger is known, and when it is looked at again: others may write entries too.
+    ledger: (ReadTo, Instant),
     /// Jobs that wait.
     waits: HashMap<String, (Instant, Backoff)>,
     overtaken: Backoff,
@@ -69,7 +74,7 @@ impl Runner {
         context: Arc<StreamContext>,
         memory: Arc<StreamMemory>,
         kafka: KafkaSettings,
-        reader: RecordReader,
+        (reader, schemas): (RecordReader, SchemaCache),
         desk: Arc<Desk>,
         out: mpsc::Sender<JobBatch>,
         cancel: CancellationToken,
@@ -79,6 +84,7 @@ impl Runner {
             context,
             memory,
             reader,
+            schemas,
             desk,
             out,
             kafka,
@@ -87,6 +93,7 @@ impl Runner {
             copies: HashMap::new(),
             current: String::new(),
             slice: FIRST_SLICE,
+            ledger: (ReadTo::default(), Instant::now()),
             waits: HashMap::new(),
             overtaken: Backoff::new(OVERTAKEN),
         }
@@ -154,7 +161,10 @@ impl Runner {
         let now = Instant::now();
         let until = |id: &str| self.waits.get(id).map_or(now, |(until, _)| *until);
         let (jobs, _) = self.desk.jobs();
-        if jobs.is_empty() && self.desk.has_unclaimed() && until("") <= now {
+        // At once when there is room for what had none.
+        let unclaimed = jobs.is_empty() && self.desk.has_unclaimed();
+        let look = if unclaimed { until("") } else { self.ledger.1.max(until("")) };
+        if look <= now {
             return Next::Ledger;
         }
         let ready = jobs.iter().filter(|(id, _)| until(id) <= now);
@@ -162,7 +172,7 @@ impl Runner {
             return Next::Job(id.clone(), Box::new(job.clone()));
         }
         let first = jobs.keys().map(|id| until(id)).min();
-        Next::Wait(first.unwrap_or(now + Duration::from_secs(3600)).max(until("")))
+        Next::Wait(first.map_or(look, |first| first.min(look)))
     }
 
     /// The job as the run loop has committed it last.
@@ -170,20 +180,21 @@ impl Runner {
         self.desk.jobs().0.remove(id).ok_or(Setback::Gone)
     }
 
-    /// Finds the open entries of the stream, and opens jobs for those that have none.
+    /// Finds the open entries of the stream that came since the last look, and opens jobs for those that have none. No gap
+    /// is closed meanwhile, since only this task closes them: what is read as open is open.
     async fn look_at_ledger(&mut self) -> Result<(), Setback> {
         let newest: Arc<Mutex<BTreeMap<String, Option<entry::Entry>>>> = Arc::default();
         let (found, topic) = (newest.clone(), self.context.identity.topic.clone());
         let org = self.context.identity.org.clone();
-        scan(&self.kafka, &self.context.ledger_topic, ScanFrom::Beginning, move |record| {
+        let read_to = scan_news(&self.kafka, &self.context.ledger_topic, self.ledger.0.clone(), move |record| {
             if record.header("org") == Some(org.as_str().as_bytes())
                 && let Some((id, entry)) = record.value.as_deref().and_then(|value| entry::read(value, &topic))
             {
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
             }
-            ControlFlow::Continue(())
         })
         .await?;
+        self.ledger = (read_to, Instant::now() + self.desk.config.look_every);
         let newest = std::mem::take(&mut *newest.lock().unwrap_or_else(PoisonError::into_inner));
         self.desk.learn(newest.into_iter().filter_map(|(id, entry)| Some((id, entry?))).collect());
         if !self.desk.config.heal {
@@ -200,6 +211,9 @@ impl Runner {
 
     /// One step of a job: as much as one answer of Salesforce brings.
     async fn step(&mut self, id: &str, job: Job) -> Result<(), Setback> {
+        if matches!(self.context.identity.topic.kind(), TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel) {
+            return self.write_events(id, job).await;
+        }
         let Some(entity) = job.entity.clone() else { return self.find_objects(id, job).await };
         if job.is_done() {
             return self.close(id, job).await;
@@ -277,7 +291,7 @@ impl Runner {
         let from = if job.whole {
             ScanFrom::Beginning
         } else {
-            ScanFrom::Timestamp(job.opened_at.checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
+            ScanFrom::Timestamp(job.begins_at().checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
         };
         let held = copy(&self.kafka, topic, &self.context.identity.org, from).await?;
         info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
