@@ -105,6 +105,11 @@ impl TopicName {
         &self.0
     }
 
+    /// Whether the topic delivers several entities, under names that only the events tell.
+    pub fn is_channel(&self) -> bool {
+        matches!(self.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel)
+    }
+
     /// What the name says about the content.
     ///
     /// A custom object `Invoice__c` has the topic `/data/Invoice__ChangeEvent`.

@@ -7,10 +7,11 @@
 //! | [`config`] | file and environment to one validated configuration |
 //! | [`salesforce`] | everything that speaks to Salesforce: session, Pub/Sub channel, subscription |
 //! | [`change`] | what a change event means: schema, header, bitmaps, rendering; no I/O |
-//! | [`pipeline`] | the only room that sees both sides: stations and run loop of a stream |
+//! | [`pipeline`] | the only room that carries from one side to the other: stations and run loop of a stream |
 //! | [`kafka`] | everything that speaks to Kafka: transactions, checkpoint, topics |
 //! | [`status`] | the board that everybody writes to and operators read |
 //! | [`admin`] | HTTP: probes, metrics, status |
+//! | [`doctor`] | everything that has to be in order, looked at one by one |
 //! | [`simulator`] | a Salesforce org in a box |
 //! | [`cli`] | one file a command |
 //!
@@ -20,6 +21,7 @@ pub mod admin;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod failure;
 pub mod identity;
 pub mod kafka;

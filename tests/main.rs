@@ -6,6 +6,7 @@ mod suite {
     mod commands;
     mod completion;
     mod deployment;
+    mod doctor;
     mod fold;
     mod gap_healing;
     mod hostile;

@@ -85,6 +85,11 @@ impl WriterSchema {
         self.header.is_some()
     }
 
+    /// The names of the fields that events have, in the order of the schema; the header is not one of them.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.top().fields.iter().map(|field| &*field.name).filter(|name| *name != HEADER)
+    }
+
     /// Decodes one event. The payload is the event's bare Avro binary, all of it.
     pub fn decode(&self, payload: &[u8]) -> Result<Change, DecodeError> {
         decode::decode(self, payload)

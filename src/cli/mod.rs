@@ -10,6 +10,8 @@
 //! | `checkpoint` | `casewire checkpoint set`, `reset` |
 //! | `checkpoint_show` | `casewire checkpoint show`, and a position in words |
 //! | `configuration` | `casewire config check`, `print` |
+//! | `doctor` | `casewire doctor`: everything that has to be in order |
+//! | `keygen` | `casewire keygen`, `keygen show`: the key pair to sign in with |
 //! | `gaps` | `casewire gaps`: the gap ledger |
 //! | `reconcile` | `casewire reconcile`: what Kafka holds compared with what the org has |
 //! | `reconcile_report` | what it prints |
@@ -26,7 +28,9 @@ mod dead_letters;
 mod demo;
 mod demo_broker;
 mod demo_view;
+mod doctor;
 mod gaps;
+mod keygen;
 mod logging;
 mod reconcile;
 mod reconcile_report;
@@ -52,8 +56,8 @@ use crate::failure::{Exit, Failure};
 #[command(name = "casewire", version, propagate_version = true, max_term_width = 110)]
 #[command(
     after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
-                        casewire config check --config casewire.toml\n  casewire run --config casewire.toml\n\n\
-                        Exit codes: 1 findings, 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
+                        casewire doctor --config casewire.toml      what is in order and what is not\n  \
+                        casewire run --config casewire.toml\n\nExit codes: 1 findings, 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -81,6 +85,10 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Check or print the configuration.
     Config(configuration::ConfigurationArguments),
+    /// Make the key pair that casewire signs in with, or show a certificate.
+    Keygen(keygen::KeygenArguments),
+    /// Look at everything that has to be in order, and say what mends what is not.
+    Doctor(doctor::DoctorArguments),
 }
 
 /// Where the configuration is.
@@ -167,5 +175,11 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             dead_letters::run(arguments).await
         }
         Command::Config(arguments) => configuration::run(&arguments),
+        Command::Keygen(arguments) => keygen::run(arguments),
+        Command::Doctor(arguments) => {
+            // What the clients complain about is what the findings say.
+            logging::start(&LogConfig { filter: "off".to_owned(), ..stderr })?;
+            doctor::run(arguments).await
+        }
     }
 }

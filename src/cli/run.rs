@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin;
 use crate::config::Config;
+use crate::doctor::{self, Outcome};
 use crate::failure::{Exit, Failure};
 use crate::pipeline::process::Process;
 
@@ -19,6 +20,11 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// See [`Process::run`]; and when the admin port is taken.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
     let listen = config.admin.listen;
+    for finding in doctor::at_a_glance(&config) {
+        if let Outcome::Warning { what, remedy } = &finding.outcome {
+            warn!(check = finding.check, remedy, "{what}");
+        }
+    }
     let process = Process::new(config)?;
     let admin_stop = CancellationToken::new();
     let admin = match listen {

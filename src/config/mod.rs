@@ -29,7 +29,7 @@ pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use messages::MessagesConfig;
-pub use reader::Fault;
+pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;
 pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.path, self.problem)
     }
+}
+
+/// A file that holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// The key that names it: `salesforce.private_key_file`.
+    pub key: String,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// Where an effective value came from.
@@ -53,6 +63,7 @@ pub struct Effective {
 pub struct Findings {
     pub faults: Vec<Fault>,
     pub effective: Vec<Effective>,
+    pub secret_files: Vec<SecretFile>,
     /// Paths whose value came from the environment and is therefore text, whatever its type should be.
     pub from_environment: BTreeSet<String>,
 }
@@ -173,7 +184,10 @@ impl Section {
                 findings.fault(self.path_of(key), "is not a text (its value is not shown, since it may be a secret)");
                 None
             }
-            (None, Some(path)) => self.file(&file_key, &path, findings).map(SecretString::from),
+            (None, Some(path)) => {
+                findings.secret_files.push(SecretFile { key: self.path_of(&file_key), path: PathBuf::from(&path) });
+                self.file(&file_key, &path, findings).map(SecretString::from)
+            }
             (None, None) => None,
         }
     }
@@ -364,6 +378,10 @@ impl Section {
                     continue;
                 }
             };
+            // librdkafka's own name for the file of a client's private key.
+            if key.ends_with("_file") || key == "ssl.key.location" {
+                findings.secret_files.push(SecretFile { key: self.path_of(&key), path: PathBuf::from(&text) });
+            }
             if let Some(name) = key.strip_suffix("_file") {
                 self.note(&key, &Value::String(text.clone()), origin, findings);
                 if let Some(content) = self.file(&key, &text, findings) {

@@ -13,7 +13,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
-use crate::config::reader::{Effective, Findings, Section};
+use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
@@ -54,6 +54,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How long an orderly end may take before the process ends anyway.
     pub shutdown_timeout: Duration,
+    /// The files that hold secrets.
+    pub secret_files: Vec<SecretFile>,
     /// Every key with its effective value, secrets replaced.
     pub(in crate::config) effective: Vec<Effective>,
 }
@@ -224,6 +226,7 @@ impl Config {
             admin,
             log,
             shutdown_timeout,
+            secret_files: std::mem::take(&mut findings.secret_files),
             effective: std::mem::take(&mut findings.effective),
         })
     }

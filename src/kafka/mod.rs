@@ -10,6 +10,7 @@
 //! | `transaction` | the thread below it that makes the blocking calls |
 //! | [`connection`] | what a client's callbacks say about the connection |
 //! | [`topics`] | what each topic is for; creating and checking them |
+//! | [`rehearsal`] | a transaction that is never committed |
 //! | `replicas` | whether a topic has the replicas in sync that a write needs |
 //! | [`topic_findings`] | what is wrong with a topic that exists |
 //! | [`scan`] | reading committed records back |
@@ -27,6 +28,7 @@ pub mod connection;
 pub mod error;
 pub(crate) mod failpoint;
 pub mod news;
+pub mod rehearsal;
 mod replicas;
 pub mod scan;
 pub mod settings;
@@ -43,9 +45,10 @@ pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
 pub use connection::Connection;
 pub use error::{KafkaError, Verdict};
 pub use news::{ReadTo, scan_news};
+pub use rehearsal::Rehearsal;
 pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{KEPT, RunIdentity, StreamIdentity};
 pub use topic_findings::{Finding, Severity};
-pub use topics::{TopicReport, TopicRole, TopicSpec, ensure_topic};
+pub use topics::{TopicReport, TopicRole, TopicSpec, TopicState, ensure_topic, inspect_topic};
 pub use writer::{Committed, OutputRecord, TransactionalWriter};

@@ -99,18 +99,60 @@ pub async fn ensure_topic(settings: &KafkaSettings, name: &str, role: TopicRole)
     let created = match present {
         Some(_) => false,
         None if settings.topics.create => {
-            create_topic(settings, name, role.spec(&settings.topics)).await?;
+            create_topic(settings, name, role.spec(&settings.topics), Creation::Real).await?;
             true
         }
-        None => {
-            let command = create_command(name, &role.spec(&settings.topics));
-            return Err(KafkaError::TopicMissing { topic: name.to_owned(), command });
-        }
+        None => return Err(missing(settings, name, role)),
     };
     let layout = match present {
         Some(layout) if layout.led => layout,
         _ => appeared(settings, name).await?,
     };
+    report(settings, name, role, layout, created).await
+}
+
+/// What stands of a topic before anybody writes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicState {
+    /// It is there.
+    Present(TopicReport),
+    /// It is not there, and the brokers say that it may be made so.
+    Creatable(TopicSpec),
+}
+
+/// As [`ensure_topic`], and makes nothing: a missing topic that may be made is put to the brokers as a question only.
+///
+/// # Errors
+/// What [`ensure_topic`] would end with.
+pub async fn inspect_topic(settings: &KafkaSettings, name: &str, role: TopicRole) -> Result<TopicState, KafkaError> {
+    check_topic_name(name)?;
+    match layout(settings, name).await? {
+        Some(layout) if layout.led => report(settings, name, role, layout, false).await.map(TopicState::Present),
+        Some(_) => {
+            let reason = format!("`{name}`: a partition of it has no leader");
+            Err(KafkaError::Unavailable { call: "looking at a topic", reason })
+        }
+        None if settings.topics.create => {
+            let spec = role.spec(&settings.topics);
+            create_topic(settings, name, spec.clone(), Creation::Question).await?;
+            Ok(TopicState::Creatable(spec))
+        }
+        None => Err(missing(settings, name, role)),
+    }
+}
+
+fn missing(settings: &KafkaSettings, name: &str, role: TopicRole) -> KafkaError {
+    KafkaError::TopicMissing { topic: name.to_owned(), command: create_command(name, &role.spec(&settings.topics)) }
+}
+
+/// A topic that is there, looked at.
+async fn report(
+    settings: &KafkaSettings,
+    name: &str,
+    role: TopicRole,
+    layout: Layout,
+    created: bool,
+) -> Result<TopicReport, KafkaError> {
     let mut report = TopicReport { created, partitions: layout.partitions, ..TopicReport::default() };
     let described = if settings.topics.check { describe(settings, name).await } else { Ok(HashMap::new()) };
     let config = match described {
@@ -184,30 +226,48 @@ fn admin(settings: &KafkaSettings) -> Result<(AdminClient<ConnectionContext>, Co
     Ok((create(&settings.consumer(Isolation::ReadUncommitted), context.clone())?, context))
 }
 
-async fn create_topic(settings: &KafkaSettings, name: &str, spec: TopicSpec) -> Result<(), KafkaError> {
+/// Whether a topic is made, or only whether it could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Creation {
+    Real,
+    /// The brokers check everything, permissions included, and make nothing.
+    Question,
+}
+
+async fn create_topic(
+    settings: &KafkaSettings,
+    name: &str,
+    spec: TopicSpec,
+    creation: Creation,
+) -> Result<(), KafkaError> {
     let (settings, name, runtime) = (settings.clone(), name.to_owned(), Handle::current());
-    blocking(move || create_topic_blocking(&settings, &name, &spec, &runtime)).await
+    blocking(move || create_topic_blocking(&settings, &name, &spec, creation, &runtime)).await
 }
 
 fn create_topic_blocking(
     settings: &KafkaSettings,
     name: &str,
     spec: &TopicSpec,
+    creation: Creation,
     runtime: &Handle,
 ) -> Result<(), KafkaError> {
     const CALL: &str = "creating a topic";
     let (admin, context) = admin(settings)?;
     let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(spec.replication));
     topic.config.extend(spec.config.iter().copied());
-    let options =
-        AdminOptions::new().request_timeout(Some(settings.call_timeout)).operation_timeout(Some(settings.call_timeout));
+    let options = AdminOptions::new()
+        .request_timeout(Some(settings.call_timeout))
+        .operation_timeout(Some(settings.call_timeout))
+        .validate_only(creation == Creation::Question);
     let results = runtime
         .block_on(admin.create_topics([&topic], &options))
         .map_err(|error| explain(CALL, &error, &context.connection))?;
     match results.into_iter().next() {
         // Another stream of ours, or another instance, was quicker.
         None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-            tracing::info!(topic = name, partitions = spec.partitions, "created topic");
+            if creation == Creation::Real {
+                tracing::info!(topic = name, partitions = spec.partitions, "created topic");
+            }
             Ok(())
         }
         Some(Err((_, code))) => Err(refused_topic(name, spec, code)),

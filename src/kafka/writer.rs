@@ -245,7 +245,7 @@ impl TransactionalWriter {
 }
 
 /// Hands a command to the producer's thread and waits for the answer, longer than the thread may take but not for ever.
-async fn call<T>(
+pub(super) async fn call<T>(
     thread: &ProducerThread,
     timeout: Duration,
     command: impl FnOnce(oneshot::Sender<Result<T, KafkaError>>) -> Command,

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use crate::config::{OnGap, Start};
 use crate::failure::{Exit, Failure};
+use crate::identity::{OrgId, TopicName};
 use crate::kafka::{
     Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, StreamIdentity, checkpoints_of_topic, read_checkpoint,
 };
@@ -48,7 +49,7 @@ pub async fn beginning(
     if let Some(stored) = stored {
         return resume(context, stored.checkpoint, now).map_err(NoBeginning::Stop);
     }
-    first_run(context, settings).await?;
+    first_run(&context.identity, settings).await?;
     let anchor = match context.stream.start {
         Start::Earliest => Anchor::Earliest { since: now },
         Start::Latest => Anchor::Latest { since: now },
@@ -109,9 +110,11 @@ fn stopped(context: &StreamContext, gap: &OpenGap) -> Failure {
     Failure::new(Exit::Temporary, what, remedy)
 }
 
-/// Makes sure that nothing says that this stream ran before.
-async fn first_run(context: &StreamContext, settings: &KafkaSettings) -> Result<(), NoBeginning> {
-    let identity = &context.identity;
+/// Makes sure that nothing says that a stream without a checkpoint ran before. It only reads.
+///
+/// # Errors
+/// When something does, or Kafka cannot be asked.
+pub async fn first_run(identity: &StreamIdentity, settings: &KafkaSettings) -> Result<(), NoBeginning> {
     let topic = &identity.topic;
     let orgs = checkpoints_of_topic(settings, &identity.prefix, topic).await.map_err(NoBeginning::Kafka)?;
     for other in orgs.iter().filter(|org| **org != identity.org) {
@@ -120,19 +123,9 @@ async fn first_run(context: &StreamContext, settings: &KafkaSettings) -> Result<
         if read_checkpoint(settings, &of_other).await.map_err(NoBeginning::Kafka)?.is_none() {
             continue;
         }
-        let what = format!(
-            "{topic} has no checkpoint of the organisation {}, but one of {other}: was the sandbox refreshed, or are \
-             these the credentials of another organisation?",
-            identity.org
-        );
-        let remedy = format!(
-            "if {} is meant to begin anew beside the old records, say so once with `casewire checkpoint set --topic \
-             {topic} --start earliest` (or latest); otherwise sign in to {other}",
-            identity.org
-        );
-        return Err(NoBeginning::Stop(Failure::new(Exit::Configuration, what, remedy)));
+        return Err(NoBeginning::Stop(of_another_org(topic, &identity.org, other)));
     }
-    let held = read_back::holds_records(context, settings).await.map_err(NoBeginning::Kafka)?;
+    let held = read_back::holds_records(identity, settings).await.map_err(NoBeginning::Kafka)?;
     if let Some(output) = held {
         let what = format!(
             "{topic} has no checkpoint, but {output} already holds records of this organisation: the checkpoint was \
@@ -146,4 +139,17 @@ async fn first_run(context: &StreamContext, settings: &KafkaSettings) -> Result<
         return Err(NoBeginning::Stop(Failure::new(Exit::Configuration, what, remedy)));
     }
     Ok(())
+}
+
+/// The failure of a stream that has no checkpoint of `org` but one of another organisation.
+fn of_another_org(topic: &TopicName, org: &OrgId, other: &OrgId) -> Failure {
+    let what = format!(
+        "{topic} has no checkpoint of the organisation {org}, but one of {other}: was the sandbox refreshed, or are these \
+         the credentials of another organisation?"
+    );
+    let remedy = format!(
+        "if {org} is meant to begin anew beside the old records, say so once with `casewire checkpoint set --topic {topic} \
+         --start earliest` (or latest); otherwise sign in to {other}"
+    );
+    Failure::new(Exit::Configuration, what, remedy)
 }

@@ -59,7 +59,7 @@ pub struct LastCommit {
 impl StreamContext {
     /// Whether the topic delivers several entities, under names that only the events tell.
     pub fn is_channel(&self) -> bool {
-        matches!(self.identity.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel)
+        self.identity.topic.is_channel()
     }
 
     /// The ledger's record of a gap of this stream.

@@ -1,4 +1,4 @@
-//! The only room that sees both sides: the stations of a stream and what keeps them running.
+//! The only room that carries from one side to the other: the stations of a stream and what keeps them running.
 //!
 //! | file | duty |
 //! |---|---|
@@ -63,3 +63,5 @@ mod sign_in;
 pub mod stream;
 mod text_base;
 mod want;
+
+pub use beginning::{NoBeginning, first_run};

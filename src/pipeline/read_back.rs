@@ -47,11 +47,11 @@ async fn output_topics(identity: &StreamIdentity, settings: &KafkaSettings) -> R
 ///
 /// # Errors
 /// When the topics cannot be read to their end.
-pub async fn holds_records(context: &StreamContext, settings: &KafkaSettings) -> Result<Option<String>, KafkaError> {
-    let channel = context.is_channel();
-    for topic in output_topics(&context.identity, settings).await? {
-        let org = context.identity.org.clone();
-        let stream = context.identity.topic.clone();
+pub async fn holds_records(identity: &StreamIdentity, settings: &KafkaSettings) -> Result<Option<String>, KafkaError> {
+    let channel = identity.topic.is_channel();
+    for topic in output_topics(identity, settings).await? {
+        let org = identity.org.clone();
+        let stream = identity.topic.clone();
         let found = Arc::new(AtomicBool::new(false));
         let seen = found.clone();
         scan(settings, &topic, ScanFrom::Tail(TAIL), move |record| {

@@ -24,7 +24,7 @@ use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest_client::RestClient;
-use crate::salesforce::verdict::Verdict as CallVerdict;
+use crate::salesforce::verdict::{Verdict as CallVerdict, may_not_subscribe};
 use crate::status::{LastError, StreamState};
 
 /// A stopped stream is tried again this often: most remedies are clicks in Setup that nobody reports back.
@@ -181,12 +181,7 @@ impl Stream {
         }
         match asked {
             Ok(info) if info.can_subscribe => Ok(()),
-            Ok(_) => Err(Failure::new(
-                crate::failure::Exit::NoPermission,
-                format!("The signed-in user may not subscribe to {topic}"),
-                "Setup > Permission Sets > the integration user's set > Object Settings: grant \"View All Records\" on the \
-                 object (\"View All Data\" for a channel of all entities); a change takes up to ten minutes",
-            )),
+            Ok(_) => Err(may_not_subscribe(topic)),
             Err(error) => match error.verdict() {
                 CallVerdict::Stop(failure) => Err(failure),
                 _ => {

@@ -4,7 +4,7 @@
 //! old a position is. Each HTTP answer carries the server's time in its `Date` header;
 //! the difference to the local clock is kept and added.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -13,6 +13,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 pub(crate) struct ServerClock {
     /// Server minus local, in milliseconds.
     offset: AtomicI64,
+    /// Whether any answer has told the time.
+    told: AtomicBool,
 }
 
 impl ServerClock {
@@ -27,6 +29,11 @@ impl ServerClock {
         TimeDelta::milliseconds(self.offset.load(Ordering::Relaxed))
     }
 
+    /// Server time minus local time; `None` before the first answer.
+    pub(crate) fn told_offset(&self) -> Option<TimeDelta> {
+        self.told.load(Ordering::Acquire).then(|| self.offset())
+    }
+
     /// Learns from the `Date` header of an answer that took from `sent` until now.
     ///
     /// The header has whole seconds and was written somewhere within the round trip, so
@@ -38,6 +45,7 @@ impl ServerClock {
         let middle = sent + (received - sent) / 2;
         let offset = (server.to_utc() - middle) + TimeDelta::milliseconds(500);
         self.offset.store(offset.num_milliseconds(), Ordering::Relaxed);
+        self.told.store(true, Ordering::Release);
     }
 }
 
@@ -53,7 +61,7 @@ mod tests {
         for odd in ["yesterday", "", "Wed, 99 Nov 2026 10:00:00 GMT"] {
             headers.insert("date", odd.parse().expect("header"));
             clock.learn(&headers, Utc::now());
-            assert_eq!(clock.offset(), TimeDelta::zero());
+            assert_eq!((clock.offset(), clock.told_offset()), (TimeDelta::zero(), None));
         }
         let ahead = Utc::now() + TimeDelta::hours(2);
         headers.insert("date", ahead.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse().expect("header"));

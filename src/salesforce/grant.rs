@@ -4,24 +4,17 @@
 //! a private key whose certificate the org's administrator uploaded. Client
 //! credentials are the alternative; Salesforce accepts them on a My Domain host only.
 
-use std::fmt;
-
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use crate::config::Grant;
+use crate::salesforce::certificate::{Certificate, EXPIRY_WARNING_DAYS, Standing};
 
 /// How long an assertion is valid, in seconds. Salesforce allows three minutes;
 /// the rest is for a clock that is known to a second or so.
 const ASSERTION_SECONDS: i64 = 150;
-
-/// Certificates that expire within this many days are warned about.
-const EXPIRY_WARNING_DAYS: i64 = 30;
 
 /// Key material that cannot be used. Never holds any of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,33 +123,37 @@ fn private_block(pem: &str) -> &str {
 }
 
 fn check_certificate(pem: &str, key: &EncodingKey, now: DateTime<Utc>) -> Result<(), InvalidKey> {
-    let unreadable = |error: &dyn fmt::Display| InvalidKey::Certificate(error.to_string());
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| unreadable(&error))?;
-    let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| unreadable(&error))?;
-    let subject = certificate.subject().to_string();
+    let certificate = Certificate::from_pem(pem).map_err(|error| InvalidKey::Certificate(error.to_string()))?;
+    let subject = certificate.subject.clone();
 
     // A signature made with the key and read with the certificate proves that the two belong together.
     let signature = jsonwebtoken::crypto::sign(b"casewire", key, Algorithm::RS256).map_err(|_| InvalidKey::NotRsa)?;
-    let public = DecodingKey::from_rsa_der(&certificate.public_key().subject_public_key.data);
+    let public = DecodingKey::from_rsa_der(&certificate.public_key);
     if !jsonwebtoken::crypto::verify(&signature, b"casewire", &public, Algorithm::RS256).unwrap_or(false) {
         return Err(InvalidKey::Mismatch { subject });
     }
 
-    let validity = certificate.validity();
-    let (from, to) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-    if now.timestamp() < from || now.timestamp() > to {
-        let (from, to) = (validity.not_before.to_string(), validity.not_after.to_string());
-        return Err(InvalidKey::NotValidNow { subject, from, to });
+    match certificate.standing(now) {
+        Standing::NotYet | Standing::Expired => {
+            let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let (from, to) = (time(certificate.not_before), time(certificate.not_after));
+            Err(InvalidKey::NotValidNow { subject, from, to })
+        }
+        Standing::Valid { days_left } => {
+            if days_left < EXPIRY_WARNING_DAYS {
+                tracing::warn!(days_left, certificate = %subject, "the certificate of the sign-in key expires soon");
+            }
+            Ok(())
+        }
     }
-    let days_left = to.saturating_sub(now.timestamp()) / 86_400;
-    if days_left < EXPIRY_WARNING_DAYS {
-        tracing::warn!(days_left, certificate = %subject, "the certificate of the sign-in key expires soon");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
     use super::*;
     use crate::salesforce::scripted::KEY;
 

@@ -6,6 +6,9 @@
 //! | `tls` | which certificate authorities are trusted |
 //! | `proxy` | connections through an HTTP proxy of the environment |
 //! | `clock` | Salesforce's time, as its own answers tell it |
+//! | [`reachability`] | the way to a host, step by step: proxy, name, connection, TLS |
+//! | [`certificate`] | what stands in a certificate |
+//! | [`key_pair`] | a new key pair to sign in with |
 //! | [`grant`] | what casewire signs in with: JWT bearer or client credentials |
 //! | `oauth` | one token request, and what its answer means |
 //! | [`session`] | the one owner of the access token |
@@ -37,6 +40,7 @@ pub mod api_usage;
 pub mod backoff;
 pub mod buffer;
 mod call;
+pub mod certificate;
 mod clock;
 mod collections;
 pub mod conversation_entries;
@@ -46,11 +50,13 @@ mod fetch_response;
 pub mod grant;
 pub mod id_listing;
 pub mod intake;
+pub mod key_pair;
 pub mod messaging_sessions;
 mod oauth;
 mod proxy;
 pub mod pubsub;
 pub mod query;
+pub mod reachability;
 pub mod record_read;
 mod record_sight;
 mod recovery;

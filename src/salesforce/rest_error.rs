@@ -134,7 +134,7 @@ fn refused(status: u16, code: &str, message: &str, hint: Duration) -> RestVerdic
 }
 
 const NOTHING: &str = "Nothing to do unless it lasts; see https://status.salesforce.com for the org's instance.";
-const USED_UP_PAGE: &str =
+pub(crate) const USED_UP_PAGE: &str =
     "The org's API requests of 24 hours are used up: Setup > Company Information shows the use; ask for more or wait.";
 
 /// The page of Setup, or whatever else mends a refusal.

@@ -31,7 +31,7 @@ use crate::salesforce::{proxy, tls};
 const ATTEMPTS: u32 = 3;
 
 /// A clock off by less than this does not explain a refused assertion.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(20);
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::seconds(20);
 
 /// When a token that is due for renewal, but not refused, is tried again after the login server failed.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
@@ -248,6 +248,11 @@ impl Session {
     /// Salesforce's time: the local clock corrected by the `Date` header of its answers.
     pub fn salesforce_now(&self) -> DateTime<Utc> {
         self.shared.clock.now()
+    }
+
+    /// Salesforce's clock minus this machine's, to about a second; none before the first answer, a refusal included.
+    pub fn clock_offset(&self) -> Option<TimeDelta> {
+        self.shared.clock.told_offset()
     }
 
     /// What the newest answer said of the org's API requests; none before the first.

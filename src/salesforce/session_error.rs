@@ -127,7 +127,7 @@ fn key_remedy(key: &InvalidKey) -> &'static str {
     match key {
         InvalidKey::Encrypted => "Store the key without a pass phrase: openssl pkey -in key.pem -out plain.pem",
         InvalidKey::NotRsa => {
-            "Make a key and a certificate: openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out certificate.pem -days 730"
+            "Make a key and a certificate with `casewire keygen --client-id … --username …`, and upload the certificate."
         }
         InvalidKey::Certificate(_) => {
             "Give the PEM file of the certificate that was uploaded to the External Client App."

@@ -16,10 +16,7 @@ pub struct InvalidAuthority {
 /// The client side of TLS for HTTP: the compiled-in roots and `extra_ca` (PEM, one or more certificates).
 pub(crate) fn client_config(extra_ca: Option<&str>) -> Result<ClientConfig, InvalidAuthority> {
     let invalid = |reason: String| InvalidAuthority { reason };
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    for certificate in extra_authorities(extra_ca)? {
-        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
-    }
+    let roots = authorities(extra_ca)?;
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -28,6 +25,20 @@ pub(crate) fn client_config(extra_ca: Option<&str>) -> Result<ClientConfig, Inva
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The public authorities alone.
+pub(crate) fn public_authorities() -> RootCertStore {
+    RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned())
+}
+
+/// The public authorities and those of `extra_ca`.
+pub(crate) fn authorities(extra_ca: Option<&str>) -> Result<RootCertStore, InvalidAuthority> {
+    let mut roots = public_authorities();
+    for certificate in extra_authorities(extra_ca)? {
+        roots.add(certificate).map_err(|error| InvalidAuthority { reason: error.to_string() })?;
+    }
+    Ok(roots)
 }
 
 /// The certificates of the extra CA file; fails if it holds none, because then its owner is mistaken about it.

@@ -35,7 +35,7 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    fn new(name: &str, kind: Kind, source: Source) -> Self {
+    pub(crate) fn new(name: &str, kind: Kind, source: Source) -> Self {
         Self { name: name.to_owned(), kind, source, compound: None }
     }
 

@@ -8,11 +8,13 @@
 //! | `conversation` | the entries of conversations |
 //! | `permissions` | what the user may do, by the objects that say so |
 //! | `bulk` | the query jobs of the Bulk API 2.0 |
+//! | `organization` | the one row of `Organization` |
 //! | `describe`, `record_json`, `record_csv` | how objects and records are written |
 
 mod bulk;
 mod conversation;
 mod describe;
+mod organization;
 mod permissions;
 mod query;
 mod record_csv;

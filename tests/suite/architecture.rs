@@ -20,6 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("salesforce", &["config", "change", "identity", "position", "failure", "proto"]),
     ("kafka", &["config", "identity", "position", "failure"]),
     ("pipeline", &["config", "change", "salesforce", "kafka", "status", "identity", "position", "failure"]),
+    ("doctor", &["config", "change", "salesforce", "kafka", "status", "pipeline", "identity", "position", "failure"]),
     ("admin", &["config", "status", "identity", "position", "failure"]),
     ("simulator", &["proto"]),
 ];

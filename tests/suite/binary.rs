@@ -26,6 +26,12 @@ impl Installation {
         let directory = tempfile::tempdir().expect("a directory");
         let key = directory.path().join("key.pem");
         std::fs::write(&key, simulator.private_key_pem().expect("the simulator made a key")).expect("written");
+        // As the guide has it; a run warns of a key that everybody can read.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+        }
         let mut text = format!(
             "[salesforce]\nusername = '{}'\nclient_id = '{}'\nprivate_key_file = '{}'\nlogin_url = '{}'\n\
              [salesforce.pubsub]\nendpoint = '{}'\n[admin]\nlisten = '127.0.0.1:0'\n",

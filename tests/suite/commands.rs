@@ -62,13 +62,14 @@ fn last(lines: &[LedgerLine]) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_with_64() {
-    let commands = ["", "run", "demo", "simulate", "tail", "gaps", "reconcile", "dead-letters"];
+    let commands = ["", "run", "demo", "simulate", "tail", "gaps", "reconcile", "dead-letters", "doctor", "keygen"];
     let below = [
         "checkpoint show",
         "checkpoint set",
         "checkpoint reset",
         "config check",
         "config print",
+        "keygen show",
         "dead-letters list",
         "dead-letters show",
         "dead-letters redrive",

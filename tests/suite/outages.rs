@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casewire::config::Config;
+use casewire::failure::Exit;
 use casewire::kafka::list_topics;
 use casewire::pipeline::settings;
 use casewire::simulator::{Control, EventOrder, Fault, LedgerLine, SimulatorConfig};
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::suite::deployment::{Deployment, Output, Running, brokers};
+use crate::suite::doctor::{failed, findings};
 use crate::suite::main_job::{CASES, SESSIONS, expected, identities, passed, sorted};
 use crate::suite::own_broker::own_broker;
 
@@ -189,6 +191,13 @@ async fn access_taken_away_stops_the_stream_and_names_the_lists() {
         assert!(what.contains("refused the permission"), "{what}");
         assert!(remedy.contains("kafka-acls.sh") && remedy.contains("transactional ids"), "{remedy}");
         running.stop().await.expect("an orderly end");
+        // Somebody who looks is told the same.
+        let found = findings(Ok(deployment.config(&[CASES], sasl))).await;
+        let check = match resource {
+            "--topic" => format!("write {}.Case", deployment.prefix),
+            _ => "transactions".to_owned(),
+        };
+        failed(&found, &check, Exit::NoPermission, "refused the permission", "kafka-acls.sh");
         broker.acl(&format!("--remove --deny-principal User:casewire --operation {operation} {names}")).await;
         let running = deployment.run(&[CASES], sasl);
         passed(&running, &lines, CASES).await;

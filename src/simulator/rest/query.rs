@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::record_json::RecordJson;
 use super::records::{Readable, json_answer};
-use super::{Refused, aside, permissions};
+use super::{Refused, aside, organization, permissions};
 use crate::simulator::columns::{self, Cells, Column};
 use crate::simulator::objects::Object;
 use crate::simulator::org::Org;
-use crate::simulator::record_store::{RecordKey, Row};
+use crate::simulator::record_store::{RecordKey, Row, Snapshot};
 use crate::simulator::soql::{self, Query, QueryError, Selected};
 
 /// Rows in one answer: the most and the default, and the least that a client can ask for.
@@ -99,18 +99,24 @@ struct Batch<'a> {
 /// Runs a query for the user that signs in; `all` includes the recycle bin.
 pub(super) fn find(org: &Org, soql: &str, all: bool) -> Result<Found, QueryError> {
     let statement = soql::parse(soql)?;
-    let readable = Readable::find(org, &statement.object.text).filter(|found| !found.object.is_platform_event());
-    let readable = readable.ok_or_else(|| soql::unsupported(soql, &statement.object))?;
-    // The object may have changed since the fields were listed; what counts is the one the rows belong to.
-    let snapshot = org.records.snapshot(readable.at).ok_or_else(|| soql::unsupported(soql, &statement.object))?;
-    let mut columns = org.visible_columns(&snapshot.object);
-    columns.extend(columns::through_lookups(&snapshot.object));
+    let found = organization::find(org, &statement.object.text).or_else(|| records(org, &statement.object.text));
+    let (snapshot, columns) = found.ok_or_else(|| soql::unsupported(soql, &statement.object))?;
     let query = soql::resolve(soql, &statement, &snapshot.object, columns)?;
     let hidden = org.script.hidden_records();
     let mut rows = snapshot.rows;
     rows.retain(|(key, row)| (all || !row.deleted) && !hidden.contains(key));
     let rows = query.run(&snapshot.object, rows);
     Ok(Found { object: snapshot.object, query, rows })
+}
+
+/// The records of an object that the user may read, and the fields of it.
+fn records(org: &Org, object: &str) -> Option<(Snapshot, Vec<Column>)> {
+    let readable = Readable::find(org, object).filter(|found| !found.object.is_platform_event())?;
+    // The object may have changed since the fields were listed; what counts is the one the rows belong to.
+    let snapshot = org.records.snapshot(readable.at)?;
+    let mut columns = org.visible_columns(&snapshot.object);
+    columns.extend(columns::through_lookups(&snapshot.object));
+    Some((snapshot, columns))
 }
 
 pub(super) async fn query(

@@ -66,6 +66,18 @@ async fn conditions_and_orders_find_what_they_say() {
 }
 
 #[tokio::test]
+async fn the_organisation_says_what_it_is() {
+    let (simulator, api) = org_with(|_| {}).await;
+    let soql = "SELECT Id, Name, OrganizationType, InstanceName, IsSandbox FROM Organization";
+    let row = api.query("query", soql).await.json()["records"][0].clone();
+    assert_eq!(row["Id"], json!(simulator.org_id()));
+    assert_eq!((&row["OrganizationType"], &row["IsSandbox"]), (&json!("Unlimited Edition"), &json!(false)));
+    assert_eq!(row["attributes"]["type"], "Organization");
+    let refused = api.query("query", "SELECT SystemModstamp FROM Organization").await.json();
+    assert_eq!(refused[0]["errorCode"], "INVALID_FIELD");
+}
+
+#[tokio::test]
 async fn the_recycle_bin_is_for_query_all_and_hidden_records_are_for_nobody() {
     let (simulator, api) = org_with(|_| {}).await;
     let ids = cases(&simulator).await;

@@ -1,0 +1,211 @@
+//! What lies on this machine: key, certificate, secrets, and the shape of names. Nobody is asked anything.
+
+use std::path::Path;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use secrecy::ExposeSecret;
+
+use crate::config::{Config, Grant, SecretFile};
+use crate::doctor::finding::{Area, Finding, Outcome, Report};
+use crate::failure::{Exit, Failure};
+use crate::salesforce::certificate::{Certificate, EXPIRY_WARNING_DAYS, Standing};
+
+/// What every consumer key of Salesforce begins with.
+const CONSUMER_KEY_PREFIX: &str = "3MVG9";
+
+const NEW_PAIR: &str = "Make a new pair with `casewire keygen` in another directory, upload its certificate in Setup > External Client App \
+     Manager > the app > Settings > OAuth Settings > Enable JWT Bearer Flow, then change `private_key_file` and `certificate_file`. \
+     Uploading replaces the old certificate: do both in one go.";
+
+/// Adds what was found. `usable` is what came of making clients out of the configuration.
+pub fn examine(config: &Config, usable: &Result<(), Failure>, now: DateTime<Utc>, report: &mut Report<'_>) {
+    report.add(Area::Files, "key", key(&config.salesforce.grant, usable));
+    report.add(Area::Files, "certificate", certificate(&config.salesforce.grant, now));
+    for finding in at_a_glance(config) {
+        report.add(finding.area, finding.check, finding.outcome);
+    }
+}
+
+/// The findings that cost nothing: no connection, no arithmetic with keys. A start of `casewire run` looks at them too.
+pub fn at_a_glance(config: &Config) -> Vec<Finding> {
+    let finding = |check: &str, outcome| Finding { area: Area::Files, check: check.to_owned(), outcome };
+    let mut findings = vec![finding("secret files", secret_files(&config.secret_files))];
+    if let Grant::JwtBearer { username, .. } = &config.salesforce.grant {
+        findings.push(finding("user name", user_name(username)));
+    }
+    let (Grant::JwtBearer { client_id, .. } | Grant::ClientCredentials { client_id, .. }) = &config.salesforce.grant;
+    findings.push(finding("client id", consumer_key(client_id)));
+    findings
+}
+
+fn key(grant: &Grant, usable: &Result<(), Failure>) -> Outcome {
+    match (usable, grant) {
+        (Err(failure), _) => Outcome::Failed(failure.clone()),
+        (Ok(()), Grant::ClientCredentials { .. }) => {
+            Outcome::Ok("client credentials: a consumer secret in place of a key".to_owned())
+        }
+        (Ok(()), Grant::JwtBearer { certificate: None, .. }) => Outcome::Ok("an RSA key that can sign".to_owned()),
+        (Ok(()), Grant::JwtBearer { .. }) => {
+            Outcome::Ok("an RSA key that can sign, and the certificate belongs to it".to_owned())
+        }
+    }
+}
+
+/// That it is valid at all is part of the key's check; here it is about the days that are left.
+fn certificate(grant: &Grant, now: DateTime<Utc>) -> Outcome {
+    let pem = match grant {
+        Grant::ClientCredentials { .. } => {
+            return Outcome::Skipped("client credentials need no certificate".to_owned());
+        }
+        Grant::JwtBearer { certificate: Some(pem), .. } => pem.as_str(),
+        Grant::JwtBearer { private_key, certificate: None, .. } => {
+            if !private_key.expose_secret().contains("BEGIN CERTIFICATE") {
+                let because = "certificate_file is not set: set it, and the day on which it expires is watched";
+                return Outcome::Skipped(because.to_owned());
+            }
+            private_key.expose_secret()
+        }
+    };
+    match Certificate::from_pem(pem) {
+        Ok(certificate) => days_left(&certificate, now),
+        Err(error) => Outcome::failed(
+            Exit::Configuration,
+            format!("The certificate cannot be read: {error}"),
+            "Give the PEM file of the certificate that was uploaded to the External Client App.",
+        ),
+    }
+}
+
+/// What its days say of a certificate.
+pub fn days_left(certificate: &Certificate, now: DateTime<Utc>) -> Outcome {
+    let Certificate { subject, not_before, not_after, .. } = certificate;
+    let day = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    match certificate.standing(now) {
+        Standing::Expired => {
+            let what = format!("The certificate ({subject}) expired on {}", day(not_after));
+            Outcome::failed(Exit::Configuration, what, NEW_PAIR)
+        }
+        Standing::NotYet => {
+            let what = format!("The certificate ({subject}) is not valid before {}", day(not_before));
+            let remedy =
+                "Check the clock of this machine; if it is right, wait, or make a new pair with `casewire keygen`.";
+            Outcome::failed(Exit::Configuration, what, remedy)
+        }
+        Standing::Valid { days_left } if days_left < EXPIRY_WARNING_DAYS => {
+            let what = format!(
+                "The certificate ({subject}) expires soon: {days_left} days are left, until {}",
+                day(not_after)
+            );
+            Outcome::warning(what, NEW_PAIR)
+        }
+        Standing::Valid { days_left } => {
+            Outcome::Ok(format!("{subject}: {days_left} days are left, until {}", day(not_after)))
+        }
+    }
+}
+
+fn secret_files(files: &[SecretFile]) -> Outcome {
+    let open: Vec<&SecretFile> = files.iter().filter(|file| is_open_to_others(&file.path)).collect();
+    if open.is_empty() {
+        return match files.len() {
+            0 => Outcome::Skipped("no secret stands in a file of its own".to_owned()),
+            1 => Outcome::Ok("closed to other users of this machine".to_owned()),
+            files => Outcome::Ok(format!("all {files} are closed to other users of this machine")),
+        };
+    }
+    let named: Vec<String> = open.iter().map(|file| format!("{} ({})", file.path.display(), file.key)).collect();
+    let paths: Vec<String> = open.iter().map(|file| file.path.display().to_string()).collect();
+    Outcome::warning(
+        format!("Every user of this machine can read {}", named.join(", ")),
+        format!("chmod o= {}", paths.join(" ")),
+    )
+}
+
+/// Whether users who are neither the owner nor of the group may read it. A group is how a service gets at its secret.
+#[cfg(unix)]
+fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_path: &Path) -> bool {
+    false
+}
+
+fn user_name(username: &str) -> Outcome {
+    let remedy = "Setup > Users shows it; a sandbox appends its name: integration@example.com.uat.";
+    if username.trim() != username || !username.contains('@') {
+        return Outcome::warning(format!("\"{username}\" does not look like a user name of Salesforce"), remedy);
+    }
+    if username.chars().any(char::is_uppercase) {
+        let what = format!("\"{username}\" has capital letters, and Salesforce keeps user names in small ones");
+        return Outcome::warning(what, format!("Write it in small letters. {remedy}"));
+    }
+    Outcome::Ok(username.to_owned())
+}
+
+fn consumer_key(client_id: &str) -> Outcome {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._".contains(&byte);
+    if client_id.starts_with(CONSUMER_KEY_PREFIX) && client_id.bytes().all(legal) {
+        return Outcome::Ok(format!("{CONSUMER_KEY_PREFIX}…, {} characters", client_id.len()));
+    }
+    Outcome::warning(
+        format!(
+            "`client_id` does not look like a consumer key: those begin with {CONSUMER_KEY_PREFIX} and have letters, digits, dots and underscores"
+        ),
+        "Copy it from Setup > External Client App Manager > the app > Settings > OAuth Settings > Consumer Key and Secret; the app's \
+         own id and the consumer secret are something else.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::salesforce::key_pair::{KeyBits, SignInKeyPair};
+
+    #[test]
+    fn the_days_of_a_certificate_are_counted_down_to_a_warning_and_a_failure() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        let pair = SignInKeyPair::generate("a@b.example", KeyBits::Bits2048, now, 100).expect("made");
+        let certificate = Certificate::from_pem(&pair.certificate).expect("a certificate");
+        let word = |days| days_left(&certificate, now + chrono::TimeDelta::days(days)).word();
+        assert_eq!([-2, 0, 70, 71, 100, 101].map(word), ["failed", "ok", "ok", "warning", "warning", "failed"]);
+    }
+
+    #[test]
+    fn names_that_cannot_be_right_are_warned_of() {
+        for (name, word) in [
+            ("integration@example.com", "ok"),
+            ("integration@example.com.uat", "ok"),
+            ("Integration@example.com", "warning"),
+            ("integration", "warning"),
+            (" integration@example.com", "warning"),
+        ] {
+            assert_eq!(user_name(name).word(), word, "{name}");
+        }
+        for (key, word) in
+            [("3MVG9abc._1", "ok"), ("1A2B3C", "warning"), ("3MVG9 abc", "warning"), ("\"3MVG9a\"", "warning")]
+        {
+            assert_eq!(consumer_key(key).word(), word, "{key}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_that_everybody_can_read_is_named_with_its_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("key.pem");
+        std::fs::write(&path, "secret").expect("written");
+        let file = SecretFile { key: "salesforce.private_key_file".to_owned(), path: path.clone() };
+        let outcome = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            secret_files(std::slice::from_ref(&file))
+        };
+        assert_eq!((outcome(0o600).word(), outcome(0o640).word()), ("ok", "ok"));
+        let open = outcome(0o644);
+        assert!(open.what().contains("salesforce.private_key_file") && open.remedy().contains("chmod"), "{open:?}");
+        assert_eq!(secret_files(&[]).word(), "skipped");
+    }
+}

@@ -1,0 +1,206 @@
+//! What the user may subscribe to and read.
+
+use tokio::time::Instant;
+
+use crate::change::{ObjectDescription, WriterSchema};
+use crate::config::{Config, StreamConfig};
+use crate::doctor::finding::{Area, Outcome, Report};
+use crate::doctor::{ANSWER, soon};
+use crate::failure::{Exit, Failure};
+use crate::identity::{SchemaId, TopicKind, TopicName};
+use crate::salesforce::pubsub::PubSub;
+use crate::salesforce::rest::RestError;
+use crate::salesforce::rest_client::RestClient;
+use crate::salesforce::verdict::may_not_subscribe;
+
+const AREA: Area = Area::Streams;
+
+/// How many fields a line names.
+const NAMED: usize = 12;
+
+/// Looks at each stream of the configuration.
+pub async fn examine(config: &Config, pubsub: &PubSub, pubsub_reachable: bool, report: &mut Report<'_>) {
+    for stream in &config.streams {
+        let schema = if pubsub_reachable {
+            topic(pubsub, &stream.topic, report).await
+        } else {
+            report.skip(AREA, [topic_check(stream)], "the Pub/Sub API cannot be reached");
+            None
+        };
+        match stream.topic.kind() {
+            TopicKind::Entity(object) => records(pubsub, stream, &object, schema, report).await,
+            TopicKind::ChangeChannel => report.skip(
+                AREA,
+                [format!("records of {}", stream.topic)],
+                "a channel of several objects leaves out in silence what the user may not see: a stream for each object tells",
+            ),
+            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => {}
+        }
+    }
+}
+
+/// The rows of streams that nobody can ask about.
+pub fn skip(config: &Config, report: &mut Report<'_>, because: &str) {
+    for stream in &config.streams {
+        report.skip(AREA, [topic_check(stream)], because);
+        if let TopicKind::Entity(object) = stream.topic.kind() {
+            report.skip(AREA, [records_check(&object), fields_check(&object)], because);
+        }
+    }
+}
+
+fn topic_check(stream: &StreamConfig) -> String {
+    format!("topic {}", stream.topic)
+}
+
+fn records_check(object: &str) -> String {
+    format!("records of {object}")
+}
+
+fn fields_check(object: &str) -> String {
+    format!("fields of {object}")
+}
+
+/// Whether the topic is there and the user may subscribe to it, which for one object means that change data capture is on
+/// and that the user may see all of its records. Gives the newest schema.
+async fn topic(pubsub: &PubSub, name: &TopicName, report: &mut Report<'_>) -> Option<SchemaId> {
+    let check = format!("topic {name}");
+    let failure = match soon("The Pub/Sub API", pubsub.topic(name)).await {
+        Ok(Ok(info)) if info.can_subscribe => {
+            report.add(AREA, check, Outcome::Ok("is there, and the user may subscribe".to_owned()));
+            return Some(SchemaId::from(info.schema_id.as_str())).filter(|id| !id.as_str().is_empty());
+        }
+        Ok(Ok(_)) => may_not_subscribe(name),
+        Ok(Err(error)) => error.failure(),
+        Err(failure) => failure,
+    };
+    report.add(AREA, check, Outcome::Failed(failure));
+    None
+}
+
+/// Whether records of the object can be read, and which of the fields that its events have are hidden.
+async fn records(
+    pubsub: &PubSub,
+    stream: &StreamConfig,
+    object: &str,
+    schema: Option<SchemaId>,
+    report: &mut Report<'_>,
+) {
+    let session = pubsub.session();
+    let path = format!("/services/data/v{}/sobjects/{object}/describe", session.api_version());
+    let described = match soon("The instance", session.get_json::<ObjectDescription>(&path)).await {
+        Ok(Ok(described)) => described,
+        Ok(Err(error)) => {
+            report.add(AREA, records_check(object), Outcome::Failed(unreadable(object, &error)));
+            report.skip(AREA, [fields_check(object)], "the object cannot be described");
+            return;
+        }
+        Err(failure) => {
+            report.add(AREA, records_check(object), Outcome::Failed(failure));
+            report.skip(AREA, [fields_check(object)], "the object cannot be described");
+            return;
+        }
+    };
+    let sight = RestClient::new(session.clone()).sees_all_records(object, Instant::now() + ANSWER).await;
+    report.add(AREA, records_check(object), Outcome::Ok(readable(described.fields.len(), sight.unwrap_or(false))));
+    let outcome = match schema {
+        None => Outcome::Skipped("the topic told no schema to compare with".to_owned()),
+        Some(id) => match event_fields(pubsub, &id).await {
+            Ok(fields) => hidden(object, &described, &fields, stream.fields.names()),
+            Err(failure) => Outcome::Failed(failure),
+        },
+    };
+    report.add(AREA, fields_check(object), outcome);
+}
+
+/// That the user sees every record is known only where it may ask for its own permissions.
+fn readable(fields: usize, all: bool) -> String {
+    let sight = if all {
+        "all of them"
+    } else {
+        "whether all of them is not told to this user (only `casewire reconcile --full` needs to know; it takes \"View Setup and \
+         Configuration\")"
+    };
+    format!("can be read, {sight}, with {fields} fields")
+}
+
+/// An object that is hidden is answered like one that does not exist.
+fn unreadable(object: &str, error: &RestError) -> Failure {
+    match error {
+        RestError::Refused { status: 404, .. } => Failure::new(
+            Exit::NoPermission,
+            format!("Records of {object} cannot be read: {error}"),
+            format!(
+                "Setup > Permission Sets > the integration user's set > Object Settings > {object}: grant \"Read\" and \"View All \
+                 Records\". If the object is a part of a product, as Messaging Session is, that has to be on in this organisation."
+            ),
+        ),
+        other => other.failure(),
+    }
+}
+
+/// The fields that events of a schema have. GetSchema tells all of them, whatever the user may see.
+async fn event_fields(pubsub: &PubSub, id: &SchemaId) -> Result<Vec<String>, Failure> {
+    let answer = soon("The Pub/Sub API", pubsub.schema(id)).await?.map_err(|error| error.failure())?;
+    let schema = WriterSchema::parse(&answer.schema_json).map_err(|error| {
+        Failure::new(
+            Exit::Software,
+            format!("The event schema {id} cannot be read: {error}"),
+            "Report it with the schema.",
+        )
+    })?;
+    Ok(schema.fields().map(str::to_owned).collect())
+}
+
+/// Describe leaves out what field-level security hides from the user; a hidden field is null in every event.
+fn hidden(object: &str, described: &ObjectDescription, events: &[String], chosen: &[String]) -> Outcome {
+    let lacking =
+        |names: &[String]| -> Vec<String> { names.iter().filter(|name| !described.shows(name)).cloned().collect() };
+    let mut missing = lacking(events);
+    missing.extend(lacking(chosen).into_iter().filter(|name| !events.contains(name)));
+    if missing.is_empty() {
+        return Outcome::Ok(format!("all {} that events have can be read", events.len()));
+    }
+    let more = missing.len().saturating_sub(NAMED);
+    let mut named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        named.push_str(&format!(" and {more} more"));
+    }
+    Outcome::warning(
+        format!(
+            "{} of {object} are hidden from the user, and empty in events and records: {named}",
+            fields(missing.len())
+        ),
+        format!(
+            "Setup > Permission Sets > the integration user's set > Object Settings > {object} > Field Permissions: grant Read Access, \
+             unless they are hidden on purpose. A field of the configuration that is none of the object's is named too."
+        ),
+    )
+}
+
+fn fields(count: usize) -> String {
+    if count == 1 { "1 field".to_owned() } else { format!("{count} fields") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_fields_are_named_up_to_a_bound_and_a_misspelt_choice_with_them() {
+        let answer = serde_json::json!({"name": "Case", "fields": [
+            {"name": "Id", "type": "id", "compoundFieldName": null},
+            {"name": "Subject", "type": "string", "compoundFieldName": null},
+        ]});
+        let described = ObjectDescription::parse(answer.to_string().as_bytes()).expect("described");
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let outcome = |events: &[&str], chosen: &[&str]| hidden("Case", &described, &names(events), &names(chosen));
+        assert_eq!(outcome(&["Subject"], &["Subject"]).word(), "ok");
+        let one = outcome(&["Subject", "SuppliedEmail"], &["SuppliedEmail", "Statsu"]);
+        assert!(
+            one.what().starts_with("2 fields of Case are hidden") && one.what().ends_with(": SuppliedEmail, Statsu")
+        );
+        let many: Vec<String> = (0..15).map(|number| format!("F{number}__c")).collect();
+        assert!(hidden("Case", &described, &many, &[]).what().ends_with("F11__c and 3 more"));
+    }
+}
