@@ -3,6 +3,7 @@
 mod suite {
     mod architecture;
     mod binary;
+    mod bulk;
     mod commands;
     mod completion;
     mod deployment;
