@@ -17,6 +17,7 @@ mod suite {
     mod partitions;
     mod real_events;
     mod retention;
+    mod snapshots;
     mod subscription;
     mod three_brokers;
     mod tls;

@@ -6,6 +6,7 @@
 //! - `completion`: when full records are read
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
+//! - `snapshot`: which objects are read from beginning to end
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
@@ -16,6 +17,7 @@ mod load;
 mod print;
 mod reader;
 mod settings;
+mod snapshot;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -29,4 +31,5 @@ pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,
 };
+pub use snapshot::{SnapshotConfig, stream_of};
 pub use stream::{OnGap, OnUndecodable, Start, StreamConfig};

@@ -13,6 +13,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::reader::{Effective, Findings, Section};
+use crate::config::snapshot::SnapshotConfig;
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub completion: CompletionConfig,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// Which objects are read from beginning to end.
+    pub snapshot: SnapshotConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -167,6 +170,8 @@ pub struct KafkaConfig {
 pub struct AdminConfig {
     /// Where to listen; nothing is served when absent.
     pub listen: Option<SocketAddr>,
+    /// What whoever wants something done has to show; nothing is done for anybody when absent.
+    pub token: Option<SecretString>,
 }
 
 /// How log lines look.
@@ -198,6 +203,7 @@ impl Config {
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
+        let snapshot = SnapshotConfig::read(root.section("snapshot", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -210,6 +216,7 @@ impl Config {
             buffer,
             completion,
             gaps,
+            snapshot,
             kafka,
             admin,
             log,
@@ -362,7 +369,7 @@ impl KafkaConfig {
 
 impl AdminConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
-        let config = Self { listen: section.parsed("listen", findings) };
+        let config = Self { listen: section.parsed("listen", findings), token: section.secret("token", findings) };
         section.finish(findings);
         config
     }

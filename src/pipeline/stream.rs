@@ -47,6 +47,8 @@ pub struct Stream {
     pub rest: RestClient,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// Objects of which the first run makes a snapshot.
+    pub first_snapshots: Vec<String>,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
@@ -151,6 +153,7 @@ impl Stream {
             pubsub: self.pubsub.clone(),
             rest: self.rest.clone(),
             gaps: self.gaps,
+            first_snapshots: self.first_snapshots.clone(),
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,

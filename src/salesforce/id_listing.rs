@@ -35,18 +35,27 @@ pub struct IdPage {
 }
 
 impl RecordReader {
-    /// The records of an object whose ids come after `after`, at most 2,000.
+    /// The records of an object whose ids come after `after`, at most 2,000. `clause` makes a WHERE clause, with a space
+    /// before it, out of the field that says when a record was changed; none where all records are meant.
     ///
     /// # Errors
     /// When the deadline passes, when it is hopeless, or when the object cannot say what is deleted.
-    pub async fn ids_after(&self, object: &str, after: Option<&str>, deadline: Instant) -> Result<IdPage, RestError> {
+    pub async fn ids_after(
+        &self,
+        object: &str,
+        after: Option<&str>,
+        clause: impl FnOnce(&str) -> Option<String>,
+        deadline: Instant,
+    ) -> Result<IdPage, RestError> {
         let plan = self.descriptions().plan(object, None, deadline).await?;
         let fields = plan.trace_fields().ok_or_else(|| {
             RestError::Unexpected(format!("{object} has no IsDeleted, so its deleted records cannot be told"))
         })?;
         let after = after.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        let behind = after.map(|id| format!("WHERE Id > '{id}' ")).unwrap_or_default();
-        let soql = format!("SELECT {fields} FROM {} {behind}ORDER BY Id LIMIT {PAGE}", api_name(object)?);
+        let clause = clause(plan.time_field()).unwrap_or_default();
+        let word = if clause.is_empty() { " WHERE" } else { " AND" };
+        let behind = after.map(|id| format!("{word} Id > '{id}'")).unwrap_or_default();
+        let soql = format!("SELECT {fields} FROM {}{clause}{behind} ORDER BY Id LIMIT {PAGE}", api_name(object)?);
         let mut query = self.client().query(&soql, Scope::All)?;
         let mut records = Vec::new();
         while let Some(page) = query.next_page(deadline).await? {

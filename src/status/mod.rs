@@ -4,6 +4,7 @@
 //! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
+//! - `requests`: what operators ask of a running stream
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain
@@ -13,10 +14,12 @@ mod board;
 mod completion;
 mod jobs;
 mod metrics;
+mod requests;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
-pub use jobs::JobStatus;
+pub use jobs::{FinishedSnapshot, JobStatus};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

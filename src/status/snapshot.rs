@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
-use crate::status::jobs::JobStatus;
+use crate::status::jobs::{FinishedSnapshot, JobStatus};
 
 /// How long Salesforce keeps change events and high-volume platform events.
 pub const RETENTION: TimeDelta = TimeDelta::hours(72);
@@ -125,8 +125,12 @@ pub struct StreamStatus {
     pub gaps_healed: u64,
     /// Ledger entries given up: some of their records could not be read.
     pub gaps_given_up: u64,
-    /// The jobs that heal gaps.
+    /// The jobs that heal gaps, and snapshots.
     pub jobs: Vec<JobStatus>,
+    /// The last snapshots that ended.
+    pub snapshots: Vec<FinishedSnapshot>,
+    /// Records that snapshots wrote.
+    pub snapshot_rows: u64,
     /// Events put into the dead letters.
     pub dead_letters: u64,
     /// Calls opened again, by reason.
@@ -228,6 +232,8 @@ impl StreamStatus {
             gaps_healed: 0,
             gaps_given_up: 0,
             jobs: Vec::new(),
+            snapshots: Vec::new(),
+            snapshot_rows: 0,
             dead_letters: 0,
             reconnects: BTreeMap::new(),
             fenced: 0,
