@@ -10,6 +10,8 @@ use std::process::ExitCode;
 /// How the process ends; the numbers are those of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
+    /// The command came to its end and found what it looks for.
+    Findings = 1,
     /// The command line is wrong.
     Usage = 64,
     /// A service that is needed is not there.

@@ -16,6 +16,8 @@ mod suite {
     mod own_broker;
     mod partitions;
     mod real_events;
+    mod reconciliation;
+    mod redrive;
     mod retention;
     mod snapshots;
     mod subscription;

@@ -6,6 +6,8 @@ from . import fold, ledger
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 CLOSED = ("healed", "given_up")
+# A record by its id; what events have for "any record" (500*, 000000000000000AAA) is none.
+RECORD = re.compile(r"(?!0{15})[0-9A-Za-z]{18}")
 
 
 def job_of(value):
@@ -17,8 +19,8 @@ def job_of(value):
 class Jobs:
     """Takes the records of jobs one by one, in the order of each partition, among those of events."""
 
-    def __init__(self, report, prefix, org, streams):
-        self.report, self.prefix, self.org, self.streams = report, prefix, org, streams
+    def __init__(self, report, prefix, org, streams, redriven):
+        self.report, self.prefix, self.org, self.streams, self.redriven = report, prefix, org, streams, redriven
         self.written, self.states, self.entities = {}, {}, {}
         # Snapshots are nobody's repair: they need no gap.
         self.snapshots = {}
@@ -54,6 +56,10 @@ class Jobs:
         if record.topic != f"{self.prefix}.{value.get('entity')}" or value.get("id") != record.key or value.get("changed") != {}:
             wrong(f"{value.get('entity')} {value.get('id')} in {record.topic}, key {record.key}, changed {value.get('changed')!r}")
         owed = {"casewire": "1", "content-type": "application/json", "entity": value.get("entity"), "op": op, "org": self.org}
+        letter = record.headers.get("redriven_from")
+        if letter is not None:
+            owed["redriven_from"] = letter
+            self.redriven.row(record.place, letter, value.get("entity"))
         if record.headers != owed or record.repeated_headers:
             wrong(f"headers are {record.headers!r}, owed {owed!r}")
         full, as_of = value.get("record"), value.get("record_as_of")
@@ -74,13 +80,44 @@ class Jobs:
             self.report.fault("doubled job record", f"{record.place}, key {record.key}: {job} wrote it at {before} already")
 
     def account(self, entries):
-        """Each object that a job read has to have had a gap."""
-        told = {entry.get("entity") for entry in entries}
+        """Each object that a job read has to have had a gap, and each record one that may concern it."""
+        told, named = set(), {}
+        for entry in entries:
+            told.add(entry.get("entity"))
+            records = entry.get("records") or []
+            single = entry.get("entity") and records and all(RECORD.fullmatch(str(record)) for record in records)
+            named.setdefault(entry.get("entity"), []).append(set(records) if single else None)
         for entity, place in self.entities.items():
             if entity not in told and None not in told:
                 self.report.fault("stray job record", f"{place}: no gap of {entity} was ever opened")
+        for (job, topic, key), place in self.written.items():
+            of_entity = named.get(topic.removeprefix(f"{self.prefix}."), [])
+            if None not in told and None not in of_entity and of_entity and not any(key in records for records in of_entity):
+                self.report.fault("stray job record", f"{place}, key {key}: {job} wrote it, and no gap names it")
         self.report.seen["records of jobs"] = len(self.written)
         self.report.seen["records of snapshots"] = sum(len(keys) for keys in self.snapshots.values())
+
+
+def compared(report, record, value, org):
+    """An entry by which a comparison with the org, a command's or one on a schedule, asks for records to be read again.
+    No event told of it, so the ledger of the org cannot say whether it is right: what it asks for has to be well formed."""
+    records, absent, known, held = (value.get(name) for name in ("records", "absent", "known", "held"))
+    wrong = lambda what: report.fault("wrong value", f"{record.place}, key {record.key}: reconciled, and {what}")  # noqa: E731
+    if value.get("id") != record.key or value.get("org") != org or value.get("source") is not None:
+        wrong(f"id is {value.get('id')!r}, org {value.get('org')!r}, source {value.get('source')!r}")
+    times = [str(value.get(name)) for name in ("compared_at", "opened_at")]
+    if not value.get("entity") or not value.get("detail") or not all(map(INSTANT.fullmatch, times)) or times != sorted(times):
+        wrong(f"without an entity, a detail or times in their order, which are {times}")
+    if not isinstance(records, list) or len(set(records)) != len(records) or not all(RECORD.fullmatch(str(one)) for one in records):
+        return wrong(f"records is {records!r}"[:300])
+    if not isinstance(absent, list) or not set(absent) <= set(records):
+        wrong(f"absent is {absent!r}"[:300])
+    elif not isinstance(known, dict) or not set(absent) <= set(known) <= set(records) or not all(INSTANT.fullmatch(str(at)) for at in known.values()):
+        wrong(f"known is {known!r}"[:300])
+    elif not isinstance(held, int) or held < len(absent):
+        wrong(f"held is {held!r} with {len(absent)} absent")
+    report.seen["entries of comparisons"] += 1
+    return None
 
 
 def close(report, record, value, opened):
@@ -100,10 +137,12 @@ def close(report, record, value, opened):
         report.fault("wrong value", f"{record.place}, key {record.key}: {value['state']} without counts, time, run or the right unread")
 
 
-def truth(report, states, lines, prefix, entity):
-    """The folded state of an object against its records as they truly are, as the simulator's control port tells them."""
-    truly = {line["id"]: line for line in map(ledger.parse, lines) if line}
-    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}"}
+def truth(report, states, lines, prefix, entity, undecodable=()):
+    """The folded state of an object against its records as they truly are, as the simulator's control port tells them.
+
+    Of the records in `undecodable` an event lies in the dead letters, so that nobody can know them."""
+    truly = {line["id"]: line for line in map(ledger.parse, lines) if line and line["id"] not in undecodable}
+    believed = {key: state for (topic, key), state in states.items() if topic == f"{prefix}.{entity}" and key not in undecodable}
     for key, state in believed.items():
         if key not in truly and state.exists is not False:
             report.fault("not the truth", f"{entity} {key} is gone, and folds to exists={state.exists}")

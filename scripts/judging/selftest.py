@@ -393,6 +393,8 @@ class WhatLeftRetentionUnread(unittest.TestCase):
         for lines in (["{"], ['{"lines": 1}'], [json.dumps(self.CUT), json.dumps(self.CUT | {"lines": 1})]):
             with self.assertRaises(ledger.LedgerError):
                 retention.read(lines)
+
+
 class WhatJobsWrote(unittest.TestCase):
     """A run in which a job healed the overflow: SECOND was read again, FIRST found deleted, the entry closed."""
 
@@ -474,6 +476,42 @@ class WhatJobsWrote(unittest.TestCase):
         topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]
         self.assertIn("stray job record", self.faults(topics).faults)
 
+    def compared(self, **more):
+        """The same run without the overflow: a comparison named the records that the job wrote."""
+        topics = self.healed()
+        value = {"id": "reconciled-1", "state": "open", "cause": "reconciled", "org": ORG, "topic": CASES, "entity": "Case"}
+        value |= {"records": [SECOND, FIRST], "absent": [FIRST], "known": {FIRST: "2026-02-17T04:03:26.000Z"}, "held": 2}
+        value |= {"detail": "why", "source": None, "opened_at": "2026-02-17T04:03:39.000Z", "compared_at": "2026-02-17T04:03:38.000Z"} | more
+        topics.put(f"{PREFIX}.gaps", value["id"], value, {})
+        closed = {"state": "healed", "rows_reread": 1, "deletes_found": 1, "unread": [], "closed_by": "r1"}
+        topics.put(f"{PREFIX}.gaps", value["id"], value | closed | {"closed_at": "2026-02-17T04:04:00.000Z"}, {})
+        return topics
+
+    def test_what_a_comparison_asked_for(self):
+        report = self.faults(self.compared())
+        self.assertEqual(report.faults, {})
+        self.assertEqual((report.seen["entries of comparisons"], report.seen["gaps healed"]), (1, 2))
+        self.assertEqual(self.faults(self.compared(absent=[], known={})).faults, {})
+        for wrong in (
+            {"org": "00D"}, {"entity": None}, {"detail": ""}, {"opened_at": "now"}, {"compared_at": None}, {"compared_at": "2026-02-17T04:03:40.000Z"}, {"records": None}, {"records": [FIRST, FIRST]},
+            {"records": ["500*"], "absent": [], "known": {}}, {"absent": ["5008d000000099TAAQ"]}, {"absent": None}, {"known": {}},
+            {"known": {FIRST: "soon"}}, {"known": {FIRST: "2026-02-17T04:03:26.000Z", "5008d000000099TAAQ": "2026-02-17T04:03:26.000Z"}},
+            {"held": 0}, {"held": None}, {"source": {"event_id": "e1"}},
+        ):  # fmt: skip
+            self.assertIn("wrong value", self.faults(self.compared(**wrong)).faults, wrong)
+
+    def test_a_record_that_no_gap_names_is_found(self):
+        def only_compared(records, **more):
+            topics = self.compared(records=records, **more)
+            entries = [record for record in topics.records if record.topic == f"{PREFIX}.gaps"]
+            others = [record for record in entries if record.key != "reconciled-1"]
+            topics.records = [record for record in topics.records if record not in others]
+            return self.faults(topics).faults.get("stray job record", [])
+
+        self.assertEqual(only_compared([SECOND, FIRST]), [])
+        self.assertEqual(len(only_compared([SECOND], absent=[], known={})), 1)
+        self.assertEqual(only_compared([], absent=[], known={}), [], "all records that were changed since then")
+
     def test_ends_of_gaps(self):
         def rewritten(kind, change):
             self.red(kind, lambda topics, at: topics.rewrite(topics.at("gaps", -1), change))
@@ -503,6 +541,107 @@ class WhatJobsWrote(unittest.TestCase):
         self.assertIn("not the truth", faults([lines[0], lines[1] | {"deleted": False}]))
         self.assertIn("not the truth", faults(lines[1:]))
         self.assertIn("not the truth", faults([*lines, lines[0] | {"id": "5008d000000047UAAQ"}]))
+
+
+class LettersThatWereRedriven(unittest.TestCase):
+    """Event 8 cannot be decoded, and its object was read anew; event 7 could not, and its record was; event 9 is a
+    platform event that was put away and is written now."""
+
+    JOB = "heal-00000000000000000009-0000"
+    WHOLE, NAMED, EVENT = (f"{LEDGER[n - 1]['replay_id']}-e{n}" for n in (8, 7, 9))
+
+    def letter(self, topics, n):
+        line = LEDGER[n - 1]
+        headers = {name: line[name] for name in ("replay_id", "event_id", "schema_id")}
+        headers |= {"casewire": "1", "org": ORG, "topic": line["topics"][0], "reason": "no schema"}
+        topics.put(f"{PREFIX}.dead-letters", f"{line['replay_id']}-e{n}", {"raw": 1}, headers)
+
+    def entry(self, topics, letter, n, records, state="healed"):
+        line = LEDGER[n - 1]
+        entry = {"id": f"letter-{letter}", "state": "open", "cause": "redriven", "org": ORG, "topic": line["topics"][0]}
+        entry |= {"entity": line["entity"], "records": records, "source": None, "letter": letter}
+        topics.put(f"{PREFIX}.gaps", entry["id"], entry, {})
+        closed = {"rows_reread": 1, "deletes_found": 0, "unread": [], "closed_by": "r1", "closed_at": "2026-02-17T04:04:00.000Z"}
+        if state != "open":
+            topics.put(f"{PREFIX}.gaps", entry["id"], entry | closed | {"state": state}, {})
+
+    def redriven(self):
+        topics = Topics()
+        topics.change(topics.at("dead-letters"), key=self.WHOLE)
+        event = topics.records.pop(topics.at("Order__e"))
+        topics.records.pop(topics.at("Case", 6))
+        for n in (7, 9):
+            self.letter(topics, n)
+        for letter, n, records in ((self.WHOLE, 8, []), (self.NAMED, 7, [FIRST]), (self.EVENT, 9, [])):
+            self.entry(topics, letter, n, records)
+        topics.put(event.topic, event.key, json.loads(event.value), event.headers | {"redriven_from": self.EVENT})
+        for letter, op, key in ((self.WHOLE, "refresh", SECOND), (self.NAMED, "delete", FIRST)):
+            value = {"op": op, "entity": "Case", "id": key, "changed": {}, "record": None}
+            value |= {"record_as_of": "2026-02-17T04:03:40.000Z", "record_from": "rest"}
+            value["source"] = {"org": ORG, "topic": CASES, "job": self.JOB}
+            value |= {"record": {"Id": key, "Status": "New"}} if op == "refresh" else {}
+            headers = {"casewire": "1", "content-type": "application/json", "entity": "Case", "op": op, "org": ORG}
+            topics.put(f"{PREFIX}.Case", key, value, headers | {"redriven_from": letter})
+        return topics
+
+    def faults(self, topics):
+        events = ledger.read([json.dumps(line) for line in LEDGER], [CASES, ORDERS])
+        records = sorted(topics.records, key=lambda record: (record.topic, record.partition, record.offset))
+        return verdict.judge(events, records, PREFIX, ORG, [CASES, ORDERS])[0]
+
+    def red(self, kind, break_it):
+        topics = self.redriven()
+        break_it(topics)
+        self.assertIn(kind, self.faults(topics).faults)
+
+    def test_what_was_redriven_is_no_fault(self):
+        report = self.faults(self.redriven())
+        self.assertEqual(report.faults, {})
+        self.assertEqual((report.seen["records redriven"], report.seen["gaps healed"], report.seen["dead letters"]), (2, 3, 3))
+
+    def test_a_letter_that_is_under_way_is_not_owed_yet_and_one_that_was_given_up_may_be_redriven_again(self):
+        topics = self.redriven()
+        topics.records.pop(topics.at("Order__e"))
+        topics.records.pop(topics.at("gaps", -1))
+        report = self.faults(topics)
+        self.assertEqual((report.faults, report.seen["gaps open"]), ({}, 5))
+        topics = self.redriven()
+        topics.rewrite(topics.at("gaps", -1), lambda value: value.update(state="given_up", unread=[self.EVENT]))
+        event = topics.records.pop(topics.at("Order__e"))
+        self.assertEqual(self.faults(topics).faults, {})
+        self.entry(topics, self.EVENT, 9, [])
+        topics.put(event.topic, event.key, json.loads(event.value), event.headers)
+        self.assertEqual(self.faults(topics).faults, {})
+
+    def test_platform_events(self):
+        at = self.redriven().at("Order__e")
+        self.red("missing record", lambda topics: topics.records.pop(at))
+        self.red("doubled record", lambda topics: topics.append_copy(at))
+        self.red("wrong value", lambda topics: topics.change(at, headers={k: v for k, v in topics.records[at].headers.items() if k != "redriven_from"}))
+        self.red("wrong value", lambda topics: topics.rewrite(at, lambda value: value["changed"].update(Number__c="4712")))
+
+    def test_change_events(self):
+        original = Topics().records[Topics().at("Case", 6)]
+        self.red("stray record", lambda topics: topics.put(original.topic, original.key, json.loads(original.value), original.headers))
+        row = self.redriven().at("Case", -2)
+        headers = self.redriven().records[row].headers
+        self.red("wrong job record", lambda topics: topics.change(row, headers=headers | {"redriven_from": "00-e1"}))
+        self.red("wrong job record", lambda topics: topics.change(row, headers=headers | {"redriven_from": self.EVENT}))
+
+    def test_letters_and_their_entries(self):
+        def without(topics, letter):
+            topics.records = [record for record in topics.records if record.key != f"letter-{letter}"]
+
+        self.red("stray letter", lambda topics: without(topics, self.EVENT))
+        self.red("stray letter", lambda topics: without(topics, self.NAMED))
+        self.red("missing record", lambda topics: without(topics, self.NAMED))
+        self.red("doubled letter", lambda topics: topics.append_copy(topics.at("dead-letters", 1)))
+        self.red("doubled gap entry", lambda topics: self.entry(topics, self.EVENT, 9, [], "open"))
+        self.red("stray gap", lambda topics: self.entry(topics, "00-e1", 8, []))
+        self.red("stray gap", lambda topics: topics.change(topics.at("gaps", -2), key="another"))
+        for name in ("org", "topic", "entity", "records", "source"):
+            self.red("wrong value", lambda topics: topics.rewrite(topics.at("gaps", -4), lambda value: value.update({name: "other"})))
+        self.red("wrong value", lambda topics: topics.rewrite(topics.at("gaps", -1), lambda value: value.update(records=["e9"])))
 
 
 class TheFoldOfThePage(unittest.TestCase):

@@ -4,7 +4,8 @@ import re
 from collections import Counter, defaultdict
 
 from . import checkpoints, ledger, retention
-from .jobs import CLOSED, Jobs, close
+from .jobs import CLOSED, Jobs, close, compared
+from .redriven import CAUSE, Redriven
 
 SHOWN = 20
 RECORD_FIELDS = ("op", "entity", "id", "changed", "unresolved", "enriched", "record", "record_as_of", "record_from", "source")
@@ -68,11 +69,12 @@ def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tole
             data.append(record)
     refused = _refused(report, gaps, cuts, retention.Bus(events), org)
     events = retention.settle(report, events, _traces(data, gaps, letters), refused, tolerance)
-    jobs = Jobs(report, prefix, org, streams)
+    redriven = Redriven(report, gaps, letters, by_identity, org)
+    jobs = Jobs(report, prefix, org, streams, redriven)
     left = _entity_topics(report, events, data, prefix, org, tombstones, jobs)
-    jobs.account(_gaps(report, events, by_identity, gaps, org, left))
+    jobs.account(_gaps(report, events, by_identity, gaps, org, left, redriven))
     report.states = jobs.states
-    _letters(report, events, by_identity, letters, org)
+    _letters(report, events, by_identity, letters, org, redriven)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
         begun_anew = sorted(gap.after for gap in refused if gap.stream == stream)
@@ -99,7 +101,7 @@ def _traces(data, gaps, letters):
 def _entity_topics(report, events, records, prefix, org, tombstones, jobs):
     wanted = {}
     for event in events:
-        for expected in ledger.expectations(event, prefix, org):
+        for expected in jobs.redriven.expectations(event, ledger.expectations(event, prefix, org)):
             wanted[expected.identity] = expected
     found = defaultdict(list)
     newest = {}  # (topic, key) -> the last record seen of it and its place in the ledger
@@ -278,7 +280,7 @@ def _refused(report, records, cuts, bus, org):
     refused, keys = [], set()
     for record in records:
         value = _range_entry(record)
-        if value is None:
+        if value is None or (record.key in keys and "rows_reread" in value):  # read in part; other jobs read the rest
             continue
         found = retention.gap(value, cuts, bus, record.place)
         if found is None:
@@ -307,10 +309,11 @@ def _range_entry(record):
     return value if is_range and value.get("state") == "open" else None
 
 
-def _gaps(report, events, by_identity, records, org, left):
+def _gaps(report, events, by_identity, records, org, left, redriven):
     """Each overflow, wildcard and unknown event has opened exactly one entry, and each gap event for the records that
-    were not read; what else was not read is named. Nothing else has. Returns what was opened."""
-    opened, told, states = defaultdict(list), defaultdict(list), {}
+    were not read; what else was not read is named, and each letter that was redriven. Nothing else has. Returns what was
+    opened."""
+    opened, told, states, closed = defaultdict(list), defaultdict(list), {}, set()
     keys = {(event.line["entity"], key) for event in events for key in event.line["record_ids"]}
     for record in records:
         report.seen["gap entries"] += 1
@@ -320,6 +323,7 @@ def _gaps(report, events, by_identity, records, org, left):
             continue
         if value.get("state") in CLOSED:
             close(report, record, value, states)
+            closed.add(record.key)
             continue
         if value.get("state") != "open":
             report.fault("stray gap", f"{record.place}, key {record.key}: the state {value.get('state')!r} is none")
@@ -327,7 +331,11 @@ def _gaps(report, events, by_identity, records, org, left):
         if "rows_reread" in value and record.key in states:  # read in part; other jobs read the rest
             continue
         states[record.key] = value
-        if _range_entry(record) is not None:
+        closed.discard(record.key)
+        if value.get("cause") == "reconciled":
+            compared(report, record, value, org)
+            continue
+        if _range_entry(record) is not None or value.get("cause") == CAUSE:
             continue
         identity = _identity(value)[:2]
         event = by_identity.get(identity)
@@ -351,7 +359,8 @@ def _gaps(report, events, by_identity, records, org, left):
         owed |= {"entity": line["entity"], "records": line["record_ids"]}
         for name, of_event in owed.items():
             _same(report, f"{record.place}, {event.name}", f"gap {name}", value.get(name, Absent), of_event)
-    _once(report, "gap entry", (event for event in events if event.needs_gap and event.op is None), opened)
+    owed = (event for event in events if event.needs_gap and event.op is None and redriven.letter_of(event) is None)
+    _once(report, "gap entry", owed, opened)
     for identity in set(left) | set(told):
         name = by_identity[identity].name
         if set(left[identity]) != set(told[identity]):
@@ -359,7 +368,7 @@ def _gaps(report, events, by_identity, records, org, left):
             report.fault("missing gap entry", text)
         elif len(told[identity]) > len(set(told[identity])):
             report.fault("doubled gap entry", f"{name}: {sorted(told[identity])}")
-
+    report.seen["gaps open"] = len(states.keys() - closed)
     return states.values()
 
 
@@ -376,14 +385,14 @@ def _told(report, record, value, event, org, told):
         report.fault("wrong value", f"{where}: gap records is {_show(named)}")
 
 
-def _letters(report, events, by_identity, records, org):
-    """Each event whose payload cannot be decoded is exactly one dead letter."""
+def _letters(report, events, by_identity, records, org, redriven):
+    """Each event whose payload cannot be decoded is exactly one dead letter, and so is each that was redriven."""
     found = defaultdict(list)
     for record in records:
         report.seen["dead letters"] += 1
         identity = (record.headers.get("replay_id"), record.headers.get("event_id"))
         event = by_identity.get(identity)
-        if event is None or not event.is_poison:
+        if event is None or not (event.is_poison or redriven.letter_of(event)):
             text = f"{record.place}, key {record.key}: {identity[0]}/{identity[1]}, {record.headers.get('reason', 'no reason')}"
             report.fault("stray letter", text)
             continue
@@ -393,7 +402,7 @@ def _letters(report, events, by_identity, records, org):
             _same(report, f"{record.place}, {event.name}", f"header {name}", record.headers.get(name, Absent), of_event)
         if not record.value or not record.headers.get("reason"):
             report.fault("wrong value", f"{record.place}, {event.name}: a letter without its payload or its reason")
-    _once(report, "letter", (event for event in events if event.is_poison), found)
+    _once(report, "letter", (event for event in events if event.is_poison or redriven.letter_of(event)), found)
 
 
 def _once(report, what, owed, found):

@@ -90,6 +90,10 @@ class Casewire:
     def streams(self):
         return (self.status or {}).get("streams", [])
 
+    def healed(self):
+        """Whether no gap is open, but those of platform events: nobody can read these again."""
+        return all(not stream["jobs"] and not stream["gaps_open"] for stream in self.streams() if stream["topic"].startswith("/data/"))
+
     def counted(self, name):
         """The sum of a counter over the streams, as it was seen last."""
         return sum(stream[name] for stream in self.streams())

@@ -21,6 +21,7 @@ class Follower:
         self.writer = dict.fromkeys(STREAMS)
         self.events = dict.fromkeys(STREAMS, 0)
         self.commits, self.longest_pause, self.counted = 0, 0.0, {GAPS: 0, LETTERS: 0}
+        self._gaps = set()
         self.failure, self._stopped, self._last = None, False, None
         self._stream_of = {checkpoint_topic(stream): stream for stream in STREAMS}
         settings = {
@@ -44,15 +45,17 @@ class Follower:
                 for message in self._consumer.consume(num_messages=200, timeout=0.2):
                     # An error is a broker on its way down or up again; what never arrives is found by whoever waits.
                     if message.error() is None:
-                        self._take(message.topic(), message.value())
+                        self._take(message.topic(), message.key(), message.value())
         except Exception as error:  # noqa: BLE001 - whatever it was, the run has to end with it
             self.failure = error
         finally:
             self._consumer.close()
 
-    def _take(self, topic, value):
+    def _take(self, topic, key, value):
         if topic in self.counted:
             self.counted[topic] += 1
+            if topic == GAPS:
+                self._gaps.add(key)
             return
         stream, checkpoint = self._stream_of[topic], json.loads(value)
         position = checkpoint["position"]
@@ -64,6 +67,10 @@ class Follower:
         if self._last is not None:
             self.longest_pause = max(self.longest_pause, now - self._last)
         self._last = now
+
+    def opened(self):
+        """How many gaps were opened, and how many dead letters written."""
+        return [len(self._gaps), self.counted[LETTERS]]
 
     def has(self, last):
         """Whether the newest events, by stream, are in the committed positions."""

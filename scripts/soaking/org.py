@@ -15,6 +15,8 @@ STREAMS = {
     "/event/Case_Escalation__e": "Case_Escalation__e",
     CHANNEL: "Installation__c",
 }
+# The objects that casewire carries by them.
+OBJECTS = ("Case", "MessagingSession", "MessagingEndUser", "Installation__c")
 PATIENCE = 60
 # The counter of replay ids halves when the organisation moves, and must not come by the ids of before again.
 FIRST_REPLAY_ID = 2**52
@@ -96,6 +98,11 @@ enriched = ["MessagingEndUser.Name", "MessagingEndUser.MessageType"]
 
     def publish(self, entity, change_type="", **more):
         return self._call("/publish", {"entity": entity, "change_type": change_type} | more)
+
+    def records(self, entity):
+        """The records of an object as they are, a JSON object a line."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['control']}/records/{entity}", timeout=PATIENCE) as answer:
+            return answer.read().decode()
 
     def fault(self, kind, **fields):
         self._call("/faults", {"kind": kind} | fields)

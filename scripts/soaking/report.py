@@ -42,6 +42,8 @@ def figures(outcome):
         "records, each read once by a `read_committed` consumer": seen.get("records", "–"),
         "records of aborted transactions, hidden from it": seen.get("records of aborted transactions, not visible", "–"),
         "fields compared after folding": seen.get("compared fields", "–"),
+        "records that equal the org's own, field by field": seen.get("true records", "–"),
+        "records that jobs read again to heal gaps": seen.get("records of jobs", 0),
         "gap entries": seen.get("gap entries", "–"),
         "of these about refused positions": seen.get("entries about refused positions", 0),
         "events that left retention unread, all within those": seen.get("events lost to retention, owned up to by the gap ledger", 0),

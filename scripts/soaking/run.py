@@ -13,7 +13,7 @@ from .casewire import PREFIX
 from .faults import inflict
 from .findings import Outcome
 from .follower import GAPS, LETTERS
-from .org import ORG, STREAMS
+from .org import OBJECTS, ORG, STREAMS
 from .report import progress
 from .scene import Scene
 
@@ -90,18 +90,19 @@ def end(scene, outcome):
     scene.traffic.stop()
     scene.all_committed()
     scene.current.terminate()
-    before = dict(scene.follower.counted)
+    before = scene.follower.opened()
     scene.start()
     last = scene.current
     scene.wait("the last instance to write every stream", lambda: scene.follower.is_written_by(last.run_id))
     scene.org.fault("poison", events=3)
     scene.org.generate(300)
-    scene.org.publish("Case", "GAP_UPDATE")
+    # Gap events are read at once and leave no entry; an overflow leaves one.
+    scene.org.publish("Case", "GAP_OVERFLOW", rows=20)
     scene.org.one_on_each_stream()
     scene.all_committed()
 
     def written():
-        return [scene.follower.counted[topic] - before[topic] for topic in (GAPS, LETTERS)]
+        return [now - then for now, then in zip(scene.follower.opened(), before)]
 
     def counted():
         last.look()
@@ -112,6 +113,9 @@ def end(scene, outcome):
     while counted() != written() and time.monotonic() < until:
         time.sleep(0.1)
     outcome.last_life = {"written": written(), "counted": counted()}
+    scene.wait("every gap to be healed", lambda: last.look() or last.healed())
+    for entity in OBJECTS:
+        (scene.directory / f"{entity}.jsonl").write_text(scene.org.records(entity))
     code, outcome.orderly_end = last.terminate()
     if code != 0:
         outcome.broken = f"the last orderly end was {code}"
@@ -127,6 +131,7 @@ def judge(scene):
     cuts = scene.directory / "cuts.jsonl"
     call += ["--cuts", cuts] if cuts.exists() else []
     call += [part for stream in STREAMS for part in ("--stream", stream)]
+    call += [part for entity in OBJECTS for part in ("--truth", f"{entity}={scene.directory / entity}.jsonl")]
     done = subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     (scene.directory / "judged.json").write_text(done.stdout)
     if done.returncode not in (0, 1):

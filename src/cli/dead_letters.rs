@@ -1,6 +1,6 @@
 //! `casewire dead-letters`: the events that could not be decoded, read from Kafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::Header;
 use crate::cli::checkpoint_show::reachable_kafka;
+use crate::cli::redrive::{self, RedriveArguments, Redriven, redriven};
 use crate::cli::stored_records::{header, key, newest_by_key};
 use crate::cli::{ConfigFile, say, table};
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::identity::SchemaId;
-use crate::kafka::ScannedRecord;
+use crate::kafka::{KafkaSettings, ScannedRecord};
 use crate::pipeline::context::dead_letters_topic;
 use crate::pipeline::schemas::{NoSchema, SchemaCache};
 use crate::pipeline::settings;
@@ -25,9 +26,9 @@ use crate::pipeline::settings;
 /// How long the sign-in and the schema are waited for. Without them a letter is shown raw.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// List or show the events that could not be decoded.
+/// List, show or redrive the events that could not be decoded.
 ///
-/// It only reads: a letter stays where it is, and so does the position of its stream.
+/// A letter stays where it is whatever is done, and so does the position of its stream.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  casewire dead-letters list --config casewire.toml")]
 pub struct DeadLettersArguments {
@@ -49,6 +50,15 @@ enum LetterCommand {
                             --config casewire.toml --raw event.avro"
     )]
     Show(ShowArguments),
+    /// Have the running service bring what letters hold.
+    ///
+    /// For a change event the records that it names are read anew and written as `refresh`, or as `delete`: never what stands
+    /// in the letter over what came since. A platform event is written as it was. All of that is done by the service, from an
+    /// entry that this puts into the gap ledger. A letter that is under way or done is left alone.
+    #[command(after_help = "Examples:\n  casewire dead-letters redrive --all --dry-run --config casewire.toml\n  \
+                            casewire dead-letters redrive --id 00000000001790560000-366d9355-f1bc-4650-b321-6d45e77180b5 \
+                            --config casewire.toml")]
+    Redrive(RedriveArguments),
 }
 
 #[derive(Debug, Args)]
@@ -77,25 +87,30 @@ struct ShowArguments {
 /// Runs a `dead-letters` command.
 ///
 /// # Errors
-/// When the letters cannot be read, or there is none of that id.
+/// When the letters cannot be read, there is none of that id, or some cannot be redriven.
 pub async fn run(arguments: DeadLettersArguments) -> Result<(), Failure> {
     match arguments.command {
         LetterCommand::List(arguments) => list(&arguments).await,
         LetterCommand::Show(arguments) => show(&arguments).await,
+        LetterCommand::Redrive(arguments) => redrive::run(&arguments).await,
     }
 }
 
 /// The topic's name and its letters, the oldest first.
-async fn letters(config: &Config) -> Result<(String, Vec<ScannedRecord>), Failure> {
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn letters(config: &Config) -> Result<(KafkaSettings, String, Vec<ScannedRecord>), Failure> {
     let kafka = reachable_kafka(config).await?;
     let topic = dead_letters_topic(&kafka.topic_prefix);
     let mut letters = newest_by_key(&kafka, &topic).await?;
     letters.sort_by_cached_key(|letter| (letter.timestamp, key(letter)));
-    Ok((topic, letters))
+    Ok((kafka, topic, letters))
 }
 
 async fn list(arguments: &ListArguments) -> Result<(), Failure> {
-    let (topic, letters) = letters(&arguments.file.load()?).await?;
+    let (kafka, topic, letters) = letters(&arguments.file.load()?).await?;
+    let redriven = redriven(&kafka).await?;
     let mut summary: BTreeMap<(String, String), usize> = BTreeMap::new();
     for letter in &letters {
         *summary.entry((header(letter, "topic"), header(letter, "reason"))).or_default() += 1;
@@ -103,7 +118,7 @@ async fn list(arguments: &ListArguments) -> Result<(), Failure> {
     if arguments.json {
         let count = |((topic, reason), count): (&(String, String), &usize)| json!({ "topic": topic, "reason": reason, "count": count });
         let summary: Vec<Value> = summary.iter().map(count).collect();
-        let letters: Vec<Value> = letters.iter().map(as_json).collect();
+        let letters: Vec<Value> = letters.iter().map(|letter| listed(letter, &redriven)).collect();
         say(format_args!("{:#}", json!({ "topic": topic, "summary": summary, "letters": letters })));
         return Ok(());
     }
@@ -111,8 +126,8 @@ async fn list(arguments: &ListArguments) -> Result<(), Failure> {
         say(format_args!("{topic}: no dead letter"));
         return Ok(());
     }
-    let rows: Vec<_> = letters.iter().map(row).collect();
-    for line in table::lines(["id", "written", "stream", "bytes", "reason"], &rows) {
+    let rows: Vec<_> = letters.iter().map(|letter| row(letter, &redriven)).collect();
+    for line in table::lines(["id", "written", "stream", "bytes", "redriven", "reason"], &rows) {
         say(line);
     }
     say("");
@@ -122,17 +137,27 @@ async fn list(arguments: &ListArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(letter: &ScannedRecord) -> [String; 5] {
+fn listed(letter: &ScannedRecord, redriven: &HashMap<String, Redriven>) -> Value {
+    let mut shown = as_json(letter);
+    if let (Value::Object(members), Some(redriven)) = (&mut shown, redriven.get(&key(letter))) {
+        members.insert("redriven".to_owned(), json!({ "state": redriven.state, "at": redriven.at }));
+    }
+    shown
+}
+
+fn row(letter: &ScannedRecord, redriven: &HashMap<String, Redriven>) -> [String; 6] {
     [
         key(letter),
         letter.timestamp.map_or_else(|| "-".to_owned(), time_text),
         header(letter, "topic"),
         payload(letter).len().to_string(),
+        redriven.get(&key(letter)).map_or_else(|| "-".to_owned(), |redriven| redriven.state.clone()),
         header(letter, "reason"),
     ]
 }
 
-fn payload(letter: &ScannedRecord) -> &[u8] {
+/// The event's bytes.
+pub fn payload(letter: &ScannedRecord) -> &[u8] {
     letter.value.as_deref().unwrap_or_default()
 }
 
@@ -155,7 +180,7 @@ fn as_json(letter: &ScannedRecord) -> Value {
 
 async fn show(arguments: &ShowArguments) -> Result<(), Failure> {
     let config = arguments.file.load()?;
-    let (topic, letters) = letters(&config).await?;
+    let (_, topic, letters) = letters(&config).await?;
     let Some(letter) = letters.iter().find(|letter| key(letter) == arguments.id) else {
         let what = format!("There is no letter `{}` in {topic}", arguments.id);
         return Err(Failure::new(Exit::Usage, what, "`casewire dead-letters list` prints the ids of all letters"));

@@ -12,8 +12,11 @@
 //! | `checkpoint_show` | `casewire checkpoint show`, and a position in words |
 //! | `configuration` | `casewire config check`, `print` |
 //! | `gaps` | `casewire gaps`: the gap ledger |
+//! | `reconcile` | `casewire reconcile`: what Kafka holds compared with what the org has |
+//! | `reconcile_report` | what it prints |
 //! | `dead_letters` | `casewire dead-letters list`, `show` |
-//! | `stored_records`, `table` | what those two read, and how they print it |
+//! | `redrive` | `casewire dead-letters redrive` |
+//! | `stored_records`, `table` | what those three read, and how they print it |
 //! | `logging` | the log of all of them |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
 
@@ -26,6 +29,9 @@ mod demo_broker;
 mod demo_view;
 mod gaps;
 mod logging;
+mod reconcile;
+mod reconcile_report;
+mod redrive;
 mod run;
 mod signals;
 mod simulate;
@@ -50,7 +56,7 @@ use crate::failure::{Exit, Failure};
 #[command(
     after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
                         casewire config check --config casewire.toml\n  casewire run --config casewire.toml\n\n\
-                        Exit codes: 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
+                        Exit codes: 1 findings, 64 usage, 69 unavailable, 70 software, 75 temporary, 76 fenced, 77 no permission, 78 configuration"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -74,7 +80,9 @@ enum Command {
     Checkpoint(checkpoint::CheckpointArguments),
     /// List the gap ledger: every place at which the copy in Kafka may lack something.
     Gaps(gaps::GapsArguments),
-    /// List or show the events that could not be decoded.
+    /// Compare the records in Kafka with those of the org, and let a running service mend what differs.
+    Reconcile(reconcile::ReconcileArguments),
+    /// List, show or redrive the events that could not be decoded.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Check or print the configuration.
     Config(configuration::ConfigurationArguments),
@@ -162,6 +170,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Gaps(arguments) => {
             logging::start(&stderr)?;
             gaps::run(arguments).await
+        }
+        Command::Reconcile(arguments) => {
+            logging::start(&stderr)?;
+            reconcile::run(arguments).await
         }
         Command::DeadLetters(arguments) => {
             logging::start(&stderr)?;

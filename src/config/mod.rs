@@ -7,6 +7,7 @@
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
 //! - `snapshot`: which objects are read from beginning to end
+//! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
 
@@ -16,6 +17,7 @@ mod gaps;
 mod load;
 mod print;
 mod reader;
+mod reconcile;
 mod settings;
 mod snapshot;
 mod stream;
@@ -27,6 +29,7 @@ pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use reader::Fault;
+pub use reconcile::ReconcileConfig;
 pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,

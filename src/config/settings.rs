@@ -13,6 +13,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::reader::{Effective, Findings, Section};
+use crate::config::reconcile::ReconcileConfig;
 use crate::config::snapshot::SnapshotConfig;
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
@@ -43,6 +44,8 @@ pub struct Config {
     pub gaps: GapsConfig,
     /// Which objects are read from beginning to end.
     pub snapshot: SnapshotConfig,
+    /// How the records in Kafka are compared with those of the org.
+    pub reconcile: ReconcileConfig,
     /// Where to write.
     pub kafka: KafkaConfig,
     /// The HTTP port for operators.
@@ -204,6 +207,7 @@ impl Config {
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
         let snapshot = SnapshotConfig::read(root.section("snapshot", findings), findings);
+        let reconcile = ReconcileConfig::read(root.section("reconcile", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
@@ -217,6 +221,7 @@ impl Config {
             completion,
             gaps,
             snapshot,
+            reconcile,
             kafka,
             admin,
             log,

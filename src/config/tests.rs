@@ -210,6 +210,16 @@ fn client_credentials_need_a_my_domain_host() {
 }
 
 #[test]
+fn comparisons_are_off_unless_they_are_asked_for_and_full_ones_need_the_others() {
+    let off = load(COMPLETE, &[]).expect("complete").reconcile;
+    assert_eq!((off.every, off.full_every, off.repair, off.silence_check), (None, None, false, true));
+    let full = [("CASEWIRE__RECONCILE__FULL_EVERY", "7days")];
+    assert!(faults(COMPLETE, &full)[0].starts_with("reconcile.full_every: "), "{:?}", faults(COMPLETE, &full));
+    let both = [full[0], ("CASEWIRE__RECONCILE__EVERY", "6h")];
+    assert_eq!(load(COMPLETE, &both).expect("valid").reconcile.every, Some(Duration::from_secs(6 * 3600)));
+}
+
+#[test]
 fn the_commented_example_is_valid_and_names_every_key() {
     let example = include_str!("../../config/casewire.toml");
     let variables = [("CASEWIRE__SALESFORCE__PRIVATE_KEY_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))];

@@ -14,6 +14,14 @@ pub(crate) enum After {
     Checkpoint,
     /// The transaction is committed and nobody knows it yet.
     Commit,
+    /// The same of a transaction that opens a gap, and the job that is to heal it.
+    Opening,
+    /// What a job has read is ready, and its transaction has not begun.
+    Read,
+    /// The transaction with what a job has read is committed.
+    Slice,
+    /// The same of one that closes a gap.
+    Closing,
 }
 
 /// Ends the process if this is the place and the time.
@@ -50,6 +58,10 @@ fn parse(text: &str) -> (After, u64) {
         "after_records" => After::Records,
         "after_checkpoint" => After::Checkpoint,
         "after_commit" => After::Commit,
+        "after_opening" => After::Opening,
+        "after_read" => After::Read,
+        "after_slice" => After::Slice,
+        "after_closing" => After::Closing,
         _ => panic!("CASEWIRE_FAILPOINT names no place: {text}"),
     };
     let hit = hit.parse().unwrap_or_else(|_| panic!("CASEWIRE_FAILPOINT has no number after the colon: {text}"));

@@ -13,16 +13,20 @@
 //! | `replicas` | whether a topic has the replicas in sync that a write needs |
 //! | [`topic_findings`] | what is wrong with a topic that exists |
 //! | [`scan`] | reading committed records back |
+//! | [`mod@append`] | records appended without a transaction: what commands tell a running stream |
+//! | [`news`] | what has come to a topic since somebody last looked |
 //! | [`cluster`] | questions to the cluster: is it there, which topics has it |
 //! | [`error`] | what can fail, and the one table of what to do then |
 //! | `failpoint` | the places at which the crash test ends the process |
 
+pub mod append;
 pub mod checkpoint;
 pub mod checkpoint_topic;
 pub mod cluster;
 pub mod connection;
 pub mod error;
-mod failpoint;
+pub(crate) mod failpoint;
+pub mod news;
 mod replicas;
 pub mod scan;
 pub mod settings;
@@ -32,11 +36,13 @@ pub mod topics;
 mod transaction;
 pub mod writer;
 
+pub use append::append;
 pub use checkpoint::{Checkpoint, StoredCheckpoint, Writer};
 pub use checkpoint_topic::{FencedBy, checkpoints_of_topic, read_checkpoint, who_fenced};
 pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
 pub use connection::Connection;
 pub use error::{KafkaError, Verdict};
+pub use news::{ReadTo, scan_news};
 pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{RunIdentity, StreamIdentity};

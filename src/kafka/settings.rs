@@ -191,6 +191,20 @@ impl KafkaSettings {
         config
     }
 
+    /// A producer without transactions, for records that carry neither data nor a position.
+    pub(crate) fn appender(&self) -> ClientConfig {
+        let mut config = self.client(&[
+            ("compression.type", "lz4"),
+            ("linger.ms", "0"),
+            ("message.max.bytes", &DEFAULT_RECORD_BYTES.to_string()),
+        ]);
+        config.set("message.timeout.ms", self.call_timeout.as_millis().to_string());
+        config.set("enable.idempotence", "true");
+        config.set("acks", "all");
+        config.set("partitioner", "murmur2_random");
+        config
+    }
+
     /// A consumer that assigns its partitions itself.
     pub fn consumer(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.client(&[

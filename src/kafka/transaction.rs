@@ -427,7 +427,7 @@ impl Worker {
     }
 }
 
-fn too_large(index: usize, record: &OutputRecord, limit: usize) -> KafkaError {
+pub(crate) fn too_large(index: usize, record: &OutputRecord, limit: usize) -> KafkaError {
     KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit }
 }
 
@@ -440,7 +440,7 @@ pub(crate) fn checkpoint_too_large(record: &OutputRecord) -> KafkaError {
     }
 }
 
-fn client_record(index: usize, record: &OutputRecord) -> BaseRecord<'_, [u8], [u8], usize> {
+pub(crate) fn client_record(index: usize, record: &OutputRecord) -> BaseRecord<'_, [u8], [u8], usize> {
     let headers =
         record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value.as_ref()) })

@@ -311,7 +311,7 @@ impl Attempt {
             self.context.clone(),
             self.memory.clone(),
             self.kafka.clone(),
-            reader,
+            (reader, self.schemas.clone()),
             desk.clone(),
             slices_in,
             stations.clone(),

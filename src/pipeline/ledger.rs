@@ -1,11 +1,13 @@
 //! The gap ledger `<prefix>.gaps`: every place at which the copy in Kafka may lack
-//! something, opened in the same transaction as the data around it.
+//! something, opened in the same transaction as the data around it; what a comparison with the org finds stands in none
+//! (`ledger_entries` says why it may).
 //!
 //! The jobs (`jobs::entry`) read the entries to know what to heal, and write the newer states.
 //!
 //! An entry is keyed by its id and the topic is compacted, so the newest state of each
 //! gap is what a reader finds. Entries are never deleted: how a hole was healed is part of the proof.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,6 +50,25 @@ pub enum GapCause {
     Unread,
     /// Records that the user may not see, or that were purged: reading them tells nothing.
     Hidden,
+    /// A comparison with the org found that what Kafka holds of these records is not what the org has.
+    Reconciled,
+    /// An operator has had a dead letter redriven: what its event told stands nowhere yet.
+    Redriven,
+}
+
+/// What a comparison with the org saw on Kafka's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// Records that Kafka holds and that no query of the org shows, to a user who sees all records. Only from here may
+    /// a job take single records for deleted that are not in the recycle bin either.
+    pub absent: Vec<String>,
+    /// Up to when what Kafka holds of a record is current, where that is later than the org's own stamp or where there
+    /// is none.
+    pub known: BTreeMap<String, DateTime<Utc>>,
+    /// How many records of the object Kafka holds in all.
+    pub held: u64,
+    /// When it began to look, by our clock: what was written since may not have been seen.
+    pub at: DateTime<Utc>,
 }
 
 /// One end of a gap.
@@ -87,6 +108,10 @@ pub struct OpenGap {
     pub event: Option<EventKey>,
     /// The `source` object of that event.
     pub source: Option<Value>,
+    /// What a comparison saw, if one told.
+    pub compared: Option<Compared>,
+    /// The key of the dead letter that is redriven.
+    pub letter: Option<String>,
 }
 
 impl OpenGap {
@@ -102,13 +127,40 @@ impl OpenGap {
             detail,
             event: Some(key.clone()),
             source: None,
+            compared: None,
+            letter: None,
         }
     }
 
     /// A gap between two positions or times.
     pub fn of_range(cause: GapCause, from: GapEnd, to: GapEnd, detail: String) -> Self {
         let id = format!("range-{}", Uuid::new_v4());
-        Self { id, cause, entity: None, records: Vec::new(), from, to, detail, event: None, source: None }
+        Self {
+            id,
+            cause,
+            entity: None,
+            records: Vec::new(),
+            from,
+            to,
+            detail,
+            event: None,
+            source: None,
+            compared: None,
+            letter: None,
+        }
+    }
+
+    /// The gap that a dead letter left. Its id is made of the letter's key, so that a letter never has two.
+    pub fn of_letter(letter: &str, entity: Option<String>, records: Vec<String>, to: GapEnd, detail: String) -> Self {
+        let range = Self::of_range(GapCause::Redriven, GapEnd::default(), to, detail);
+        Self { id: format!("letter-{letter}"), entity, records, letter: Some(letter.to_owned()), ..range }
+    }
+
+    /// What a comparison of an object found: these records, or, where there are none, all that were changed since `from`.
+    pub fn reconciled(entity: &str, records: Vec<String>, compared: Compared, from: GapEnd, detail: String) -> Self {
+        let (id, entity) = (format!("reconciled-{}", Uuid::new_v4()), Some(entity.to_owned()));
+        let range = Self::of_range(GapCause::Reconciled, from, GapEnd::default(), detail);
+        Self { id, entity, records, compared: Some(compared), ..range }
     }
 
     /// A start at the tip that goes on inside what may be a group of events with one replay id.
@@ -121,7 +173,7 @@ impl OpenGap {
 
     /// The ledger's record.
     pub fn record(&self, ledger_topic: &Arc<str>, org: &OrgId, topic: &TopicName, run_id: &str) -> OutputRecord {
-        let value = serde_json::json!({
+        let mut value = serde_json::json!({
             "v": 1,
             "id": self.id,
             "state": "open",
@@ -137,6 +189,19 @@ impl OpenGap {
             "opened_at": Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             "opened_by": run_id,
         });
+        if let (Some(compared), Value::Object(members)) = (&self.compared, &mut value) {
+            let known = |(id, at): (&String, &DateTime<Utc>)| {
+                (id.clone(), Value::String(at.to_rfc3339_opts(SecondsFormat::Millis, true)))
+            };
+            members.insert("absent".to_owned(), serde_json::json!(compared.absent));
+            members.insert("known".to_owned(), Value::Object(compared.known.iter().map(known).collect()));
+            members.insert("held".to_owned(), Value::from(compared.held));
+            let at = compared.at.to_rfc3339_opts(SecondsFormat::Millis, true);
+            members.insert("compared_at".to_owned(), Value::String(at));
+        }
+        if let (Some(letter), Value::Object(members)) = (&self.letter, &mut value) {
+            members.insert("letter".to_owned(), Value::from(letter.as_str()));
+        }
         let mut headers = vec![
             ("casewire", Bytes::from_static(b"1")),
             ("content-type", Bytes::from_static(b"application/json")),

@@ -22,6 +22,8 @@
 //! | `run_loop` | the run loop: the one writer of a stream's topics |
 //! | [`records`] | from a decoded change to the records that consumers read |
 //! | [`ledger`] | the gap ledger |
+//! | [`ledger_entries`] | entries that a command or a comparison puts there |
+//! | [`reconcile`] | what Kafka holds compared with what the org has |
 //! | `dead_letter` | undecodable events and the brake on floods of them |
 //! | [`schemas`] | writer schemas, fetched once |
 //! | `claims` | which stream writes which entity |
@@ -42,12 +44,14 @@ mod decode;
 mod hand_over;
 mod jobs;
 pub mod ledger;
+pub mod ledger_entries;
 mod memory;
 mod mirror;
 mod output_topics;
 mod prepared;
 pub mod process;
 pub mod read_back;
+pub mod reconcile;
 pub mod records;
 mod refusal;
 mod run_loop;

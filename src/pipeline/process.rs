@@ -5,16 +5,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, StreamConfig};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, position_time};
+use crate::pipeline::reconcile::{Reconciliation, Subject};
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
 use crate::pipeline::sign_in::sign_in;
@@ -114,6 +116,9 @@ impl Process {
         let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
         let all = stop.child_token();
         let mut tasks = JoinSet::new();
+        // Dropped on every way out, which ends it.
+        let mut beside = JoinSet::new();
+        beside.spawn(self.reconciliation(&org, &boards, &rest).run(all.clone()));
         for (stream, board) in self.config.streams.iter().zip(boards) {
             let identity = StreamIdentity {
                 prefix: self.kafka.topic_prefix.clone(),
@@ -181,6 +186,24 @@ impl Process {
         }
         let objects = self.config.snapshot.objects(&self.config.streams);
         objects.into_iter().filter(|(_, owner)| owner == topic).map(|(entity, _)| entity).collect()
+    }
+
+    /// Comparisons with the org on a schedule.
+    fn reconciliation(&self, org: &OrgId, boards: &[StreamBoard], rest: &RestClient) -> Reconciliation {
+        let subject = |(stream, board): (&StreamConfig, &StreamBoard)| {
+            let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), org.clone(), stream.topic.clone());
+            let identity = StreamIdentity { prefix, org, topic };
+            Subject { identity, fields: stream.fields.clone(), board: board.clone() }
+        };
+        Reconciliation {
+            config: self.config.reconcile,
+            gaps: self.config.gaps,
+            kafka: self.kafka.clone(),
+            rest: rest.clone(),
+            subjects: self.config.streams.iter().zip(boards).map(subject).collect(),
+            run_id: self.board.run_id().to_owned(),
+            listening_since: Utc::now(),
+        }
     }
 
     /// Signs in once for all. `None` when the end was asked for meanwhile.

@@ -196,7 +196,7 @@ struct Place {
 
 /// The event of a record. One without an event id cannot be told from its siblings and is not
 /// counted as written: it may then be written twice, but never be lost.
-fn event_key(record: &ScannedRecord) -> Option<EventKey> {
+pub(crate) fn event_key(record: &ScannedRecord) -> Option<EventKey> {
     let event_id = match header(record, "event_id") {
         Some(event_id) => event_id,
         // A platform event is keyed by its id, or by what stands in for it.

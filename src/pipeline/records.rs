@@ -381,7 +381,7 @@ fn operation(change_type: &ChangeType) -> Option<&'static str> {
 }
 
 /// An API name: letters, digits and underscores, and short enough for a topic of at most 249 characters.
-fn check_entity(name: &str) -> Result<(), UnusableEvent> {
+pub(crate) fn check_entity(name: &str) -> Result<(), UnusableEvent> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if !name.is_empty() && name.len() <= 120 && name.bytes().all(legal) {
         return Ok(());

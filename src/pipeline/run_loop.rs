@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use crate::kafka::failpoint::{self, After};
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::hand_over::PreparedQueue;
@@ -199,6 +200,9 @@ impl RunLoop {
         let noted = self.desk.enrol(&mut checkpoint, &records);
         match self.writer.commit(records, checkpoint).await {
             Ok(committed) => {
+                if noted.opens_gaps() {
+                    failpoint::pass(After::Opening);
+                }
                 self.note(&committed, Some(&transaction));
                 self.checkpoint = committed.checkpoint().clone();
                 self.desk.committed(&self.checkpoint, noted);
@@ -254,8 +258,10 @@ impl RunLoop {
         let mut next = self.next_without_events();
         let (records, back, noted) = self.desk.admit(&mut slice, &mut next);
         let (keys, count) = (records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), records.len());
+        failpoint::pass(After::Read);
         match self.writer.commit(records, next).await {
             Ok(committed) => {
+                failpoint::pass(if noted.closes_gaps() { After::Closing } else { After::Slice });
                 let written = u64::try_from(count).unwrap_or(u64::MAX);
                 self.context.board.update(|status| status.records_committed += written);
                 self.note(&committed, None);

@@ -19,7 +19,8 @@
 //! | [`bulk`] | query jobs of the Bulk API 2.0: what reads objects that are too large for anything else |
 //! | [`bulk_page`] | one page of their results, from CSV to rows |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
-//! | [`id_listing`] | all ids of an object, page by page |
+//! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
+//! | `record_sight` | whether the user sees every record of an object |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
@@ -51,6 +52,7 @@ mod proxy;
 pub mod pubsub;
 pub mod query;
 pub mod record_read;
+mod record_sight;
 mod recovery;
 pub mod rest;
 pub mod rest_client;

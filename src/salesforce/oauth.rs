@@ -23,6 +23,8 @@ pub struct Granted {
     pub instance_url: Url,
     /// The org.
     pub org_id: OrgId,
+    /// The id of the user who is signed in; none where the answer has none that could be asked for.
+    pub user_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -110,12 +112,15 @@ fn read_granted(granted: GrantedJson, login_url: &Url) -> Result<Granted, String
     }
     // https://login.salesforce.com/id/<org>/<user>
     let mut segments = granted.id.rsplit('/');
-    let org = segments.nth(1).unwrap_or_default();
+    let user =
+        segments.next().filter(|id| id.starts_with("005") && id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let user_id = user.map(str::to_owned);
+    let org = segments.next().unwrap_or_default();
     let org_id = org.parse().map_err(|error| format!("the identity URL `{}`: {error}", granted.id))?;
     if granted.access_token.expose_secret().is_empty() {
         return Err("the access token is empty".to_owned());
     }
-    Ok(Granted { access_token: granted.access_token, instance_url, org_id })
+    Ok(Granted { access_token: granted.access_token, instance_url, org_id, user_id })
 }
 
 /// Reads a body of at most `limit` bytes.
@@ -174,6 +179,7 @@ mod tests {
         let id = "https://login.salesforce.com/id/00D8d00000AbCdEEAV/0058d000004XyZaAAK";
         let answer = granted("https://acme.my.salesforce.com", id).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(answer.org_id.as_str(), "00D8d00000AbCdEEAV");
+        assert_eq!(answer.user_id.as_deref(), Some("0058d000004XyZaAAK"));
         assert!(granted("https://acme.my.salesforce.com", "https://login.salesforce.com/id/").is_err());
         assert!(granted("http://acme.my.salesforce.com", id).is_err(), "no token over an open line");
         assert!(granted("acme", id).is_err());

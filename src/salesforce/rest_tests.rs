@@ -370,3 +370,44 @@ async fn answers_that_do_not_fit_the_question_are_no_records() {
     let error = soon(org.reader().read("Case/../User", None, &texts(&ids), later())).await.expect_err("no name");
     assert!(matches!(error, RestError::Path(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_user_sees_all_records_only_if_salesforce_says_so() {
+    let sets = |ids: &[&str]| {
+        let records: Vec<Json> = ids.iter().map(|id| json!({"PermissionSetId": id})).collect();
+        answer(200, json!({"totalSize": ids.len(), "done": true, "records": records}).to_string())
+    };
+    let found = |ids: &[&str]| {
+        let records: Vec<Json> = ids.iter().map(|id| json!({"Id": id})).collect();
+        answer(200, json!({"totalSize": ids.len(), "done": true, "records": records}).to_string())
+    };
+    let asked = |first: Response, second: Response| {
+        let answers = Arc::new(Mutex::new(vec![second, first]));
+        Org::start(move |asked: &Asked, number| {
+            let soql = asked.query["q"].as_str();
+            assert!(number > 0 || soql.ends_with(" WHERE AssigneeId = '0058d000004XyZaAAK'"), "{soql}");
+            assert!(
+                number == 0 || soql.contains("SobjectType = 'Case' AND PermissionsViewAllRecords = true"),
+                "{soql}"
+            );
+            answers.lock().expect("no panic").pop().expect("two questions")
+        })
+    };
+    let unused = || answer(500, "");
+    for (first, second, sees_all, questions) in [
+        (sets(&["0PS8d0000000001AAA", "0PS8d0000000002AAA"]), found(&["1108d0000000001AAA"]), true, 2),
+        // "Modify All Data" shows so: there is no such row.
+        (sets(&["0PS8d0000000001AAA"]), found(&["000000000000000AAA"]), true, 2),
+        (sets(&["0PS8d0000000001AAA"]), found(&[]), false, 2),
+        (sets(&[]), unused(), false, 1),
+        (error(400, "INVALID_TYPE", "sObject type 'PermissionSetAssignment' is not supported."), unused(), false, 1),
+        (sets(&["0PS8d0000000001AAA"]), error(403, "INSUFFICIENT_ACCESS", "no"), false, 2),
+    ] {
+        let org = asked(first, second).await;
+        assert_eq!(soon(org.client.sees_all_records("Case", later())).await.expect("told"), sees_all);
+        assert_eq!(org.log().len(), questions);
+    }
+    let org = asked(error(403, "API_DISABLED_FOR_ORG", "no"), unused()).await;
+    soon(org.client.sees_all_records("Case", later())).await.expect_err("that is no answer to the question");
+    soon(org.client.sees_all_records("Case' OR Id != '", later())).await.expect_err("no name");
+}

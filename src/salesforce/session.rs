@@ -97,6 +97,7 @@ pub struct Token {
     access_token: SecretString,
     instance_url: Url,
     org_id: OrgId,
+    user_id: Option<String>,
 }
 
 impl Token {
@@ -118,6 +119,11 @@ impl Token {
     /// The org that the token is for.
     pub fn org_id(&self) -> &OrgId {
         &self.org_id
+    }
+
+    /// The user that the token is for, if Salesforce told: letters and digits.
+    pub fn user_id(&self) -> Option<&str> {
+        self.user_id.as_deref()
     }
 }
 
@@ -329,6 +335,7 @@ impl Session {
             access_token: granted.access_token,
             instance_url: granted.instance_url,
             org_id: granted.org_id.clone(),
+            user_id: granted.user_id,
         });
         tracing::info!(org = %token.org_id, instance = %token.instance_url, serial = token.serial, "signed in to salesforce");
         cache.org_id = Some(granted.org_id);

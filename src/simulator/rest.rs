@@ -5,11 +5,13 @@
 //! |---|---|
 //! | `records` | describe, and records by their ids |
 //! | `query` | SOQL over `/query` and `/queryAll`, and what is left of long answers |
+//! | `permissions` | what the user may do, by the objects that say so |
 //! | `bulk` | the query jobs of the Bulk API 2.0 |
 //! | `describe`, `record_json`, `record_csv` | how objects and records are written |
 
 mod bulk;
 mod describe;
+mod permissions;
 mod query;
 mod record_csv;
 mod record_json;

@@ -12,7 +12,7 @@
 //! | `filter` | which rows it finds, in which order |
 
 mod filter;
-mod parser;
+pub(crate) mod parser;
 mod resolve;
 mod tokens;
 

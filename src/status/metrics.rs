@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::status::board::Board;
 use crate::status::completion::CompletionStatus;
 use crate::status::jobs::JobStatus;
+use crate::status::reconcile;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
 
 /// What `/metrics` must say it is.
@@ -86,6 +87,7 @@ impl Collector for BoardCollector {
         gauges(&snapshot, &mut encoder)?;
         open_gaps(&snapshot, &mut encoder)?;
         snapshots(&snapshot, &mut encoder)?;
+        reconcile::encode(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }
 }

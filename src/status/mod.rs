@@ -5,6 +5,7 @@
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
 //! - `requests`: what operators ask of a running stream
+//! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain
@@ -14,6 +15,7 @@ mod board;
 mod completion;
 mod jobs;
 mod metrics;
+mod reconcile;
 mod requests;
 mod snapshot;
 
@@ -21,5 +23,6 @@ pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::{FinishedSnapshot, JobStatus};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

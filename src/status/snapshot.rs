@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
 use crate::status::jobs::{FinishedSnapshot, JobStatus};
+use crate::status::reconcile::ReconcileStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
 pub const RETENTION: TimeDelta = TimeDelta::hours(72);
@@ -131,6 +132,8 @@ pub struct StreamStatus {
     pub snapshots: Vec<FinishedSnapshot>,
     /// Records that snapshots wrote.
     pub snapshot_rows: u64,
+    /// How its records agree with the org.
+    pub reconcile: ReconcileStatus,
     /// Events put into the dead letters.
     pub dead_letters: u64,
     /// Calls opened again, by reason.
@@ -234,6 +237,7 @@ impl StreamStatus {
             jobs: Vec::new(),
             snapshots: Vec::new(),
             snapshot_rows: 0,
+            reconcile: ReconcileStatus::default(),
             dead_letters: 0,
             reconnects: BTreeMap::new(),
             fenced: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -22,6 +22,8 @@ pub struct Seen {
     /// The runs that wrote, in order; one more with each take-over.
     pub writers: Vec<String>,
     pub seq: u64,
+    /// The jobs that are under way, as their stream wrote them.
+    pub jobs: Map<String, Value>,
 }
 
 /// All streams, by checkpoint topic.
@@ -83,6 +85,7 @@ fn take(seen: &mut Seen, checkpoint: &Value) {
     let keys = ["recent", "already"].iter().filter_map(|name| checkpoint["position"][name].as_array()).flatten();
     seen.taken = keys.filter_map(|key| key.as_str().map(str::to_owned)).collect();
     seen.seq = checkpoint["seq"].as_u64().expect("seq is a number");
+    seen.jobs = checkpoint["jobs"].as_object().cloned().unwrap_or_default();
     let writer = checkpoint["writer"]["run_id"].as_str().expect("a writer");
     if seen.writers.last().is_none_or(|last| last != writer) {
         seen.writers.push(writer.to_owned());

@@ -3,11 +3,14 @@
 //! instances that fight for one identity. Then `scripts/judge`, which shares no code with any of them,
 //! compares what was sent with what a consumer reads.
 //!
+//! What jobs read anew is put to the same test in [`healing`].
+//!
 //! The seed is printed; `CASEWIRE_CRASH_SEED` repeats a run. Everything waits for something to have
 //! happened: events delivered, checkpoints committed, processes ended.
 
 mod broker;
 mod checkpoints;
+mod healing;
 mod instance;
 mod org;
 
@@ -17,6 +20,7 @@ use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use broker::Broker;
 use checkpoints::Checkpoints;
@@ -25,6 +29,7 @@ use org::Org;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const STREAMS: [&str; 3] = ["/data/CaseChangeEvent", "/data/MessagingSessionChangeEvent", "/event/Case_Escalation__e"];
 const ORG: &str = "00D8d00000AbCdEEAV";
@@ -42,8 +47,27 @@ const HITS: RangeInclusive<u32> = 7..=16;
 const PORTIONS: u64 = KILLS + 2 * FAILPOINTS.len() as u64 + 4;
 const PORTION: u64 = EVENTS.div_ceil(PORTIONS);
 
+/// What a run is about.
+struct Plan {
+    /// The `record` of each stream, in the order of [`STREAMS`].
+    records: [&'static str; 3],
+    /// Tables of casewire's configuration.
+    settings: &'static str,
+    /// What differs from the usual mix of traffic, as TOML.
+    mix: &'static str,
+}
+
+/// Every record has to come from an event, so that the judge can compare each state with what events told: gaps stay
+/// open.
+const EVENTS_ONLY: Plan = Plan {
+    records: ["when_needed", "always", "never"],
+    settings: "[gaps]\nheal = false\n",
+    mix: "snapshot = 10\nfuture_change_type = 10\n",
+};
+
 /// Everything that takes part in a run.
 struct Scene {
+    plan: &'static Plan,
     directory: PathBuf,
     dice: StdRng,
     broker: Broker,
@@ -64,18 +88,18 @@ fn free_ports<const N: usize>() -> [u16; N] {
 }
 
 impl Scene {
-    async fn set_up(directory: &Path, seed: u64) -> Result<Self, String> {
+    async fn set_up(directory: &Path, seed: u64, plan: &'static Plan) -> Result<Self, String> {
         let broker = Broker::start(directory.join("kafka")).await?;
         let topics = STREAMS.map(checkpoint_topic);
         broker.create_checkpoint_topics(&topics).await;
         let checkpoints = Checkpoints::follow(&broker.bootstrap, &topics);
-        let org = Org::start(directory, seed, free_ports()).await;
+        let org = Org::start(directory, seed, free_ports(), plan.mix).await;
         let directory = directory.to_owned();
-        Ok(Self { directory, dice: StdRng::seed_from_u64(seed), broker, org, checkpoints, started: 0, published: 0 })
+        let dice = StdRng::seed_from_u64(seed);
+        Ok(Self { plan, directory, dice, broker, org, checkpoints, started: 0, published: 0 })
     }
 
-    /// Every record has to come from an event, so that the judge can compare each state with what events told: gaps
-    /// stay open. Transactions are kept small so that a kill meets one under way, and another is never far.
+    /// Transactions are kept small so that a kill meets one under way, and another is never far.
     fn start(&mut self, failpoint: Option<&str>) -> Instance {
         self.started += 1;
         let name = format!("casewire-{:02}", self.started);
@@ -84,18 +108,24 @@ impl Scene {
             "[salesforce]\nclient_id = \"3MVG9casewireSimulator\"\nclient_secret = \"simulated-secret\"\nlogin_url = \"{}\"\n\
              [salesforce.pubsub]\nendpoint = \"{}\"\n\
              [kafka]\nbrokers = \"{}\"\ntopic_prefix = \"{PREFIX}\"\npartitions = 3\nreplication_factor = 1\n\
-             [batch]\nmax_records = 40\n[gaps]\nheal = false\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",
+             [batch]\nmax_records = 40\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{}",
             self.org.login_url(),
             self.org.pubsub_url(),
             self.broker.bootstrap,
+            self.plan.settings,
         );
-        for (stream, record) in STREAMS.iter().zip(["when_needed", "always", "never"]) {
+        for (stream, record) in STREAMS.iter().zip(self.plan.records) {
             config += &format!("[[stream]]\ntopic = \"{stream}\"\nstart = \"earliest\"\nrecord = \"{record}\"\n");
         }
         let path = self.directory.join(format!("{name}.toml"));
         std::fs::write(&path, config).expect("a configuration file");
         eprintln!("{name} starts{}", failpoint.map(|name| format!(", to end at {name}")).unwrap_or_default());
         Instance::start(&path, name, failpoint)
+    }
+
+    /// The configuration of the instance that was started last.
+    fn last_config(&self) -> PathBuf {
+        self.directory.join(format!("casewire-{:02}.toml", self.started))
     }
 
     /// Publishes a portion and waits until the org has delivered some of it, usually not all.
@@ -170,9 +200,9 @@ impl Scene {
     }
 
     /// The judge's answer. It is another program in another language, and reads with another client.
-    fn judge(&self) -> Value {
+    fn judge(&self, more: &[String]) -> Value {
         let mut judge = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/judge"));
-        judge.args(["--json", "--fold", "--prefix", PREFIX, "--org", ORG, "--bootstrap", &self.broker.bootstrap]);
+        judge.args(["--json", "--prefix", PREFIX, "--org", ORG, "--bootstrap", &self.broker.bootstrap]).args(more);
         judge.arg("--ledger").arg(self.org.ledger());
         STREAMS.iter().for_each(|stream| {
             judge.args(["--stream", stream]);
@@ -241,46 +271,63 @@ async fn two_instances_fight_for_one_identity(scene: &mut Scene) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_event_is_written_once_through_crashes_cuts_and_take_overs() {
+/// Sets a run up in a directory that stays when the run fails. None where it cannot be: the reason is printed.
+async fn set_up(what: &str, plan: &'static Plan) -> Option<(Scene, TempDir)> {
     if !cfg!(feature = "failpoints") {
-        eprintln!("NOT RUN: the crash test: casewire was built without --features failpoints");
-        return;
+        eprintln!("NOT RUN: {what}: casewire was built without --features failpoints");
+        return None;
     }
-    let installed = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/judge")).arg("--install").status();
-    if !installed.is_ok_and(|status| status.success()) {
-        eprintln!(
-            "NOT RUN: the crash test: the judge and its Kafka client cannot be installed (Python 3 with venv, PyPI)"
-        );
-        return;
+    // Once for all tests: two of them would build one environment at the same time.
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/judge");
+        Command::new(judge).arg("--install").status().is_ok_and(|status| status.success())
+    });
+    if !installed {
+        eprintln!("NOT RUN: {what}: the judge and its Kafka client cannot be installed (Python 3 with venv, PyPI)");
+        return None;
     }
     let given = std::env::var("CASEWIRE_CRASH_SEED").ok();
     let seed = given.map_or_else(rand::random, |seed| seed.parse().expect("CASEWIRE_CRASH_SEED is a number"));
     let mut directory = tempfile::Builder::new().prefix("casewire-crash-").tempdir().expect("a temporary directory");
     directory.disable_cleanup(true);
-    eprintln!("CASEWIRE_CRASH_SEED={seed}, everything is in {}", directory.path().display());
-    let mut scene = match Scene::set_up(directory.path(), seed).await {
-        Ok(scene) => scene,
+    eprintln!("{what}: CASEWIRE_CRASH_SEED={seed}, everything is in {}", directory.path().display());
+    match Scene::set_up(directory.path(), seed, plan).await {
+        Ok(scene) => Some((scene, directory)),
         Err(reason) => {
-            eprintln!("NOT RUN: the crash test: it has to kill a broker of its own, and none can be started: {reason}");
-            return;
+            eprintln!("NOT RUN: {what}: it has to kill a broker of its own, and none can be started: {reason}");
+            None
         }
-    };
+    }
+}
 
+/// Asserts that the judge finds nothing.
+fn assert_clean(verdict: &Value) {
+    assert_eq!(verdict["verdict"], "clean", "{verdict:#}");
+    eprintln!("judged: {}", verdict["seen"]);
+}
+
+/// Asserts that there was something to be found: an end inside a transaction.
+fn assert_aborted_transactions(verdict: &Value) {
+    let hidden = verdict["seen"]["records of aborted transactions, not visible"].as_u64();
+    assert!(
+        hidden.is_some_and(|hidden| hidden > 0),
+        "no end came inside a transaction, so nothing was put to the test"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_event_is_written_once_through_crashes_cuts_and_take_overs() {
+    let Some((mut scene, mut directory)) = set_up("the crash test", &EVENTS_ONLY).await else { return };
     kills_at_random_moments(&mut scene).await;
     ends_at_named_places(&mut scene).await;
     a_broker_goes_down_and_comes_back(&mut scene).await;
     two_instances_fight_for_one_identity(&mut scene).await;
 
     assert_eq!(scene.published, PORTION * PORTIONS);
-    let verdict = scene.judge();
-    assert_eq!(verdict["verdict"], "clean", "{verdict:#}");
-    let hidden = verdict["seen"]["records of aborted transactions, not visible"].as_u64();
-    assert!(
-        hidden.is_some_and(|hidden| hidden > 0),
-        "no end came inside a transaction, so nothing was put to the test"
-    );
-    eprintln!("judged: {}", verdict["seen"]);
+    let verdict = scene.judge(&["--fold".to_owned()]);
+    assert_clean(&verdict);
+    assert_aborted_transactions(&verdict);
     drop(scene);
     directory.disable_cleanup(false);
 }

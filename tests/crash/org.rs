@@ -27,7 +27,7 @@ pub struct Org {
 }
 
 impl Org {
-    pub async fn start(directory: &Path, seed: u64, ports: [u16; 3]) -> Self {
+    pub async fn start(directory: &Path, seed: u64, ports: [u16; 3], mix: &str) -> Self {
         let ledger = directory.join("ledger.jsonl");
         let [http, pubsub, control] = ports;
         let config = format!(
@@ -35,7 +35,7 @@ impl Org {
              [listen]\nhttp = \"127.0.0.1:{http}\"\npubsub = \"127.0.0.1:{pubsub}\"\ncontrol = \"127.0.0.1:{control}\"\n\
              [pubsub]\ndelivery_allocation = 100000000\nbad_token_delay = \"10ms\"\n\
              [traffic]\nrate = 0.0\nbacklog = 0\nentities = [\"Case\", \"MessagingSession\", \"Case_Escalation__e\"]\nmost_merged = 60\n\
-             [traffic.mix]\nsnapshot = 10\nfuture_change_type = 10\n",
+             [traffic.mix]\n{mix}",
             seed & 0xffff_ffff,
             ledger.display(),
             directory.join("org").display(),
@@ -83,10 +83,31 @@ impl Org {
         timeout(PATIENCE, answered).await.expect("the simulator opens its control port");
     }
 
-    async fn post(&self, path: &str, body: Value) {
+    async fn post(&self, path: &str, body: Value) -> String {
         let answer = self.client.post(self.control(path)).json(&body).send().await.expect("the simulator answers");
         let status = answer.status();
-        assert!(status.is_success(), "{path} {body}: {status} {}", answer.text().await.unwrap_or_default());
+        let text = answer.text().await.unwrap_or_default();
+        assert!(status.is_success(), "{path} {body}: {status} {text}");
+        text
+    }
+
+    /// Publishes one event as ordered. It is in the ledger when this returns.
+    pub async fn publish(&self, order: Value) {
+        self.post("/publish", order).await;
+    }
+
+    /// Every record of an object as it truly is, one JSON object a line.
+    pub async fn records(&self, entity: &str) -> String {
+        let answer = self.client.get(self.control(&format!("/records/{entity}"))).send().await;
+        answer.expect("the simulator answers").text().await.expect("the records come whole")
+    }
+
+    /// The ids of all records that are there.
+    pub async fn ids(&self, entity: &str) -> Vec<String> {
+        let records = self.records(entity).await;
+        let records = records.lines().map(|line| serde_json::from_str::<Value>(line).expect("a record is JSON"));
+        let alive = records.filter(|record| record["deleted"] == false);
+        alive.map(|record| record["id"].as_str().expect("an id").to_owned()).collect()
     }
 
     /// Publishes so many events. They are in the ledger when this returns.

@@ -62,7 +62,7 @@ fn last(lines: &[LedgerLine]) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_with_64() {
-    let commands = ["", "run", "demo", "simulate", "tail", "gaps", "dead-letters"];
+    let commands = ["", "run", "demo", "simulate", "tail", "gaps", "reconcile", "dead-letters"];
     let below = [
         "checkpoint show",
         "checkpoint set",
@@ -71,6 +71,7 @@ async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_wit
         "config print",
         "dead-letters list",
         "dead-letters show",
+        "dead-letters redrive",
     ];
     for command in commands.iter().chain(&below) {
         let help = casewire(&format!("{command} --help")).await.succeeded();

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use casewire::failure::Exit;
 use casewire::identity::OrgId;
 use casewire::kafka::{
-    Checkpoint, FencedBy, KafkaError, KafkaSettings, OutputRecord, RunIdentity, ScanFrom, ScannedRecord, Severity,
-    StreamIdentity, TopicDefaults, TopicRole, TransactionalWriter, Verdict, checkpoints_of_topic, ensure_topic,
-    list_topics, ping, read_checkpoint, scan, who_fenced,
+    Checkpoint, FencedBy, KafkaError, KafkaSettings, OutputRecord, ReadTo, RunIdentity, ScanFrom, ScannedRecord,
+    Severity, StreamIdentity, TopicDefaults, TopicRole, TransactionalWriter, Verdict, append, checkpoints_of_topic,
+    ensure_topic, list_topics, ping, read_checkpoint, scan, scan_news, who_fenced,
 };
 use casewire::position::{Anchor, Position};
 use chrono::{DateTime, Utc};
@@ -580,6 +580,45 @@ async fn a_broker_that_accepts_and_says_nothing_is_not_waited_for_without_end() 
     let error = read_checkpoint(&settings, &cases(&settings)).await.expect_err("silence is not `no checkpoint`");
     assert!(matches!(error, KafkaError::Unavailable { .. }), "{error:?}");
     holding.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_appended_beside_transactions_fences_nobody_and_is_news_once() {
+    let Some(brokers) = broker("what_is_appended_beside_transactions_fences_nobody_and_is_news_once") else { return };
+    let settings = settings(&brokers);
+    let topic = format!("{}.gaps", settings.topic_prefix);
+    ensure_topic(&settings, &topic, TopicRole::Gaps).await.expect("a topic");
+    let run = RunIdentity::of_this_process();
+    let (mut writer, _) = TransactionalWriter::open(&settings, &cases(&settings), &run).await.expect("a writer");
+    let mut read_to = ReadTo::default();
+    let mut news = async |settings: &KafkaSettings| {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let found = seen.clone();
+        let reached = scan_news(settings, &topic, read_to.clone(), move |record| {
+            let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+            found.lock().expect("no panic").push(key);
+        });
+        read_to = reached.await.expect("read");
+        let mut keys = std::mem::take(&mut *seen.lock().expect("no panic"));
+        keys.sort();
+        keys
+    };
+    assert!(news(&settings).await.is_empty());
+    writer.commit(vec![record(&topic, "a", "{}")], checkpoint()).await.expect("committed");
+    append(&settings, ["b", "c", "d"].map(|key| record(&topic, key, "{}")).into()).await.expect("appended");
+    assert_eq!(news(&settings).await, ["a", "b", "c", "d"]);
+    assert!(news(&settings).await.is_empty());
+    writer.commit(vec![record(&topic, "e", "{}")], checkpoint()).await.expect("nobody was fenced");
+    append(&settings, vec![record(&topic, "f", "{}")]).await.expect("appended");
+    assert_eq!(news(&settings).await, ["e", "f"]);
+
+    let large = vec![record(&topic, "g", vec![b'x'; 5 * 1024 * 1024])];
+    let error = append(&settings, large).await.expect_err("larger than is taken");
+    assert!(matches!(error, KafkaError::TooLarge { index: 0, .. }), "{error:?}");
+    assert!(news(&settings).await.is_empty());
+    let nobody = KafkaSettings { brokers: "127.0.0.1:1".to_owned(), call_timeout: Duration::from_secs(1), ..settings };
+    let error = append(&nobody, vec![record(&topic, "h", "{}")]).await.expect_err("nobody answers");
+    assert_eq!((error.verdict(), error.failure().exit), (Verdict::Rebuild, Exit::Unavailable), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,7 +68,8 @@ impl Runner {
     ) -> Result<(), Setback> {
         let (receipt, committed) = oneshot::channel();
         let marker = self.desk.marker();
-        let batch = JobBatch { marker, rows: Vec::new(), jobs, opens, entries, closes, receipt };
+        let (rows, events) = (Vec::new(), Vec::new());
+        let batch = JobBatch { marker, rows, events, jobs, opens, entries, closes, receipt };
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone).map(drop)
     }

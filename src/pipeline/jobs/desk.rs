@@ -57,6 +57,18 @@ pub(in crate::pipeline) struct Noted {
     snapshot_rows: u64,
 }
 
+impl Noted {
+    /// Whether the transaction opens gaps.
+    pub fn opens_gaps(&self) -> bool {
+        !self.opened.is_empty()
+    }
+
+    /// Whether the transaction closes gaps.
+    pub fn closes_gaps(&self) -> bool {
+        !self.closed.is_empty()
+    }
+}
+
 impl Desk {
     /// The desk of an attempt that goes on from `checkpoint`.
     pub fn new(context: Arc<StreamContext>, config: GapsConfig, checkpoint: &Checkpoint) -> Self {
@@ -98,7 +110,7 @@ impl Desk {
     /// Takes a slice's records out of `batch`, but for those that events have overtaken; puts its jobs into `next`.
     /// Returns the records in their order, and the ids of those that go back.
     pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
-        let (mut records, mut back, mut noted) = (Vec::new(), BTreeSet::new(), Noted::default());
+        let (mut records, mut back, mut noted) = (std::mem::take(&mut batch.events), BTreeSet::new(), Noted::default());
         let (mut rows, mut deletes, mut absent) = (0, 0, 0);
         let of_snapshot =
             batch.jobs.first().is_some_and(|(_, job)| job.as_ref().is_some_and(|job| job.snapshot.is_some()));
@@ -135,6 +147,11 @@ impl Desk {
         }
         let seq = next.seq.saturating_add(1);
         for (number, job) in batch.opens.iter().enumerate() {
+            // The ledger may have been read between a transaction of the loop and the desk's note of it.
+            let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
+            if !job.heals.is_empty() && job.heals.iter().all(healed) {
+                continue;
+            }
             if has_room(next, job) {
                 set(next, &job_id(job, seq, number), job);
             } else {

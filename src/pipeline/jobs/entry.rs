@@ -1,5 +1,7 @@
 //! An entry of the gap ledger as a job sees it, and what is to be read for it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Deserialize;
@@ -16,6 +18,9 @@ use crate::pipeline::jobs::job::{Job, Listing};
 /// rows that are read without need do no harm.
 const LOOK_BACK: TimeDelta = TimeDelta::hours(1);
 
+/// The cause of entries that a comparison wrote, as `GapCause::Reconciled` is written.
+const RECONCILED: &str = "reconciled";
+
 /// What a job has to know of an entry.
 #[derive(Debug, Deserialize)]
 struct Told {
@@ -30,6 +35,14 @@ struct Told {
     #[serde(default)]
     to: End,
     source: Option<Value>,
+    compared_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    absent: BTreeSet<String>,
+    #[serde(default)]
+    known: BTreeMap<String, DateTime<Utc>>,
+    #[serde(default)]
+    held: u64,
+    letter: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,24 +89,37 @@ pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<En
 }
 
 impl Entry {
-    /// The job that heals it. `None` where nothing can be read: platform events are in no table.
+    /// The dead letter that is redriven with it.
+    pub fn letter(&self) -> Option<&str> {
+        self.value.get("letter").and_then(Value::as_str)
+    }
+
+    /// The job that heals it. `None` where nothing can be read: platform events are in no table, but for those in letters.
     pub fn job(&self, topic: &TopicName) -> Option<Job> {
         let told = Told::deserialize(&self.value).ok()?;
         let object = match topic.kind() {
             TopicKind::Entity(entity) => Some(entity),
             TopicKind::ChangeChannel => None,
-            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => return None,
+            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => {
+                return told.letter.map(|_| Job::new(None, self.id.clone(), None));
+            }
         };
-        let told_at = told.source.as_ref().and(told.to.time);
+        let told_at = told.to.time.filter(|_| told.source.is_some() || told.letter.is_some());
         let mut job = Job::new(told.entity.clone().or(object), self.id.clone(), told_at);
         if told.entity.is_some() && !self.records.is_empty() {
             job.ids = self.records.iter().cloned().collect();
+            if self.cause == RECONCILED {
+                job.gone = told.absent.intersection(&job.ids).cloned().collect();
+                job.known = told.known.into_iter().map(|(id, at)| (id, at.timestamp())).collect();
+                (job.held, job.compared_at) = (told.held, told.compared_at);
+            }
             return Some(job);
         }
         // An overflow says neither when its transaction began nor whether it stamped what it changed, and a converted
         // type stamps nothing: any record may be concerned. A range of time has a beginning.
-        let since =
-            told.from.time.filter(|_| told.entity.is_none()).and_then(|from| from.checked_sub_signed(LOOK_BACK));
+        // So does what a comparison found, which goes by the stamps.
+        let ranged = told.entity.is_none() || self.cause == RECONCILED;
+        let since = told.from.time.filter(|_| ranged).and_then(|from| from.checked_sub_signed(LOOK_BACK));
         (job.whole, job.listing) = (true, Some(Listing { since, after: None }));
         Some(job)
     }
@@ -170,10 +196,31 @@ mod tests {
         let since = range.listing.expect("a listing").since.expect("a beginning");
         assert_eq!(since.to_rfc3339(), "2026-11-22T08:00:00+00:00");
         assert_eq!(job(json!({})).listing.expect("a listing").since, None, "without a beginning, all");
+        let since = json!({"cause": "reconciled", "entity": "Case", "from": {"time": "2026-11-22T09:00:00Z"}});
+        assert!(job(since).listing.expect("a listing").since.is_some(), "a comparison goes by the stamps");
         let events: TopicName = "/event/Order__e".parse().expect("a topic");
         assert!(entry(events.as_str(), json!({})).job(&events).is_none());
+        let letter = entry(events.as_str(), json!({"letter": "00-e1"}));
+        assert_eq!(letter.letter(), Some("00-e1"));
+        assert!(letter.job(&events).is_some_and(|job| job.is_done() && job.entity.is_none()), "nothing is read for it");
         let channel: TopicName = "/data/ChangeEvents".parse().expect("a topic");
         assert_eq!(entry(channel.as_str(), json!({})).job(&channel).expect("a job").entity, None);
+    }
+
+    #[test]
+    fn only_a_comparison_may_say_that_a_record_is_gone_and_only_of_records_that_it_names() {
+        let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
+        let told = |cause: &str| {
+            let members = json!({"cause": cause, "entity": "Case", "records": ["5008d000000047SAAQ"], "held": 7,
+                "compared_at": "2026-11-22T10:00:00Z", "known": {"5008d000000047SAAQ": "2026-11-22T09:00:00.000Z"},
+                "absent": ["5008d000000047SAAQ", "5008d000000047TAAQ"]});
+            entry(cases.as_str(), members).job(&cases).expect("a job")
+        };
+        let job = told("reconciled");
+        assert_eq!(job.gone.iter().collect::<Vec<_>>(), ["5008d000000047SAAQ"]);
+        assert_eq!(job.known["5008d000000047SAAQ"], 1_795_338_000);
+        assert_eq!((job.held, job.begins_at().to_rfc3339()), (7, "2026-11-22T10:00:00+00:00".to_owned()));
+        assert!(told("unread").gone.is_empty());
     }
 
     #[test]

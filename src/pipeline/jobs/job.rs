@@ -52,6 +52,18 @@ pub(super) struct Job {
     /// Records that could not be read.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unread: BTreeSet<String>,
+    /// Records of which a comparison says that no query of the org shows them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone: BTreeSet<String>,
+    /// Up to when Kafka knew records, as a comparison says, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known: BTreeMap<String, i64>,
+    /// How many records of the object Kafka held when that was found.
+    #[serde(default)]
+    pub held: u64,
+    /// When a comparison looked at what Kafka holds: what was written since then is read before the job begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_at: Option<DateTime<Utc>>,
     /// Records listed so far.
     #[serde(default)]
     pub listed: u64,
@@ -100,15 +112,20 @@ impl SnapshotScope {
         self.since.is_some() || self.condition.is_some()
     }
 
-    /// The WHERE clause, by the object's field of the last change; empty for all records.
+    /// The WHERE clause with a space before it, by the object's field of the last change; empty for all records.
     pub fn clause(&self, time_field: &str) -> String {
+        self.condition_by(time_field).map(|condition| format!(" WHERE {condition}")).unwrap_or_default()
+    }
+
+    /// The condition alone.
+    pub fn condition_by(&self, time_field: &str) -> Option<String> {
         let since = self.since.map(|since| {
             let since = since.to_rfc3339_opts(SecondsFormat::Millis, true);
             format!("{time_field} >= {since}")
         });
         let condition = self.condition.as_ref().map(|condition| format!("({condition})"));
         let all: Vec<String> = condition.into_iter().chain(since).collect();
-        if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
+        (!all.is_empty()).then(|| all.join(" AND "))
     }
 }
 
@@ -161,6 +178,10 @@ impl Job {
             whole: false,
             ids: BTreeSet::new(),
             unread: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            known: BTreeMap::new(),
+            held: 0,
+            compared_at: None,
             listed: 0,
             rows: 0,
             deletes: 0,
@@ -223,10 +244,19 @@ impl Job {
         self.opened_at = self.opened_at.min(other.opened_at);
         // Rows are read after both were told.
         self.told_at = self.told_at.max(other.told_at);
+        self.gone.extend(other.gone);
+        self.known.extend(other.known);
+        self.held = self.held.max(other.held);
+        self.compared_at = self.compared_at.into_iter().chain(other.compared_at).min();
         if let (Some(own), Some(others)) = (&mut self.listing, other.listing) {
             // Nothing known is the earliest.
             own.since = own.since.min(others.since);
         }
+    }
+
+    /// From when on a topic is read for what it holds of single records.
+    pub fn begins_at(&self) -> DateTime<Utc> {
+        self.compared_at.map_or(self.opened_at, |at| at.min(self.opened_at))
     }
 
     /// Whether nothing is left to read.

@@ -13,6 +13,7 @@
 //! | `bulk_pass` | a whole object by the pages of a Bulk query job |
 //! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
+//! | `redriven` | what is read anew, or written as it was, for a dead letter |
 //! | `closing` | the end of a job, and of the gaps that it heals |
 //! | `setback` | why a job waits, and for how long |
 //!
@@ -24,7 +25,8 @@
 //!
 //! **The opening.** Jobs are made from the ledger entries of a transaction, by the run loop, in that transaction
 //! ([`desk::Desk::enrol`]): once the position is past an overflow, the job is in the checkpoint. What was opened while
-//! healing was off, or by a command, or by an older version, is found in the ledger when the runner starts.
+//! healing was off, or by an older version, is found in the ledger when the runner starts; what commands put there meanwhile,
+//! at the ledger's end, which is looked at every `gaps.look_every` (why they may: `ledger_entries`).
 //!
 //! **The time rule.** Write `K(id)` for the time up to which what Kafka holds of a record is current (the commit time of
 //! its newest event, or `record_as_of`), and let a slice be read after a *marker*, the number of the last transaction.
@@ -76,7 +78,10 @@
 //! **Deletes.** A record in the recycle bin, or one that Kafka holds and the org has in no query, becomes a `delete`, by
 //! the same rule. Its time is that of the stamp, or `K`. A single record of which nothing is found may be hidden from the
 //! user, and is never taken for deleted; one that is missing in a listing of a whole object is, since a user who may
-//! subscribe to an object's events sees all of its records. Should many be missing at once, the job waits instead.
+//! subscribe to an object's events sees all of its records. Should many be missing at once, the job waits instead. The one
+//! exception are records of which a comparison (`reconcile`) says that two listings of all ids did not show them: they are
+//! taken for deleted if they are not found again, and Salesforce says before and after that the user sees all records of the
+//! object. Such an entry also says up to when Kafka knew them; what was written since the comparison is read from the topic.
 //!
 //! **The end.** A gap is closed in the transaction that removes its job, and that is committed after all of the job's
 //! slices. It is `healed` if every record was read or found deleted. Records that cannot be read are tried again
@@ -88,13 +93,14 @@ pub(super) mod desk;
 mod entry;
 mod job;
 mod reading;
+mod redriven;
 mod rows;
 mod runner;
 pub(super) mod seam;
 mod setback;
 mod snapshots;
 mod sweep;
-mod touched;
+pub(super) mod touched;
 
 pub(super) use desk::Desk;
 pub(super) use runner::Runner;

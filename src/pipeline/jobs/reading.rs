@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::change::Row;
 use crate::pipeline::jobs::job::Job;
+use crate::pipeline::jobs::redriven::Letters;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
@@ -105,10 +106,15 @@ impl Runner {
         let known: HashMap<&str, Known> =
             ids.iter().filter_map(|id| Some((id.as_str(), self.known(id, job)?))).collect();
         let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let claimed = ids.iter().any(|id| job.gone.contains(id));
+        let seen_before = claimed && self.sees_all(entity).await?;
         let found = self.reader.read(entity, None, &asked, Instant::now() + PATIENCE).await?;
+        // A permission that was away while the records were read would make hidden ones of them.
+        let sees_all = seen_before && self.sees_all(entity).await?;
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
         let writer = RowWriter { context: &context, entity, topic, job: id, op: job.op(), from: "rest" };
+        let letters = Letters::of(job, &self.desk);
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut slice = Slice { marker, rows: Vec::new(), unread: BTreeSet::new(), absent: 0 };
         for id in ids {
@@ -117,7 +123,9 @@ impl Runner {
                 continue;
             };
             let before = known.get(id.as_str()).copied();
-            let floor = before.map(|known| known.as_of).max(job.told_at.map(|at| at.timestamp()));
+            let gone = sees_all && job.gone.contains(id);
+            let told_at = job.told_at.map(|at| at.timestamp()).max(job.known.get(id).copied());
+            let floor = before.map(|known| known.as_of).max(told_at);
             // A single record of which nothing is known here may stand in Kafka all the same.
             let alive = before.map_or(!job.whole, |known| known.alive);
             let fate = match found.get(id) {
@@ -127,7 +135,7 @@ impl Runner {
                 Some(Found::Unreadable(_)) => Fate::Unread,
                 // Nothing is held of it, or a delete.
                 _ if !alive => continue,
-                _ if !job.whole => Fate::Unread,
+                _ if !job.whole && !gone => Fate::Unread,
                 _ => floor.map_or(Fate::Unread, Fate::Absent),
             };
             let (stamp, absent) = match fate {
@@ -140,16 +148,21 @@ impl Runner {
                 }
             };
             let as_of = current_at_least(floor, stamp);
-            let (alive, records) = match fate {
+            let (alive, mut records) = match fate {
                 Fate::Read(row) => (true, writer.refresh(id, &row.record, as_of)),
                 _ => (false, writer.delete(id, as_of)),
             };
+            letters.mark(id, &mut records);
             slice.absent += u64::from(absent);
             let becomes = Known { as_of, alive };
             slice.rows.push(JobRow { id: id.clone(), key, stamp, becomes, absent, records });
         }
         self.measure(&slice.rows);
         Ok(slice)
+    }
+
+    async fn sees_all(&self, entity: &str) -> Result<bool, Setback> {
+        Ok(self.reader.client().sees_all_records(entity, Instant::now() + PATIENCE).await?)
     }
 
     /// What Kafka holds of a record, by what was written since and by what its topic held before.
@@ -180,7 +193,7 @@ impl Runner {
             return Ok(());
         }
         let held = self.copies.get(id).map_or(0, |copy| copy.values().filter(|known| known.alive).count());
-        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        let held = u64::try_from(held).unwrap_or(u64::MAX).max(job.held);
         if absent.saturating_mul(100) > self.desk.config.most_absent.saturating_mul(held) {
             return Err(Setback::Absent { entity: entity.to_owned(), absent, held });
         }
@@ -195,8 +208,8 @@ impl Runner {
         jobs: Vec<(String, Option<Job>)>,
     ) -> Result<BTreeSet<String>, Setback> {
         let (receipt, committed) = oneshot::channel();
-        let batch =
-            JobBatch { marker, rows, jobs, opens: Vec::new(), entries: Vec::new(), closes: Vec::new(), receipt };
+        let (events, opens, entries, closes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let batch = JobBatch { marker, rows, events, jobs, opens, entries, closes, receipt };
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone)
     }

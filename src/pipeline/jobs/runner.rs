@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::kafka::{KafkaSettings, ScanFrom, ScannedRecord, scan};
+use crate::identity::TopicKind;
+use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, ScannedRecord, scan_news};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::bulk_pass::Pass;
 use crate::pipeline::jobs::desk::Desk;
@@ -24,10 +25,11 @@ use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
 use crate::pipeline::jobs::setback::{LIMITS, POLLS, Setback};
 use crate::pipeline::jobs::sweep;
-use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy};
+use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy_beside};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
+use crate::pipeline::schemas::SchemaCache;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::record_read::RecordReader;
 
@@ -49,11 +51,12 @@ pub(in crate::pipeline) struct Runner {
     pub(super) context: Arc<StreamContext>,
     pub(super) memory: Arc<StreamMemory>,
     pub(super) reader: RecordReader,
+    pub(super) schemas: SchemaCache,
     pub(super) desk: Arc<Desk>,
     pub(super) out: mpsc::Sender<JobBatch>,
-    kafka: KafkaSettings,
-    topics: OutputTopics,
-    cancel: CancellationToken,
+    pub(super) kafka: KafkaSettings,
+    pub(super) topics: OutputTopics,
+    pub(super) cancel: CancellationToken,
     /// What the topics held when a job began or went on, where that is needed.
     pub(super) copies: HashMap<String, Copy>,
     /// What is known of the passes over Bulk.
@@ -64,6 +67,8 @@ pub(in crate::pipeline) struct Runner {
     pub(super) current: String,
     /// Records of the next slice.
     pub(super) slice: usize,
+    /// Up to where the ledger is known, and when it is looked at again: others may write entries too.
+    ledger: (ReadTo, Instant),
     /// Jobs that wait.
     waits: HashMap<String, (Instant, Backoff)>,
     overtaken: Backoff,
@@ -75,7 +80,7 @@ impl Runner {
         context: Arc<StreamContext>,
         memory: Arc<StreamMemory>,
         kafka: KafkaSettings,
-        reader: RecordReader,
+        (reader, schemas): (RecordReader, SchemaCache),
         desk: Arc<Desk>,
         out: mpsc::Sender<JobBatch>,
         cancel: CancellationToken,
@@ -85,6 +90,7 @@ impl Runner {
             context,
             memory,
             reader,
+            schemas,
             desk,
             out,
             kafka,
@@ -95,6 +101,7 @@ impl Runner {
             rest_only: HashSet::new(),
             current: String::new(),
             slice: FIRST_SLICE,
+            ledger: (ReadTo::default(), Instant::now()),
             waits: HashMap::new(),
             overtaken: Backoff::new(OVERTAKEN),
         }
@@ -177,7 +184,10 @@ impl Runner {
         let now = Instant::now();
         let until = |id: &str| self.waits.get(id).map_or(now, |(until, _)| *until);
         let (jobs, _) = self.desk.jobs();
-        if jobs.is_empty() && self.desk.config.heal && self.desk.has_unclaimed() && until("") <= now {
+        // At once when there is room for what had none.
+        let unclaimed = jobs.is_empty() && self.desk.has_unclaimed();
+        let look = if unclaimed { until("") } else { self.ledger.1.max(until("")) };
+        if look <= now {
             return Next::Ledger;
         }
         // A snapshot begins when whatever changes from then on is surely delivered.
@@ -189,7 +199,7 @@ impl Runner {
             return Next::Job(id.clone(), Box::new(job.clone()));
         }
         let first = jobs.iter().filter(open).map(|(id, _)| until(id)).min();
-        Next::Wait(first.unwrap_or(now + Duration::from_secs(3600)).max(until("")))
+        Next::Wait(first.map_or(look, |first| first.min(look)))
     }
 
     /// The job as the run loop has committed it last.
@@ -197,20 +207,21 @@ impl Runner {
         self.desk.jobs().0.remove(id).ok_or(Setback::Gone)
     }
 
-    /// Finds the open entries of the stream, and opens jobs for those that have none.
+    /// Finds the open entries of the stream that came since the last look, and opens jobs for those that have none. No gap
+    /// is closed meanwhile, since only this task closes them: what is read as open is open.
     async fn look_at_ledger(&mut self) -> Result<(), Setback> {
         let newest: Arc<Mutex<BTreeMap<String, Option<entry::Entry>>>> = Arc::default();
         let (found, topic) = (newest.clone(), self.context.identity.topic.clone());
         let org = self.context.identity.org.clone();
-        scan(&self.kafka, &self.context.ledger_topic, ScanFrom::Beginning, move |record| {
+        let read_to = scan_news(&self.kafka, &self.context.ledger_topic, self.ledger.0.clone(), move |record| {
             if record.header("org") == Some(org.as_str().as_bytes())
                 && let Some((id, entry)) = record.value.as_deref().and_then(|value| entry::read(value, &topic))
             {
                 found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
             }
-            ControlFlow::Continue(())
         })
         .await?;
+        self.ledger = (read_to, Instant::now() + self.desk.config.look_every);
         let newest = std::mem::take(&mut *newest.lock().unwrap_or_else(PoisonError::into_inner));
         self.desk.learn(newest.into_iter().filter_map(|(id, entry)| Some((id, entry?))).collect());
         if !self.desk.config.heal {
@@ -227,6 +238,9 @@ impl Runner {
 
     /// One step of a job: as much as one answer of Salesforce brings.
     async fn step(&mut self, id: &str, job: Job) -> Result<(), Setback> {
+        if matches!(self.context.identity.topic.kind(), TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel) {
+            return self.write_events(id, job).await;
+        }
         let Some(entity) = job.entity.clone() else { return self.find_objects(id, job).await };
         if job.is_done() {
             return self.close(id, job).await;
@@ -256,10 +270,8 @@ impl Runner {
         let Some(listing) = job.listing else { return Ok(()) };
         let after = listing.after.as_deref();
         let scope = job.snapshot.as_ref().filter(|scope| scope.is_partial());
-        let page = self
-            .reader
-            .ids_after(entity, after, |time| scope.map(|scope| scope.clause(time)), Instant::now() + PATIENCE)
-            .await?;
+        let condition = |time: &str| scope.and_then(|scope| scope.condition_by(time));
+        let page = self.reader.ids_where_after(entity, condition, after, Instant::now() + PATIENCE).await?;
         let nothing = Copy::new();
         let copy = self.copies.get(id).unwrap_or(&nothing);
         let known = |key| self.desk.known(key).or(copy.get(&key).copied());
@@ -314,7 +326,7 @@ impl Runner {
         let from = if job.whole {
             ScanFrom::Beginning
         } else {
-            ScanFrom::Timestamp(job.opened_at.checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
+            ScanFrom::Timestamp(job.begins_at().checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
         };
         let began = job.bulk.as_ref().map(|pass| pass.created_at.checked_sub_signed(CLOCKS).unwrap_or(pass.created_at));
         let (seq, end) = (self.desk.marker(), RowWriter::end(id));
@@ -329,7 +341,7 @@ impl Runner {
                 found.by_others.push((key, known));
             }
         };
-        let held = copy(&self.kafka, topic, &self.context.identity.org, from, also).await?;
+        let held = copy_beside(&self.kafka, topic, &self.context.identity.org, from, also).await?;
         info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
         self.copies.insert(id.to_owned(), held);
         if began.is_some() {

@@ -31,6 +31,8 @@ pub(in crate::pipeline) struct JobBatch {
     pub(super) marker: u64,
     /// What was read.
     pub(super) rows: Vec<JobRow>,
+    /// Platform events as they were. They have no state, so nothing overtakes them.
+    pub(super) events: Vec<OutputRecord>,
     /// Jobs as they are afterwards; `None` is removed. Records that go back are added to the first.
     pub(super) jobs: Vec<(String, Option<Job>)>,
     /// Jobs that are to be opened, if there is room.

@@ -58,6 +58,13 @@ pub(super) enum Setback {
     },
     /// A channel of which nothing was ever written.
     NothingKnown,
+    /// The event of a dead letter cannot be written, to be tried again.
+    Letter {
+        /// Why.
+        reason: String,
+        /// For how long that has been tried.
+        tried: Duration,
+    },
     /// The attempt of the stream is over.
     Gone,
 }
@@ -99,7 +106,7 @@ impl Setback {
             },
             Self::Bulk(_) | Self::Working | Self::Kafka(_) | Self::Gone => backoff.next_wait(),
             // The next success of the job would forget a backoff.
-            Self::Unread { tried, .. } => (*tried / 4).clamp(LIMITS.minimum(), HOUR),
+            Self::Unread { tried, .. } | Self::Letter { tried, .. } => (*tried / 4).clamp(LIMITS.minimum(), HOUR),
             Self::Stopped(_) | Self::Absent { .. } | Self::NothingKnown => MENDED,
             Self::Share { .. } => ALLOWANCE,
         }
@@ -139,6 +146,12 @@ impl Setback {
                 Exit::Unavailable,
                 "It is not known which objects the channel carries: nothing of it was ever written".to_owned(),
                 "nothing to do: the gap is healed once an event has come",
+            ),
+            Self::Letter { reason, .. } => said(
+                Exit::Software,
+                format!("A dead letter cannot be written: {reason}"),
+                "`casewire dead-letters show` tells more; the letter is given up after `gaps.give_up_after`, and can be \
+                 redriven again",
             ),
             Self::Gone => said(Exit::Temporary, "The stream begins again".to_owned(), ""),
         }

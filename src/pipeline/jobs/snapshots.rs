@@ -106,6 +106,8 @@ impl Runner {
             detail: format!("the snapshot {id} could not read these records: hidden, or larger than Kafka takes"),
             event: None,
             source: None,
+            compared: None,
+            letter: None,
         });
         let record = gap.map(|gap| self.context.gap_record(&gap));
         let opened = record.and_then(|record| entry::read(&record.value?, &topic)?.1);

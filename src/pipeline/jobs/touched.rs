@@ -11,7 +11,7 @@ use crate::kafka::{KafkaError, KafkaSettings, OutputRecord, ScanFrom, ScannedRec
 
 /// The first fifteen characters of a record id, which tell records apart; the other three are a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RecordKey([u8; 15]);
+pub(in crate::pipeline) struct RecordKey([u8; 15]);
 
 impl RecordKey {
     /// Of a record id, or of a record's Kafka key.
@@ -33,7 +33,7 @@ impl RecordKey {
 
 /// What is known of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
+pub(in crate::pipeline) struct Known {
     /// Up to when what Kafka holds is current, in seconds since 1970: to the second is how the fold compares.
     pub as_of: i64,
     /// Whether the newest that Kafka holds is not a delete.
@@ -80,13 +80,26 @@ pub(super) fn of_output(record: &OutputRecord) -> Option<(RecordKey, Known)> {
 /// What an entity's topic holds of each record of an organisation.
 ///
 /// About 50 bytes a record.
-pub(super) type Copy = BTreeMap<RecordKey, Known>;
+pub(in crate::pipeline) type Copy = BTreeMap<RecordKey, Known>;
 
-/// Reads an entity's topic from `from` to its end, and shows each record of the organisation to `also`.
+/// Reads an entity's topic from `from` to its end.
 ///
 /// # Errors
 /// When it cannot be read to its end.
-pub(super) async fn copy(
+pub(in crate::pipeline) async fn copy(
+    settings: &KafkaSettings,
+    topic: &str,
+    org: &OrgId,
+    from: ScanFrom,
+) -> Result<Copy, KafkaError> {
+    copy_beside(settings, topic, org, from, |_, _, _| {}).await
+}
+
+/// The same, and shows each record of the organisation to `also`.
+///
+/// # Errors
+/// As [`copy`].
+pub(super) async fn copy_beside(
     settings: &KafkaSettings,
     topic: &str,
     org: &OrgId,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::record_json::RecordJson;
 use super::records::{Readable, json_answer};
-use super::{Refused, aside};
+use super::{Refused, aside, permissions};
 use crate::simulator::columns::{Cells, Column};
 use crate::simulator::objects::Object;
 use crate::simulator::org::Org;
@@ -140,7 +140,11 @@ async fn run(
     let size = batch_size(&headers);
     let soql =
         parameters.remove("q").ok_or_else(|| Refused::bad("MALFORMED_QUERY", "The query parameter 'q' is missing"))?;
-    aside(move || Ok(answer(&org, &version, &Arc::new(find(&org, &soql, all)?), 0, None, size))).await
+    aside(move || match permissions::answer(&org, &version, &soql)? {
+        Some(answer) => Ok(answer),
+        None => Ok(answer(&org, &version, &Arc::new(find(&org, &soql, all)?), 0, None, size)),
+    })
+    .await
 }
 
 /// `GET /query/01g…-2000`. Also for what began with `/queryAll`, whose answers say `query/` too.

@@ -100,6 +100,39 @@ async fn the_recycle_bin_is_for_query_all_and_hidden_records_are_for_nobody() {
 }
 
 #[tokio::test]
+async fn what_the_user_may_do_can_be_asked_and_changes_with_what_is_hidden() {
+    let (simulator, api) = org_with(|_| {}).await;
+    let (ids, control) = (cases(&simulator).await, simulator.control());
+    let assigned = api.query("query", "SELECT AssigneeId, PermissionSetId FROM PermissionSetAssignment").await.json();
+    let (user, set) = (&assigned["records"][0]["AssigneeId"], &assigned["records"][0]["PermissionSetId"]);
+    let (user, set) = (user.as_str().expect("a user"), set.as_str().expect("a set"));
+    let of_user =
+        |user: &str| format!("SELECT PermissionSetId FROM PermissionSetAssignment WHERE AssigneeId = '{user}'");
+    assert_eq!(api.query("query", &of_user(&user[..15])).await.json()["totalSize"], 1);
+    assert_eq!(api.query("query", &of_user("0058d0000000001AAA")).await.json()["totalSize"], 0);
+    let sees_all = async |object: &str| {
+        let soql = format!(
+            "SELECT Id FROM ObjectPermissions WHERE SobjectType = '{object}' AND PermissionsViewAllRecords = true AND ParentId IN ('{set}')"
+        );
+        api.query("query", &soql).await.json()["totalSize"] == 1
+    };
+    assert!(sees_all("Case").await && sees_all("MessagingSession").await && !sees_all("Order__e").await);
+    control.inflict(Fault::HideRecords { record_ids: vec![ids[1].clone()] }).await.expect("inflicted");
+    assert!(!sees_all("Case").await && sees_all("MessagingSession").await);
+    control.inflict(Fault::ShowRecords { record_ids: vec![ids[1].clone()] }).await.expect("inflicted");
+    assert!(sees_all("Case").await);
+    control.inflict(Fault::Deny { entity: "Case".to_owned() }).await.expect("inflicted");
+    assert!(!sees_all("Case").await);
+    for (soql, code) in [
+        ("SELECT Name FROM PermissionSetAssignment", "INVALID_FIELD"),
+        ("SELECT Id FROM ObjectPermissions WHERE PermissionsViewAllRecords = 'true'", "INVALID_FIELD"),
+        ("SELECT Id FROM ObjectPermissions WHERE SobjectType > 'A'", "MALFORMED_QUERY"),
+    ] {
+        assert_eq!(api.query("query", soql).await.refusal().1, code, "{soql}");
+    }
+}
+
+#[tokio::test]
 async fn long_answers_come_in_batches_that_hold_the_moment_of_the_query() {
     let (simulator, api) = org_with(|_| {}).await;
     let control = simulator.control();

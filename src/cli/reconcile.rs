@@ -1,0 +1,214 @@
+//! `casewire reconcile`: what Kafka holds compared with what the org has.
+
+use std::io::{IsTerminal, Write};
+
+use chrono::TimeDelta;
+use clap::Args;
+
+use crate::cli::checkpoint_show::reachable_kafka;
+use crate::cli::reconcile_report::{Report, StreamReport};
+use crate::cli::{ConfigFile, say};
+use crate::config::{Config, StreamConfig};
+use crate::failure::{Exit, Failure};
+use crate::identity::{OrgId, TopicKind};
+use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity};
+use crate::pipeline::reconcile::{
+    Extent, Inspected, Inspector, OpenEntries, Repair, Standing, Unable, repair, standing,
+};
+use crate::pipeline::settings;
+use crate::salesforce::describe::Descriptions;
+use crate::salesforce::record_read::RecordReader;
+use crate::salesforce::rest_client::RestClient;
+
+/// Compare the records in Kafka with those of the org, and let a running service mend what differs.
+///
+/// Reads ids and SystemModstamp of the records that were changed lately, or with --full of all, 2,000 an API request, and
+/// the topics of the objects. What was changed less than ten minutes before the position of its stream is not judged, and what is found is
+/// looked at twice. It fences nobody, and can be used while casewire runs.
+///
+/// missing: the org has the record and Kafka has not. stale: the org's is newer. deleted: it lies in the org's recycle bin.
+/// extra: Kafka has it and no query of the org shows it, which only --full finds; unseen: the same, but Salesforce does not say that
+/// the user has "View All Records" on the object, so it may be hidden, and is never repaired.
+///
+/// Ends with 0 if both sides agree, with 1 if they do not.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  casewire reconcile --config casewire.toml --since 24h\n  \
+                        casewire reconcile --config casewire.toml --full --entity Case --repair\n  \
+                        casewire reconcile --config casewire.toml --json | jq -c '.streams[].entities[].findings[]'")]
+pub struct ReconcileArguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// How far back to look by SystemModstamp, such as 90min, 24h or 7days.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = length)]
+    since: TimeDelta,
+    /// Only this object; may be repeated. All objects of all streams otherwise.
+    #[arg(long, value_name = "OBJECT")]
+    entity: Vec<String>,
+    /// Compare all ids, however old: the only way to see records that were deleted for good.
+    #[arg(long, conflicts_with = "since")]
+    full: bool,
+    /// Put what is found into the gap ledger: the running service, or the next start, reads it again.
+    #[arg(long)]
+    repair: bool,
+    /// So many findings of each object are shown.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    show: usize,
+    /// As JSON, with all findings.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Compares and prints.
+///
+/// # Errors
+/// [`Exit::Findings`] when the two sides differ; others when they cannot be compared.
+pub async fn run(arguments: ReconcileArguments) -> Result<(), Failure> {
+    let config = arguments.file.load()?;
+    let kafka = reachable_kafka(&config).await?;
+    let pubsub = settings::salesforce(&config)?;
+    let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
+    let command = Comparison { rest: RestClient::new(pubsub.session().clone()), kafka, org, config, arguments };
+    let report = command.compare_all().await?;
+    if command.arguments.json {
+        say(format_args!("{:#}", report.as_json()));
+    } else {
+        for line in report.as_text(command.arguments.show) {
+            say(line);
+        }
+    }
+    report.verdict(command.arguments.repair)
+}
+
+struct Comparison {
+    rest: RestClient,
+    kafka: KafkaSettings,
+    org: OrgId,
+    config: Config,
+    arguments: ReconcileArguments,
+}
+
+impl Comparison {
+    async fn compare_all(&self) -> Result<Report, Failure> {
+        let mut report = Report { streams: Vec::new(), heal: self.config.gaps.heal };
+        let mut left: Vec<&String> = self.arguments.entity.iter().collect();
+        for stream in &self.config.streams {
+            if matches!(stream.topic.kind(), TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel) {
+                continue;
+            }
+            let inspector = self.inspector(stream);
+            let entities = inspector.entities().await.map_err(|error| error.failure())?;
+            let wanted = |entity: &String| self.arguments.entity.is_empty() || self.arguments.entity.contains(entity);
+            let entities: Vec<String> = entities.into_iter().filter(wanted).collect();
+            left.retain(|entity| !entities.contains(entity));
+            if !entities.is_empty() {
+                report.streams.push(self.compare(&inspector, entities).await.map_err(|error| error.failure())?);
+            }
+        }
+        if let Some(entity) = left.first() {
+            let what = format!("No stream of the configuration carries {entity}, as far as its topics tell");
+            let remedy = "correct --entity: it is the object's API name, such as Case; a channel is known to carry what it has delivered";
+            return Err(Failure::new(Exit::Usage, what, remedy));
+        }
+        if report.streams.is_empty() {
+            let what = "There is nothing to compare: no stream carries the records of an object";
+            return Err(Failure::new(Exit::Usage, what, "platform events are in no table of the org"));
+        }
+        Ok(report)
+    }
+
+    fn inspector(&self, stream: &StreamConfig) -> Inspector {
+        let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), self.org.clone(), stream.topic.clone());
+        let descriptions = Descriptions::new(self.rest.clone(), stream.fields.clone());
+        Inspector {
+            reader: RecordReader::new(self.rest.clone(), descriptions),
+            kafka: self.kafka.clone(),
+            identity: StreamIdentity { prefix, org, topic },
+            most_absent: self.config.gaps.most_absent,
+            api_share: None,
+        }
+    }
+
+    /// Compares the objects of one stream. All of them are compared before any is repaired, so that what cannot be compared leaves
+    /// no half of a repair.
+    async fn compare(&self, inspector: &Inspector, entities: Vec<String>) -> Result<StreamReport, Unable> {
+        let extent = if self.arguments.full { Extent::Full } else { Extent::Since(self.arguments.since) };
+        let mut compared: Vec<(Standing, Inspected)> = Vec::new();
+        for entity in entities {
+            let standing = standing(&self.kafka, &inspector.identity).await?;
+            let progress = Progress::of(&entity);
+            let inspected = inspector.inspect(&entity, extent, &standing, |listed| progress.show(listed)).await;
+            progress.end();
+            compared.push((standing, inspected?));
+        }
+        let found = compared.iter().any(|(_, inspected)| !inspected.findings.is_empty());
+        let repaired =
+            if self.arguments.repair && found { Some(self.repair(inspector, &compared).await?) } else { None };
+        let now = self.rest.session().salesforce_now();
+        let (topic, run) = (inspector.identity.topic.clone(), compared.last().map(|(standing, _)| standing.clone()));
+        let entities = compared.into_iter().map(|(_, inspected)| inspected).collect();
+        Ok(StreamReport { topic, standing: run, now, entities, repaired })
+    }
+
+    async fn repair(&self, inspector: &Inspector, compared: &[(Standing, Inspected)]) -> Result<Repair, Unable> {
+        let identity = &inspector.identity;
+        let open = OpenEntries::read(&self.kafka, identity).await?;
+        let by = RunIdentity::of_this_process().run_id;
+        let mut all = Repair::default();
+        for (_, inspected) in compared {
+            let one = repair(&self.kafka, identity, &by, inspected, &open).await?;
+            all.entries += one.entries;
+            all.records += one.records;
+            all.open_already += one.open_already;
+            all.left += one.left;
+        }
+        Ok(all)
+    }
+}
+
+/// A line on the terminal of somebody who waits.
+struct Progress<'a> {
+    entity: &'a str,
+    shown: bool,
+}
+
+impl<'a> Progress<'a> {
+    fn of(entity: &'a str) -> Self {
+        Self { entity, shown: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&self, listed: u64) {
+        if self.shown {
+            let mut stderr = std::io::stderr();
+            let _ = write!(stderr, "\r{}: {listed} records listed", self.entity).and_then(|()| stderr.flush());
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            // The line makes room for what is printed.
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn length(text: &str) -> Result<TimeDelta, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let length = TimeDelta::from_std(length).map_err(|error| error.to_string())?;
+    if length < TimeDelta::minutes(11) {
+        return Err("what was changed in the last ten minutes is not judged, so more is expected".to_owned());
+    }
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_not_judged_at_all_is_refused() {
+        assert_eq!(length("24h"), Ok(TimeDelta::hours(24)));
+        for refused in ["10min", "0s", "soon", "-1h"] {
+            assert!(length(refused).is_err(), "{refused}");
+        }
+    }
+}
