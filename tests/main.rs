@@ -3,6 +3,7 @@
 mod suite {
     mod architecture;
     mod binary;
+    mod bulk;
     mod commands;
     mod completion;
     mod deployment;
@@ -20,6 +21,7 @@ mod suite {
     mod reconciliation;
     mod redrive;
     mod retention;
+    mod snapshots;
     mod subscription;
     mod three_brokers;
     mod tls;

@@ -1,4 +1,4 @@
-"""What jobs wrote: records that were read again, without an event, and the ends of gaps."""
+"""What jobs wrote: records that were read again or by a snapshot, without an event, and the ends of gaps."""
 
 import re
 
@@ -22,6 +22,8 @@ class Jobs:
     def __init__(self, report, prefix, org, streams, redriven):
         self.report, self.prefix, self.org, self.streams, self.redriven = report, prefix, org, streams, redriven
         self.written, self.states, self.entities = {}, {}, {}
+        # Snapshots are nobody's repair: they need no gap.
+        self.snapshots = {}
         self.page = fold.from_the_page()
 
     def take(self, record, value):
@@ -33,7 +35,10 @@ class Jobs:
             self._form(record, value, job)
             self._time(record, value, state)
             self._once(record, job)
-            self.entities.setdefault(value.get("entity"), record.place)
+            if str(job).startswith("snapshot-"):
+                self.snapshots.setdefault((record.topic, job), set()).add(record.key)
+            else:
+                self.entities.setdefault(value.get("entity"), record.place)
         try:
             self.states[spot] = self.page["fold"](state, value)
         except (KeyError, TypeError, AttributeError) as error:
@@ -43,7 +48,8 @@ class Jobs:
     def _form(self, record, value, job):
         op, source = value.get("op"), dict(value["source"])
         wrong = lambda what: self.report.fault("wrong job record", f"{record.place}, {job}: {what}")  # noqa: E731
-        if op not in ("refresh", "delete"):
+        snapshot = str(job).startswith("snapshot-")
+        if op not in ("read" if snapshot else "refresh", "delete"):
             return wrong(f"op is {op!r}")
         if source != {"org": self.org, "topic": source.get("topic"), "job": job} or source["topic"] not in self.streams:
             wrong(f"source is {value['source']!r}")
@@ -58,7 +64,7 @@ class Jobs:
             wrong(f"headers are {record.headers!r}, owed {owed!r}")
         full, as_of = value.get("record"), value.get("record_as_of")
         sound = full is None if op == "delete" else isinstance(full, dict) and full.get("Id") == record.key and "attributes" not in full
-        if not sound or not INSTANT.fullmatch(str(as_of)) or value.get("record_from") != "rest":
+        if not sound or not INSTANT.fullmatch(str(as_of)) or value.get("record_from") not in ("rest", "bulk"):
             wrong(f"record of {full.get('Id') if isinstance(full, dict) else full!r}, as of {as_of!r}, from {value.get('record_from')!r}")
         return None
 
@@ -89,6 +95,7 @@ class Jobs:
             if None not in told and None not in of_entity and of_entity and not any(key in records for records in of_entity):
                 self.report.fault("stray job record", f"{place}, key {key}: {job} wrote it, and no gap names it")
         self.report.seen["records of jobs"] = len(self.written)
+        self.report.seen["records of snapshots"] = sum(len(keys) for keys in self.snapshots.values())
 
 
 def compared(report, record, value, org):

@@ -450,6 +450,27 @@ class WhatJobsWrote(unittest.TestCase):
         self.red("doubled job record", lambda topics, at: topics.append_copy(at))
         self.red("split key", lambda topics, at: topics.change(at, partition=1))
 
+    def snapshot(self, op="read", job="snapshot-00000000000000000009-0000", source=CASES):
+        """A record that no event ever told of, read by a snapshot."""
+        topics, key = self.healed(), "5008d000000047ZAAQ"
+        value = {"op": op, "entity": "Case", "id": key, "changed": {}, "record": {"Id": key, "Status": "New"}}
+        value |= {"record_as_of": "2026-02-16T04:03:40.000Z", "record_from": "bulk"}
+        value["source"] = {"org": ORG, "topic": source, "job": job}
+        headers = {"casewire": "1", "content-type": "application/json", "entity": "Case", "op": op, "org": ORG}
+        topics.put(f"{PREFIX}.Case", key, value, headers)
+        return topics
+
+    def test_a_snapshot_reads_what_no_event_told(self):
+        report = self.faults(self.snapshot())
+        self.assertEqual(report.faults, {})
+        self.assertEqual(report.seen["records of snapshots"], 1)
+        self.assertIn("wrong job record", self.faults(self.snapshot(op="refresh")).faults)
+        self.assertIn("wrong job record", self.faults(self.snapshot(job=self.JOB)).faults)
+        self.assertIn("wrong job record", self.faults(self.snapshot(source="/data/AccountChangeEvent")).faults)
+        twice = self.snapshot()
+        twice.append_copy(twice.at("Case", -1))
+        self.assertIn("doubled job record", self.faults(twice).faults)
+
     def test_a_job_without_a_gap_is_found(self):
         topics = self.healed()
         topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]

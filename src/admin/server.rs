@@ -1,22 +1,25 @@
-//! `/live`, `/ready`, `/metrics` and `/status`, all read from the status board.
+//! `/live`, `/ready`, `/metrics` and `/status`, all read from the status board; and the way to `POST /snapshots`.
 //!
 //! - `/live` fails only for what a restart mends: a stream whose call to Kafka hangs for good.
 //! - `/ready` says for each stream why it is not ready. A fault at Salesforce makes the
 //!   process unready, never dead: restarting would not help, and would cost the position's age.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use chrono::Utc;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::snapshots::{SnapshotDoor, Wanted};
 use crate::failure::{Exit, Failure};
 use crate::status::{Board, METRICS_CONTENT_TYPE, Metrics, NotReady};
 
@@ -38,6 +41,7 @@ impl From<AdminError> for Failure {
 struct Shown {
     board: Board,
     metrics: Metrics,
+    door: Arc<SnapshotDoor>,
 }
 
 /// Opens the port. Port 0 takes a free one; the listener knows which.
@@ -56,6 +60,7 @@ pub async fn serve(
     listener: TcpListener,
     board: Board,
     metrics: Metrics,
+    door: SnapshotDoor,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -63,7 +68,8 @@ pub async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(scrape))
         .route("/status", get(status))
-        .with_state(Shown { board, metrics });
+        .route("/snapshots", post(snapshots))
+        .with_state(Shown { board, metrics, door: Arc::new(door) });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -89,6 +95,12 @@ async fn scrape(State(shown): State<Shown>) -> Response {
     }
 }
 
+async fn snapshots(State(shown): State<Shown>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted = if body.is_empty() { Ok(Wanted::default()) } else { serde_json::from_slice(&body) };
+    let wanted = wanted.map_err(|error| format!("The body is not what is expected: {error}"));
+    shown.door.answer(&shown.board, &headers, wanted).await
+}
+
 async fn status(State(shown): State<Shown>) -> Response {
     let snapshot = shown.board.snapshot();
     let loss: serde_json::Map<String, serde_json::Value> = snapshot
@@ -106,7 +118,74 @@ async fn status(State(shown): State<Shown>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::StreamState;
+    use crate::config::Config;
+    use crate::status::{OpenedSnapshot, RefusedSnapshot, StreamState};
+
+    const CONFIGURATION: &str = "[salesforce]\nusername = 'u'\nclient_id = 'c'\nprivate_key = 'k'\n[kafka]\nbrokers = 'b:1'\n\
+        [[stream]]\ntopic = '/data/CaseChangeEvent'\nstart = 'earliest'\n[snapshot]\nentities = ['User']\n";
+
+    fn door(token: &str) -> SnapshotDoor {
+        let variables = (!token.is_empty()).then(|| ("CASEWIRE__ADMIN__TOKEN".to_owned(), token.to_owned()));
+        let table = CONFIGURATION.parse().expect("TOML");
+        SnapshotDoor::of(&Config::from_table(table, &variables.into_iter().collect()).expect("valid"))
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_opened_for_whoever_shows_the_token_and_refused_with_a_reason_to_all_others() {
+        let board = Board::new();
+        let stream = board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        let stop = CancellationToken::new();
+        let mut addresses = Vec::new();
+        for token in ["", "sesame"] {
+            let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+            addresses.push(listener.local_addr().expect("bound"));
+            let metrics = Metrics::new(board.clone());
+            tokio::spawn(serve(listener, board.clone(), metrics, door(token), stop.clone()));
+        }
+        let ask = async |address: usize, token: &str, body: &str| {
+            let asked = reqwest::Client::new().post(format!("http://{}/snapshots", addresses[address]));
+            let answer = asked.bearer_auth(token).body(body.to_owned()).send().await.expect("answered");
+            (answer.status().as_u16(), answer.text().await.expect("text"))
+        };
+        let (code, text) = ask(0, "sesame", "{}").await;
+        assert!(code == 403 && text.contains("has no admin.token"), "{code} {text}");
+        for wrong in ["", "sesam", "sesame2"] {
+            assert_eq!(ask(1, wrong, "{}").await.0, 401, "{wrong}");
+        }
+        for (body, expected) in [
+            ("{\"entity\":\"Case\"}", "unknown field"),
+            ("[", "not what is expected"),
+            ("{\"since\":\"yesterday\"}", "not what is expected"),
+        ] {
+            let (code, text) = ask(1, "sesame", body).await;
+            assert!(code == 400 && text.contains(expected), "{code} {text}");
+        }
+        let (code, text) = ask(1, "sesame", "{}").await;
+        assert!(code == 503 && text.contains("is starting"), "{code} {text}");
+
+        stream.set_state(StreamState::Running);
+        let requests = stream.requests().clone();
+        tokio::spawn(async move {
+            let mut asked = Vec::new();
+            loop {
+                let Some(request) = requests.take() else {
+                    requests.come().await;
+                    continue;
+                };
+                let job = format!("snapshot-{}", request.entity);
+                let known = asked.contains(&request.entity);
+                asked.push(request.entity.clone());
+                let opened = OpenedSnapshot { job: job.clone(), records: 7 };
+                let _ = request.answer.send(if known { Err(RefusedSnapshot::UnderWay(job)) } else { Ok(opened) });
+            }
+        });
+        let (code, text) = ask(1, "sesame", "{\"entities\":[\"Case\"],\"where\":\"IsClosed = false\"}").await;
+        assert!(code == 202 && text.contains("\"job\":\"snapshot-Case\""), "{code} {text}");
+        let (code, text) = ask(1, "sesame", "").await;
+        assert!(code == 409 && text.contains("A snapshot of Case is under way already"), "{code} {text}");
+        assert!(text.contains("\"job\":\"snapshot-User\""), "the other one is opened: {text}");
+        stop.cancel();
+    }
 
     #[tokio::test]
     async fn ready_names_each_stream_that_is_not_and_why() {
@@ -115,7 +194,7 @@ mod tests {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, board.clone(), Metrics::new(board.clone()), stop.clone()));
+        let server = tokio::spawn(serve(listener, board.clone(), Metrics::new(board.clone()), door(""), stop.clone()));
         let get = async |path: &str| {
             let answer = reqwest::get(format!("http://{address}{path}")).await.expect("answered");
             (answer.status().as_u16(), answer.text().await.expect("text"))

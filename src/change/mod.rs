@@ -18,6 +18,7 @@
 //! | `render` | the one rendering of values, whatever brought them |
 //! | `object` | what describe says of an object and its fields |
 //! | `row` | a row as REST answers it, into the same JSON as from an event |
+//! | `csv_row` | the same of a row of the Bulk API's CSV |
 //! | `row_value` | one value of a row |
 //! | `json` | objects that are JSON text already |
 //! | `text_diff` | the unified diff that stands for a long text |
@@ -25,6 +26,7 @@
 
 mod avro_binary;
 mod bitmap;
+mod csv_row;
 mod decode;
 mod error;
 mod field_lists;
@@ -44,6 +46,7 @@ pub mod text_diff;
 mod value;
 
 pub use bitmap::{BitmapFault, BitmapList};
+pub use csv_row::CsvPlan;
 pub use decode::{Change, TextDiff};
 pub use error::{DecodeError, DecodeFault, SchemaError};
 pub use header::{ChangeType, Header, OVERFLOW_RECORD_ID, RecordIdKind};

@@ -81,20 +81,22 @@ pub struct RowPlan {
     id: usize,
     as_of: usize,
     deleted: Option<usize>,
+    /// The first field that the Bulk API does not bring as REST does.
+    not_in_csv: Option<String>,
 }
 
 /// One member of the record.
 #[derive(Debug)]
-struct Member {
+pub(super) struct Member {
     /// `"name":`
-    key: Box<str>,
+    pub(super) key: Box<str>,
     /// Place of its value.
-    place: usize,
-    content: Content,
+    pub(super) place: usize,
+    pub(super) content: Content,
 }
 
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     Plain(Form),
     /// An object in the row, with the components that describe shows.
     Compound(Vec<Component>),
@@ -104,12 +106,14 @@ enum Content {
 
 /// One component of a compound.
 #[derive(Debug)]
-struct Component {
+pub(super) struct Component {
     /// `postalCode` in the row …
     name: String,
     /// … and `"PostalCode":` in the record.
-    key: Box<str>,
-    form: Form,
+    pub(super) key: Box<str>,
+    pub(super) form: Form,
+    /// The field that has it by itself, where describe shows one.
+    pub(super) flat: Option<String>,
 }
 
 impl RowPlan {
@@ -131,6 +135,7 @@ impl RowPlan {
             id: 0,
             as_of: 0,
             deleted: None,
+            not_in_csv: None,
         };
         for field in &object.fields {
             // A component is shown within its compound. Describe names compounds only where they can be read.
@@ -153,10 +158,11 @@ impl RowPlan {
             .filter(|other| other.compound_field_name.as_ref() == Some(&field.name) && other.name != field.name)
             .map(|other| other.name.as_str())
             .collect();
-        let shown = |name: &&str| components.iter().any(|component| is_component(component, name));
+        let flat = |name: &str| components.iter().find(|component| is_component(component, name));
         let compound = |names: &[&str]| {
-            let names = names.iter().filter(|name| components.is_empty() || shown(name));
-            Content::Compound(names.map(|name| Component::new(name)).collect())
+            let names = names.iter().filter(|name| components.is_empty() || flat(name).is_some());
+            let part = |name: &&str| Component::new(name, flat(name).map(|flat| (*flat).to_owned()));
+            Content::Compound(names.map(part).collect())
         };
         let content = match field.kind {
             FieldKind::Address => compound(&ADDRESS),
@@ -169,6 +175,10 @@ impl RowPlan {
             }
             kind => Content::Plain(Form::of(kind)),
         };
+        let alone = matches!(&content, Content::Compound(_)) && components.is_empty();
+        if alone || matches!(field.kind, FieldKind::Any | FieldKind::Base64) {
+            self.not_in_csv.get_or_insert_with(|| field.name.clone());
+        }
         let place = self.place(&field.name);
         self.members.push(Member { key: json::key_literal(&field.name), place, content });
     }
@@ -192,6 +202,28 @@ impl RowPlan {
     /// The fields to ask for.
     pub fn fields(&self) -> &[String] {
         &self.fields
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The first field that the Bulk API does not bring as REST does.
+    pub(super) fn not_in_csv(&self) -> Option<&str> {
+        self.not_in_csv.as_deref()
+    }
+
+    pub(super) fn id_field(&self) -> &str {
+        self.fields.get(self.id).map_or("Id", String::as_str)
+    }
+
+    /// The field that says up to when a row is current.
+    pub fn time_field(&self) -> &str {
+        self.fields.get(self.as_of).map_or(TIMES[0], String::as_str)
+    }
+
+    pub(super) fn deleted_field(&self) -> Option<&str> {
+        self.fields.get(self.deleted?).map(String::as_str)
     }
 
     /// The fields of a row that tell whether a record lies in the recycle bin and since when it is as it is, in SOQL's
@@ -249,12 +281,12 @@ fn is_component(field: &str, name: &str) -> bool {
 }
 
 impl Component {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, flat: Option<String>) -> Self {
         let number = matches!(name, "Latitude" | "Longitude");
         let mut in_row = name.to_owned();
         in_row.get_mut(..1).into_iter().for_each(str::make_ascii_lowercase);
         let form = if number { Form::Decimal } else { Form::Text };
-        Self { name: in_row, key: json::key_literal(name), form }
+        Self { name: in_row, key: json::key_literal(name), form, flat }
     }
 }
 

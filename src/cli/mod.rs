@@ -6,6 +6,7 @@
 //! | `demo` | `casewire demo`: the whole thing on this machine |
 //! | `demo_broker`, `demo_view` | its broker and what it prints |
 //! | `simulate` | `casewire simulate`: only the simulated org |
+//! | `snapshot`, `snapshot_progress` | `casewire snapshot`: whole objects read into Kafka, and how far that is |
 //! | `tail` | `casewire tail`: decoded events on stdout, without Kafka |
 //! | `checkpoint` | `casewire checkpoint set`, `reset` |
 //! | `checkpoint_show` | `casewire checkpoint show`, and a position in words |
@@ -38,12 +39,14 @@ mod redrive;
 mod run;
 mod signals;
 mod simulate;
+mod snapshot;
+mod snapshot_progress;
 mod stored_records;
 mod table;
 mod tail;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -71,6 +74,8 @@ enum Command {
     Run(ConfigFile),
     /// Show the whole thing on this machine: simulated org, broker, live output. Nothing to configure.
     Demo(demo::DemoArguments),
+    /// Read whole objects into Kafka, while the events go on.
+    Snapshot(snapshot::SnapshotArguments),
     /// Run only the simulated org, on fixed ports, for anybody's client.
     Simulate(simulate::SimulateArgs),
     /// Print decoded events as JSON lines, without Kafka and without a checkpoint.
@@ -143,6 +148,14 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             let config = file.load()?;
             logging::start(&config.log)?;
             run::run(config, signals::stop()).await
+        }
+        Command::Snapshot(arguments) => {
+            let config = arguments.load()?;
+            // On a terminal the log would run through the progress bar.
+            let terminal = std::io::stderr().is_terminal();
+            let filter = if terminal { stderr.filter } else { config.log.filter.clone() };
+            logging::start(&LogConfig { filter, format: config.log.format })?;
+            snapshot::execute(arguments, config, signals::stop()).await
         }
         Command::Demo(arguments) => {
             // A broker that has just been started makes librdkafka complain a little; what lasts, the status shows.

@@ -19,23 +19,31 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// # Errors
 /// See [`Process::run`]; and when the admin port is taken.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure> {
-    let listen = config.admin.listen;
     for finding in doctor::at_a_glance(&config) {
         if let Outcome::Warning { what, remedy } = &finding.outcome {
             warn!(check = finding.check, remedy, "{what}");
         }
     }
-    let process = Process::new(config)?;
+    carry(Process::new(config)?, stop).await
+}
+
+/// The same of a process whose board somebody else watches too.
+///
+/// # Errors
+/// See [`run`].
+pub async fn carry(process: Process, stop: CancellationToken) -> Result<(), Failure> {
+    let listen = process.config().admin.listen;
+    let door = admin::SnapshotDoor::of(process.config());
     let admin_stop = CancellationToken::new();
     let admin = match listen {
         None => None,
         Some(address) => {
             let listener = admin::bind(address).await?;
             if let Ok(address) = listener.local_addr() {
-                info!(%address, "serving /live, /ready, /metrics and /status");
+                info!(%address, "serving /live, /ready, /metrics, /status and /snapshots");
             }
             let (board, metrics) = (process.board().clone(), process.metrics().clone());
-            Some(tokio::spawn(admin::serve(listener, board, metrics, admin_stop.clone())))
+            Some(tokio::spawn(admin::serve(listener, board, metrics, door, admin_stop.clone())))
         }
     };
     let outcome = process.run(stop).await;

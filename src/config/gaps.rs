@@ -21,6 +21,8 @@ pub struct GapsConfig {
     /// Of the records of an object that Kafka holds: the percentage that may be gone from the org before
     /// nothing more is taken for deleted.
     pub most_absent: u64,
+    /// An object with at least so many records is read over Bulk when all of them are to be read.
+    pub bulk_from: u64,
 }
 
 impl GapsConfig {
@@ -31,6 +33,7 @@ impl GapsConfig {
             look_every: section.duration("look_every", 60 * SECOND, (SECOND, DAY), findings),
             give_up_after: section.duration("give_up_after", DAY, (SECOND, 30 * DAY), findings),
             most_absent: section.number("most_absent", 20, (0, 100), findings),
+            bulk_from: section.number("bulk_from", 20_000, (0, 1_000_000_000), findings),
         };
         section.finish(findings);
         config

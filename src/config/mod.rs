@@ -7,6 +7,7 @@
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
 //! - `messages`: how the messages of conversations are fetched
+//! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
@@ -20,6 +21,7 @@ mod print;
 mod reader;
 mod reconcile;
 mod settings;
+mod snapshot;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -35,4 +37,5 @@ pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,
 };
+pub use snapshot::{SnapshotConfig, stream_of};
 pub use stream::{OnGap, OnUndecodable, Start, StreamConfig};

@@ -15,6 +15,7 @@ use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
+use crate::config::snapshot::SnapshotConfig;
 use crate::config::stream::{StreamConfig, read_streams};
 use crate::identity::OrgId;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub gaps: GapsConfig,
     /// How the messages of conversations are fetched.
     pub messages: MessagesConfig,
+    /// Which objects are read from beginning to end.
+    pub snapshot: SnapshotConfig,
     /// How the records in Kafka are compared with those of the org.
     pub reconcile: ReconcileConfig,
     /// Where to write.
@@ -175,6 +178,8 @@ pub struct KafkaConfig {
 pub struct AdminConfig {
     /// Where to listen; nothing is served when absent.
     pub listen: Option<SocketAddr>,
+    /// What whoever wants something done has to show; nothing is done for anybody when absent.
+    pub token: Option<SecretString>,
 }
 
 /// How log lines look.
@@ -207,6 +212,7 @@ impl Config {
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
         let messages = MessagesConfig::read(root.section("messages", findings), findings);
+        let snapshot = SnapshotConfig::read(root.section("snapshot", findings), findings);
         let reconcile = ReconcileConfig::read(root.section("reconcile", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
@@ -221,6 +227,7 @@ impl Config {
             completion,
             gaps,
             messages,
+            snapshot,
             reconcile,
             kafka,
             admin,
@@ -375,7 +382,7 @@ impl KafkaConfig {
 
 impl AdminConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
-        let config = Self { listen: section.parsed("listen", findings) };
+        let config = Self { listen: section.parsed("listen", findings), token: section.secret("token", findings) };
         section.finish(findings);
         config
     }

@@ -229,3 +229,25 @@ fn the_commented_example_is_valid_and_names_every_key() {
         assert!(example.contains(&format!("{key} =")), "{} is not in the example", effective.path);
     }
 }
+
+#[test]
+fn a_snapshot_is_of_the_objects_that_have_streams_and_of_those_that_are_named() {
+    let objects = |text: &str, entities: &str| {
+        let config = load(text, &[("CASEWIRE__SNAPSHOT__ENTITIES", entities)]).expect("valid");
+        let objects = config.snapshot.objects(&config.streams);
+        objects.into_iter().map(|(entity, topic)| format!("{entity} by {topic}")).collect::<Vec<_>>()
+    };
+    let cases = "Case by /data/CaseChangeEvent";
+    assert_eq!(objects(COMPLETE, "User, Case"), [cases, "User by /data/CaseChangeEvent"]);
+    let stream = |topic: &str| format!("[[stream]]\n    topic = \"{topic}\"\n    start = \"earliest\"\n    [kafka]");
+    let with_channel = COMPLETE.replace("[kafka]", &stream("/data/Support__chn"));
+    assert_eq!(objects(&with_channel, "User"), [cases, "User by /data/Support__chn"], "it may deliver its events");
+    let only_events = COMPLETE.replace("/data/CaseChangeEvent", "/event/Order__e");
+    assert!(objects(&only_events, "User").is_empty(), "nobody could write them");
+    assert!(
+        faults(COMPLETE, &[("CASEWIRE__SNAPSHOT__ENTITIES", "CaseChangeEvent")])[0].contains("API names of objects")
+    );
+    let config = load(COMPLETE, &[("CASEWIRE__ADMIN__TOKEN", "sesame")]).expect("valid");
+    assert_eq!(config.admin.token.expect("a token").expose_secret(), "sesame");
+    assert!(!config.snapshot.on_first_run);
+}

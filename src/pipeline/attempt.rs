@@ -29,7 +29,7 @@ use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
-use crate::pipeline::jobs::{Desk, JobBatch, Runner};
+use crate::pipeline::jobs::{Desk, JobBatch, Runner, open_at_first_run};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::MessageInlet;
 use crate::pipeline::mirror::mirror;
@@ -86,6 +86,8 @@ pub struct Attempt {
     pub gaps: GapsConfig,
     /// How messages are fetched.
     pub messages: MessagesConfig,
+    /// Objects of which the stream's first run makes a snapshot.
+    pub first_snapshots: Vec<String>,
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
@@ -163,7 +165,11 @@ impl Attempt {
         // The instance of the last position stays in the checkpoint until a message proves the new one,
         // so that a refusal that follows is known for what it is.
         checkpoint.instance_url.get_or_insert_with(|| self.instance_url.clone());
-        let announced = writer.commit(records, following(&checkpoint, checkpoint.position.clone(), 0)).await;
+        let mut next = following(&checkpoint, checkpoint.position.clone(), 0);
+        if first_run {
+            open_at_first_run(&mut next, &self.first_snapshots);
+        }
+        let announced = writer.commit(records, next).await;
         let committed = announced.map_err(AttemptEnd::Kafka)?;
         if gap.is_some() {
             board.update(|status| status.gaps_opened += 1);

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, StreamConfig};
 use crate::failure::{Exit, Failure};
-use crate::identity::OrgId;
+use crate::identity::{OrgId, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, position_time};
@@ -147,6 +147,7 @@ impl Process {
                 rest: rest.clone(),
                 gaps: self.config.gaps,
                 messages: self.config.messages,
+                first_snapshots: self.first_snapshots(&stream.topic),
                 schemas: schemas.clone(),
                 completion: self.config.completion,
                 buffer: self.config.buffer,
@@ -177,6 +178,15 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// The objects of which a stream makes a snapshot at its first run.
+    fn first_snapshots(&self, topic: &TopicName) -> Vec<String> {
+        if !self.config.snapshot.on_first_run {
+            return Vec::new();
+        }
+        let objects = self.config.snapshot.objects(&self.config.streams);
+        objects.into_iter().filter(|(_, owner)| owner == topic).map(|(entity, _)| entity).collect()
     }
 
     /// Comparisons with the org on a schedule.

@@ -49,6 +49,8 @@ pub struct Stream {
     pub gaps: GapsConfig,
     /// How messages are fetched.
     pub messages: MessagesConfig,
+    /// Objects of which the first run makes a snapshot.
+    pub first_snapshots: Vec<String>,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
@@ -154,6 +156,7 @@ impl Stream {
             rest: self.rest.clone(),
             gaps: self.gaps,
             messages: self.messages,
+            first_snapshots: self.first_snapshots.clone(),
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,

@@ -60,6 +60,21 @@ impl RecordReader {
         self.id_page(object, None, after, deadline).await
     }
 
+    /// The same of those of which a condition holds, which is made out of the field that says when a record was changed.
+    ///
+    /// # Errors
+    /// As [`ids_after`](Self::ids_after).
+    pub async fn ids_where_after(
+        &self,
+        object: &str,
+        condition: impl FnOnce(&str) -> Option<String>,
+        after: Option<&str>,
+        deadline: Instant,
+    ) -> Result<IdPage, RestError> {
+        let plan = self.descriptions().plan(object, None, deadline).await?;
+        self.id_page(object, condition(plan.time_field()), after, deadline).await
+    }
+
     /// The same of those that were last changed within `within`.
     ///
     /// # Errors
@@ -71,20 +86,20 @@ impl RecordReader {
         after: Option<&str>,
         deadline: Instant,
     ) -> Result<IdPage, RestError> {
-        self.id_page(object, Some(within), after, deadline).await
+        self.id_page(object, Some(within.condition()), after, deadline).await
     }
 
     async fn id_page(
         &self,
         object: &str,
-        within: Option<ChangedWithin>,
+        condition: Option<String>,
         after: Option<&str>,
         deadline: Instant,
     ) -> Result<IdPage, RestError> {
         let fields = self.listed_fields(object, deadline).await?;
         let after = after.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         let behind = after.map(|id| format!("Id > '{id}'"));
-        let conditions: Vec<String> = within.map(|within| within.condition()).into_iter().chain(behind).collect();
+        let conditions: Vec<String> = condition.into_iter().chain(behind).collect();
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {} ", conditions.join(" AND ")) };
         let soql = format!("SELECT {fields} FROM {} {filter}ORDER BY Id LIMIT {PAGE}", api_name(object)?);
         let records = self.listed_by(object, &soql, deadline).await?;

@@ -61,6 +61,18 @@ impl RestClient {
     }
 }
 
+impl RestClient {
+    /// How many records an object has; `clause` is empty or a WHERE clause with a space before it.
+    ///
+    /// # Errors
+    /// When it cannot be asked, and when there are too many to be counted in time (`QUERY_TIMEOUT`).
+    pub async fn count(&self, object: &str, clause: &str, scope: Scope, deadline: Instant) -> Result<u64, RestError> {
+        let soql = format!("SELECT COUNT() FROM {}{clause}", api_name(object)?);
+        let page = self.query(&soql, scope)?.next_page(deadline).await?;
+        Ok(page.map_or(0, |page| page.total_size))
+    }
+}
+
 impl Query {
     /// The next page; `None` after the last.
     ///

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, Method};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -36,22 +37,42 @@ pub struct Limits {
     pub api_requests: Option<Allowance>,
 }
 
-/// What to ask: a GET, or a POST of JSON.
+/// What to ask: a GET, a POST or a PATCH of JSON, or a DELETE.
 #[derive(Debug, Clone)]
 pub(crate) struct RestRequest {
+    method: Method,
     path: String,
     body: Option<Bytes>,
+}
+
+/// An answer: what some resources say of it in headers, and what it holds.
+#[derive(Debug)]
+pub(crate) struct RestAnswer {
+    /// As they came.
+    pub headers: HeaderMap,
+    /// Decompressed.
+    pub body: Vec<u8>,
 }
 
 impl RestRequest {
     /// GETs a path of the instance, its query included.
     pub(crate) fn get(path: String) -> Self {
-        Self { path, body: None }
+        Self { method: Method::GET, path, body: None }
     }
 
     /// POSTs JSON to a path of the instance.
     pub(crate) fn post(path: String, json: String) -> Self {
-        Self { path, body: Some(Bytes::from(json)) }
+        Self { method: Method::POST, path, body: Some(Bytes::from(json)) }
+    }
+
+    /// PATCHes with JSON.
+    pub(crate) fn patch(path: String, json: String) -> Self {
+        Self { method: Method::PATCH, ..Self::post(path, json) }
+    }
+
+    /// DELETEs what is at a path of the instance.
+    pub(crate) fn delete(path: String) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
     }
 
     /// The path, without its query.
@@ -66,8 +87,8 @@ impl Session {
     /// A 401 renews the token and tries once more; nothing else is retried here.
     pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, RestError> {
         let request = RestRequest::get(path.to_owned());
-        let body = self.send(&request, None).await?;
-        read_json(request.resource(), &body)
+        let answer = self.send(&request, None).await?;
+        read_json(request.resource(), &answer.body)
     }
 
     /// The org's limits.
@@ -78,7 +99,7 @@ impl Session {
     /// Makes one call; `timeout` replaces the session's own for calls.
     ///
     /// A 401 renews the token and tries once more; nothing else is retried here.
-    pub(crate) async fn send(&self, request: &RestRequest, timeout: Option<Duration>) -> Result<Vec<u8>, RestError> {
+    pub(crate) async fn send(&self, request: &RestRequest, timeout: Option<Duration>) -> Result<RestAnswer, RestError> {
         let token = self.token().await?;
         match self.attempt_call(request, timeout, &token).await {
             Err(error) if error.verdict() == RestVerdict::NewToken => {
@@ -95,7 +116,7 @@ impl Session {
         request: &RestRequest,
         timeout: Option<Duration>,
         token: &Token,
-    ) -> Result<Vec<u8>, RestError> {
+    ) -> Result<RestAnswer, RestError> {
         let bad_path = || RestError::Path(request.resource().to_owned());
         let url = token.instance_url().join(&request.path).map_err(|_| bad_path())?;
         // A path that leads to another host would take the token there.
@@ -103,10 +124,10 @@ impl Session {
             return Err(bad_path());
         }
         let sent = chrono::Utc::now();
-        let mut call = match &request.body {
-            None => self.http().get(url),
-            Some(json) => self.http().post(url).header("content-type", "application/json").body(json.clone()),
-        };
+        let mut call = self.http().request(request.method.clone(), url);
+        if let Some(json) = &request.body {
+            call = call.header("content-type", "application/json").body(json.clone());
+        }
         if let Some(timeout) = timeout {
             call = call.timeout(timeout);
         }
@@ -115,6 +136,7 @@ impl Session {
         self.clock().learn(response.headers(), sent);
         self.usage_meter().learn(response.headers());
         let (status, hint) = (response.status(), retry_after(response.headers()));
+        let headers = response.headers().clone();
         let body = read_answer(response).await?;
         if !status.is_success() {
             return Err(refusal(status, &body).after(hint));
@@ -122,7 +144,7 @@ impl Session {
         if body.trim_ascii_start().starts_with(b"<") {
             return Err(RestError::Page(status.as_u16()));
         }
-        Ok(body)
+        Ok(RestAnswer { headers, body })
     }
 }
 

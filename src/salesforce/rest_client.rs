@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
-use crate::salesforce::rest::{RestError, RestRequest, RestVerdict};
+use crate::salesforce::rest::{RestAnswer, RestError, RestRequest, RestVerdict};
 use crate::salesforce::session::Session;
 
 /// How often one call is made, at most; what is disturbed for longer is for the caller to decide about.
@@ -81,6 +81,11 @@ impl RestClient {
     /// Makes a call until it is answered, until it is hopeless, or until the next attempt would begin after the
     /// deadline; then the last error is returned.
     pub(crate) async fn call(&self, request: &RestRequest, deadline: Instant) -> Result<Vec<u8>, RestError> {
+        Ok(self.answer(request, deadline).await?.body)
+    }
+
+    /// The same with the headers of the answer.
+    pub(crate) async fn answer(&self, request: &RestRequest, deadline: Instant) -> Result<RestAnswer, RestError> {
         let mut backoff = Backoff::new(self.backoff);
         loop {
             if let Some(pause) = self.pause() {
@@ -116,7 +121,7 @@ impl RestClient {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let sent = self.session.send(request, Some(CALL_TIMEOUT.min(left)));
         let error = match tokio::time::timeout(left, sent).await {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => return Ok(answer.body),
             Ok(Err(error)) => error,
             Err(_) => RestError::Unreachable("no answer within the time there was".to_owned()),
         };

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::identity::{OrgId, TopicName};
+use crate::status::requests::Requests;
 use crate::status::snapshot::{Allowance, KafkaStatus, LastError, Snapshot, StreamState, StreamStatus};
 
 /// The board; cheap to clone.
@@ -22,6 +23,8 @@ struct Shared {
     run_id: String,
     started_at: DateTime<Utc>,
     facts: Mutex<Facts>,
+    /// What is asked of each stream.
+    requests: Mutex<Vec<(TopicName, Requests)>>,
     /// Counts the changes, so that a reader can wait for one.
     changes: watch::Sender<u64>,
 }
@@ -43,6 +46,7 @@ struct Facts {
 pub struct StreamBoard {
     board: Board,
     index: usize,
+    requests: Requests,
 }
 
 impl Default for Board {
@@ -58,6 +62,7 @@ impl Board {
             run_id: Uuid::new_v4().to_string(),
             started_at: Utc::now(),
             facts: Mutex::default(),
+            requests: Mutex::default(),
             changes: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -70,11 +75,21 @@ impl Board {
 
     /// Adds a stream.
     pub fn stream(&self, topic: TopicName) -> StreamBoard {
+        let requests = Requests::default();
+        let mut all = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((topic.clone(), requests.clone()));
+        drop(all);
         let index = self.change(|facts| {
             facts.streams.push(StreamStatus::new(topic));
             facts.streams.len() - 1
         });
-        StreamBoard { board: self.clone(), index }
+        StreamBoard { board: self.clone(), index, requests }
+    }
+
+    /// Where requests to a stream are left; none where there is no stream of `topic`.
+    pub fn requests(&self, topic: &TopicName) -> Option<Requests> {
+        let all = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|(known, _)| known == topic).map(|(_, requests)| requests.clone())
     }
 
     /// The organisation that was signed in to.
@@ -148,6 +163,11 @@ impl Board {
 }
 
 impl StreamBoard {
+    /// What is asked of the stream.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
     /// Changes what is known about the stream.
     pub fn update(&self, change: impl FnOnce(&mut StreamStatus)) {
         self.board.change(|facts| {

@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::status::board::Board;
 use crate::status::completion::CompletionStatus;
+use crate::status::jobs::JobStatus;
 use crate::status::messages::MessagesStatus;
 use crate::status::reconcile;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
@@ -87,6 +88,7 @@ impl Collector for BoardCollector {
         gauges(&snapshot, &mut encoder)?;
         open_gaps(&snapshot, &mut encoder)?;
         messages(&snapshot, &mut encoder)?;
+        snapshots(&snapshot, &mut encoder)?;
         reconcile::encode(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }
@@ -250,6 +252,32 @@ fn open_gaps(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::R
             let labels = [("topic", stream.topic.as_str()), ("cause", cause)];
             #[allow(clippy::cast_precision_loss, reason = "entries are far fewer than 2^53")]
             ConstGauge::new(*count as f64).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// How far snapshots are, by object.
+fn snapshots(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Records that snapshots wrote";
+    let mut family = encoder.encode_descriptor("snapshot_rows", help, None, ConstCounter::new(0_u64).metric_type())?;
+    for stream in &snapshot.streams {
+        ConstCounter::new(stream.snapshot_rows).encode(family.encode_family(&[("topic", stream.topic.as_str())])?)?;
+    }
+    type ReadJob = fn(&JobStatus) -> Option<u64>;
+    let gauges: [(&str, &str, ReadJob); 2] = [
+        ("snapshot_records", "Records that the snapshot under way has seen", |job| Some(job.records_listed)),
+        ("snapshot_records_expected", "Records that it will have seen at its end", |job| job.records_expected),
+    ];
+    for (name, help, read) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, ConstGauge::new(0_f64).metric_type())?;
+        for stream in &snapshot.streams {
+            for job in stream.jobs.iter().filter(|job| job.snapshot) {
+                let Some(value) = read(job) else { continue };
+                let labels = [("topic", stream.topic.as_str()), ("entity", job.entity.as_deref().unwrap_or_default())];
+                #[allow(clippy::cast_precision_loss, reason = "objects have far fewer records than 2^53")]
+                ConstGauge::new(value as f64).encode(family.encode_family(&labels)?)?;
+            }
         }
     }
     Ok(())

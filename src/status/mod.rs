@@ -5,6 +5,7 @@
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
 //! - `messages`: how fetching messages is doing
+//! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
 //!
@@ -17,12 +18,14 @@ mod jobs;
 mod messages;
 mod metrics;
 mod reconcile;
+mod requests;
 mod snapshot;
 
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
-pub use jobs::JobStatus;
+pub use jobs::{FinishedSnapshot, JobStatus};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
+pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
-use crate::status::jobs::JobStatus;
+use crate::status::jobs::{FinishedSnapshot, JobStatus};
 use crate::status::messages::MessagesStatus;
 use crate::status::reconcile::ReconcileStatus;
 
@@ -127,8 +127,12 @@ pub struct StreamStatus {
     pub gaps_healed: u64,
     /// Ledger entries given up: some of their records could not be read.
     pub gaps_given_up: u64,
-    /// The jobs that heal gaps.
+    /// The jobs that heal gaps, and snapshots.
     pub jobs: Vec<JobStatus>,
+    /// The last snapshots that ended.
+    pub snapshots: Vec<FinishedSnapshot>,
+    /// Records that snapshots wrote.
+    pub snapshot_rows: u64,
     /// How its records agree with the org.
     pub reconcile: ReconcileStatus,
     /// Events put into the dead letters.
@@ -234,6 +238,8 @@ impl StreamStatus {
             gaps_healed: 0,
             gaps_given_up: 0,
             jobs: Vec::new(),
+            snapshots: Vec::new(),
+            snapshot_rows: 0,
             reconcile: ReconcileStatus::default(),
             dead_letters: 0,
             reconnects: BTreeMap::new(),

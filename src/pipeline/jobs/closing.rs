@@ -13,6 +13,9 @@ use crate::pipeline::jobs::setback::Setback;
 impl Runner {
     /// Closes the gaps of a job that has nothing left to read, and removes it; or lets it wait for what it could not read.
     pub(super) async fn close(&mut self, id: &str, mut job: Job) -> Result<(), Setback> {
+        if job.snapshot.is_some() {
+            return self.close_snapshot(id, job).await;
+        }
         let (jobs, _) = self.desk.jobs();
         let tried = (Utc::now() - job.opened_at).to_std().unwrap_or_default();
         let given_up = tried >= self.desk.config.give_up_after;
@@ -44,8 +47,15 @@ impl Runner {
         if unread > 0 {
             return Err(Setback::Unread { records: unread, tried });
         }
-        self.copies.remove(id);
+        self.forget(id);
         Ok(())
+    }
+
+    /// Forgets what was kept for a job that has ended.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.copies.remove(id);
+        self.passes.remove(id);
+        self.rest_only.remove(id);
     }
 
     /// Commits what has no rows.

@@ -32,6 +32,8 @@ struct State {
     /// The last transaction that is known.
     seq: u64,
     jobs: Jobs,
+    /// Whether the stream has a position, so that whatever changes from now on is delivered.
+    anchored: bool,
     /// Jobs that this attempt has opened for its own transactions: everything since is in `touched`.
     fresh: BTreeSet<String>,
     /// Records that were written while there were jobs, with the number of the last transaction that did.
@@ -52,6 +54,7 @@ pub(in crate::pipeline) struct Noted {
     closed: Vec<(String, bool)>,
     fresh: Vec<String>,
     unclaimed: bool,
+    snapshot_rows: u64,
 }
 
 impl Noted {
@@ -69,8 +72,9 @@ impl Noted {
 impl Desk {
     /// The desk of an attempt that goes on from `checkpoint`.
     pub fn new(context: Arc<StreamContext>, config: GapsConfig, checkpoint: &Checkpoint) -> Self {
-        let jobs = if config.heal { jobs_of(checkpoint) } else { Jobs::new() };
-        let state = State { seq: checkpoint.seq, jobs, ..State::default() };
+        let (seq, jobs) = (checkpoint.seq, jobs_of(checkpoint, config.heal));
+        let anchored = checkpoint.position.is_anchored();
+        let state = State { seq, jobs, anchored, ..State::default() };
         Self { context, config, state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -88,7 +92,7 @@ impl Desk {
             let Some((_, Some(entry))) = entry::read(value, &self.context.identity.topic) else { continue };
             if let Some(job) = entry.job(&self.context.identity.topic).filter(|_| self.config.heal) {
                 if has_room(next, &job) {
-                    let id = job_id(seq, noted.fresh.len());
+                    let id = job_id(&job, seq, noted.fresh.len());
                     set(next, &id, &job);
                     noted.fresh.push(id);
                 } else {
@@ -108,6 +112,8 @@ impl Desk {
     pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
         let (mut records, mut back, mut noted) = (std::mem::take(&mut batch.events), BTreeSet::new(), Noted::default());
         let (mut rows, mut deletes, mut absent) = (0, 0, 0);
+        let of_snapshot =
+            batch.jobs.first().is_some_and(|(_, job)| job.as_ref().is_some_and(|job| job.snapshot.is_some()));
         for row in batch.rows.drain(..) {
             let overtaken = self.state().overtaken(batch.marker, &row);
             match overtaken {
@@ -118,7 +124,11 @@ impl Desk {
                     continue;
                 }
             }
-            noted.touches.push((row.key, row.becomes));
+            // Of a row that is as current as its stamp says, the next read of the record says no less; a snapshot has
+            // millions of these, and no other job of the object reads all of it meanwhile.
+            if !of_snapshot || !row.becomes.alive || row.becomes.as_of > row.stamp {
+                noted.touches.push((row.key, row.becomes));
+            }
             absent += u64::from(row.absent);
             *if row.becomes.alive { &mut rows } else { &mut deletes } += 1;
             records.extend(row.records);
@@ -138,12 +148,12 @@ impl Desk {
         let seq = next.seq.saturating_add(1);
         for (number, job) in batch.opens.iter().enumerate() {
             // The ledger may have been read between a transaction of the loop and the desk's note of it.
-            let healed = |gap: &String| jobs_of(next).values().any(|other| other.heals.contains(gap));
-            if job.heals.iter().all(healed) {
+            let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
+            if !job.heals.is_empty() && job.heals.iter().all(healed) {
                 continue;
             }
             if has_room(next, job) {
-                set(next, &job_id(seq, number), job);
+                set(next, &job_id(job, seq, number), job);
             } else {
                 noted.unclaimed = true;
             }
@@ -154,6 +164,7 @@ impl Desk {
                 noted.opened.push(entry);
             }
         }
+        noted.snapshot_rows = if of_snapshot { rows } else { 0 };
         noted.closed = std::mem::take(&mut batch.closes);
         (records, back, noted)
     }
@@ -163,8 +174,10 @@ impl Desk {
         let mut state = self.state();
         state.seq = checkpoint.seq;
         state.unclaimed |= noted.unclaimed;
-        if self.config.heal && (!checkpoint.jobs.is_empty() || !state.jobs.is_empty()) {
-            state.jobs = jobs_of(checkpoint);
+        state.anchored |= checkpoint.position.is_anchored();
+        let had_jobs = !state.jobs.is_empty();
+        if had_jobs || !checkpoint.jobs.is_empty() {
+            state.jobs = jobs_of(checkpoint, self.config.heal);
         }
         state.fresh.extend(noted.fresh);
         state.open.extend(noted.opened.into_iter().map(|entry| (entry.id.clone(), entry)));
@@ -187,8 +200,11 @@ impl Desk {
         let (healed, given_up) = noted.closed.iter().fold((0, 0), |(healed, given_up), (_, complete)| {
             (healed + u64::from(*complete), given_up + u64::from(!*complete))
         });
-        if self.config.heal || !state.open.is_empty() {
+        if self.config.heal || !state.open.is_empty() || had_jobs || !state.jobs.is_empty() {
             self.show(&state, healed, given_up);
+        }
+        if noted.snapshot_rows > 0 {
+            self.context.board.update(|status| status.snapshot_rows += noted.snapshot_rows);
         }
         drop(state);
         self.changed.notify_one();
@@ -220,6 +236,27 @@ impl Desk {
     /// A marker: whatever is written later counts as newer than a read that begins now.
     pub(super) fn marker(&self) -> u64 {
         self.state().seq
+    }
+
+    /// The living records that were written behind a marker, while there were jobs.
+    pub(super) fn touched_since(&self, marker: u64) -> Vec<RecordKey> {
+        let state = self.state();
+        let touched = state.touched.iter().filter(|(_, (seq, known))| *seq > marker && known.alive);
+        touched.map(|(key, _)| *key).collect()
+    }
+
+    /// Takes note of records that an earlier attempt wrote before the transaction `seq`.
+    pub(super) fn learn_touches(&self, seq: u64, touches: Vec<(RecordKey, Known)>) {
+        let mut state = self.state();
+        for (key, known) in touches {
+            let (at, known) = state.touched.get(&key).map_or((seq, known), |(at, later)| (*at, known.then(*later)));
+            state.touched.insert(key, (at, known));
+        }
+    }
+
+    /// Whether the stream has a position.
+    pub(super) fn is_anchored(&self) -> bool {
+        self.state().anchored
     }
 
     /// What is known of a record by what was written while there were jobs.
@@ -289,12 +326,16 @@ impl State {
 }
 
 fn shown(id: &str, job: &Job, waits: Option<&(String, String, DateTime<Utc>)>) -> JobStatus {
+    let expected = job.snapshot.as_ref().map(|scope| scope.expected).filter(|expected| *expected > 0);
     JobStatus {
         job: id.to_owned(),
         entity: job.entity.clone(),
         heals: u64::try_from(job.heals.len()).unwrap_or(u64::MAX),
         opened_at: job.opened_at,
         whole: job.whole,
+        snapshot: job.snapshot.is_some(),
+        over_bulk: job.bulk.is_some(),
+        records_expected: job.bulk.as_ref().and_then(|pass| pass.found).or(expected),
         after: job.listing.as_ref().and_then(|listing| listing.after.clone()),
         records_listed: job.listed,
         records_left: u64::try_from(job.ids.len()).unwrap_or(u64::MAX),

@@ -2,14 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kafka::Checkpoint;
+use crate::salesforce::bulk::BulkJob;
 
-/// What the ids of these jobs begin with. Entries of other kinds are left as they are.
-const PREFIX: &str = "heal-";
+/// What the ids of jobs that heal gaps begin with …
+const HEAL: &str = "heal-";
+
+/// … and those of snapshots. Entries of other kinds are left as they are.
+const SNAPSHOT: &str = "snapshot-";
+
+/// So many single records gather beside a pass over Bulk before they are read.
+const GATHERED: usize = 500;
+
+/// How often a pass over Bulk is begun in vain before the rest is read over REST.
+const MOST_PASSES: u32 = 4;
 
 /// So much of a checkpoint may be jobs, in bytes. Every transaction carries them; what does not fit stays in the
 /// ledger until there is room.
@@ -66,10 +76,87 @@ pub(super) struct Job {
     /// Those among them that were in no query at all.
     #[serde(default)]
     pub absent: u64,
+    /// The pass over Bulk that brings the whole object. The listing stays beside it: a casewire that knows no Bulk reads
+    /// the object by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk: Option<BulkPass>,
+    /// Passes over Bulk that were begun in vain.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passes: u32,
+    /// What it reads as a snapshot; none for a job that heals gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotScope>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Which records of an object a snapshot is of. All, where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SnapshotScope {
+    /// Only those that were changed since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// Only those of which this holds, in SOQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// How many there were when it was opened.
+    #[serde(default)]
+    pub expected: u64,
+}
+
+impl SnapshotScope {
+    /// Whether it is of a part of the records only.
+    pub fn is_partial(&self) -> bool {
+        self.since.is_some() || self.condition.is_some()
+    }
+
+    /// The WHERE clause with a space before it, by the object's field of the last change; empty for all records.
+    pub fn clause(&self, time_field: &str) -> String {
+        self.condition_by(time_field).map(|condition| format!(" WHERE {condition}")).unwrap_or_default()
+    }
+
+    /// The condition alone.
+    pub fn condition_by(&self, time_field: &str) -> Option<String> {
+        let since = self.since.map(|since| {
+            let since = since.to_rfc3339_opts(SecondsFormat::Millis, true);
+            format!("{time_field} >= {since}")
+        });
+        let condition = self.condition.as_ref().map(|condition| format!("({condition})"));
+        let all: Vec<String> = condition.into_iter().chain(since).collect();
+        (!all.is_empty()).then(|| all.join(" AND "))
+    }
+}
+
+/// How far the result of a Bulk query job is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BulkPass {
+    /// Salesforce's job.
+    pub job: BulkJob,
+    /// The number of the last transaction before it was created.
+    pub marker: u64,
+    /// A moment before that, by our clock.
+    pub created_at: DateTime<Utc>,
+    /// How many records it found, once it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<u64>,
+    /// Where the page at hand begins; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locator: Option<String>,
+    /// Rows of that page that are dealt with.
+    #[serde(default)]
+    pub dealt: u64,
+    /// Rows of the pages before it.
+    #[serde(default)]
+    pub before: u64,
+    /// Whether all pages are dealt with.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// How far an object has been listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listing {
     /// Only records that were changed since then are read; all, where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,14 +186,55 @@ impl Job {
             rows: 0,
             deletes: 0,
             absent: 0,
+            bulk: None,
+            passes: 0,
+            snapshot: None,
         }
+    }
+
+    /// A snapshot that has read nothing.
+    pub fn snapshot_of(entity: String, scope: SnapshotScope) -> Self {
+        let (listing, whole) = (Some(Listing::default()), true);
+        let heals = BTreeSet::new();
+        Self { heals, listing, whole, snapshot: Some(scope), ..Self::new(Some(entity), String::new(), None) }
+    }
+
+    /// Whether it is a snapshot of these records only that its query names: of others nothing follows.
+    pub fn is_partial(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(SnapshotScope::is_partial)
+    }
+
+    /// What a record that it read is to consumers.
+    pub fn op(&self) -> &'static str {
+        if self.snapshot.is_some() { "read" } else { "refresh" }
+    }
+
+    /// Whether its single records can wait: while a result is gone through, those that events overtook gather for one call,
+    /// and have stopped changing by then.
+    pub fn leaves_ids(&self) -> bool {
+        let reading = |pass: &BulkPass| pass.found.is_some() && !pass.ended;
+        self.bulk.as_ref().is_some_and(reading) && self.ids.len() < GATHERED
+    }
+
+    /// Whether its whole object may be read over Bulk from the beginning.
+    pub fn may_begin_bulk(&self) -> bool {
+        let fresh = |listing: &Listing| listing.since.is_none() && listing.after.is_none();
+        self.whole && self.bulk.is_none() && self.passes < MOST_PASSES && self.listing.as_ref().is_some_and(fresh)
+    }
+
+    /// Whether another job of the same object reads it over Bulk and has to be done first. Two results side by side are of
+    /// two moments, and their rows could come in the wrong order.
+    pub fn waits_for_bulk(&self, id: &str, jobs: &Jobs) -> bool {
+        let reads = |(other, job): (&String, &Self)| other != id && job.bulk.is_some() && job.entity == self.entity;
+        self.whole && self.bulk.is_none() && jobs.iter().any(reads)
     }
 
     /// Whether another job can be done together with this one: neither has read anything, and they read alike.
     pub fn takes(&self, other: &Self) -> bool {
         let untouched = |job: &Self| job.listed == 0 && job.rows == 0 && job.deletes == 0 && job.unread.is_empty();
         let alike = self.entity.is_some() && self.entity == other.entity && self.whole == other.whole;
-        alike && untouched(self) && untouched(other)
+        let plain = |job: &Self| job.snapshot.is_none() && job.bulk.is_none();
+        alike && untouched(self) && untouched(other) && plain(self) && plain(other)
     }
 
     /// Takes another job's work over. What either would read is read.
@@ -133,19 +261,27 @@ impl Job {
 
     /// Whether nothing is left to read.
     pub fn is_done(&self) -> bool {
-        self.listing.is_none() && self.ids.is_empty()
+        self.listing.is_none() && self.bulk.is_none() && self.ids.is_empty()
     }
 }
 
-/// The jobs in a checkpoint. What cannot be read was written by another version, and stays where it is.
-pub(super) fn jobs_of(checkpoint: &Checkpoint) -> Jobs {
-    let own = checkpoint.jobs.iter().filter(|(id, _)| id.starts_with(PREFIX));
+/// The jobs in a checkpoint, those that heal only where they may. What cannot be read was written by another version,
+/// and stays where it is.
+pub(super) fn jobs_of(checkpoint: &Checkpoint, heal: bool) -> Jobs {
+    let own = checkpoint.jobs.iter().filter(|(id, _)| id.starts_with(SNAPSHOT) || (heal && id.starts_with(HEAL)));
     own.filter_map(|(id, job)| Some((id.clone(), Job::deserialize(job).ok()?))).collect()
 }
 
 /// The id of the `number`th job that the transaction `seq` opens.
-pub(super) fn job_id(seq: u64, number: usize) -> String {
-    format!("{PREFIX}{seq:020}-{number:04}")
+pub(super) fn job_id(job: &Job, seq: u64, number: usize) -> String {
+    let kind = if job.snapshot.is_some() { SNAPSHOT } else { HEAL };
+    format!("{kind}{seq:020}-{number:04}")
+}
+
+/// The id of the job that takes the place of `id` when its pass over Bulk is begun anew: no job writes a record twice.
+pub(super) fn successor_id(id: &str, passes: u32) -> String {
+    let (first, _) = id.split_once("-again").unwrap_or((id, ""));
+    format!("{first}-again{passes}")
 }
 
 /// Puts a job into a checkpoint.
@@ -190,14 +326,73 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_asks_for_what_it_is_of() {
+        let since = DateTime::from_timestamp(1_771_300_995, 0);
+        let scope = |since, condition: Option<&str>| SnapshotScope {
+            since,
+            condition: condition.map(str::to_owned),
+            expected: 0,
+        };
+        for (scope, clause) in [
+            (scope(None, None), ""),
+            (scope(since, None), " WHERE SystemModstamp >= 2026-02-17T04:03:15.000Z"),
+            (
+                scope(None, Some("IsClosed = false OR Priority = 'High'")),
+                " WHERE (IsClosed = false OR Priority = 'High')",
+            ),
+            (scope(since, Some("A = 1")), " WHERE (A = 1) AND SystemModstamp >= 2026-02-17T04:03:15.000Z"),
+        ] {
+            assert_eq!(scope.clause("SystemModstamp"), clause);
+            assert_eq!(scope.is_partial(), !clause.is_empty());
+        }
+    }
+
+    #[test]
+    fn one_pass_over_an_object_at_a_time_and_no_gap_is_healed_by_a_snapshot() {
+        let snapshot = Job::snapshot_of("Case".into(), SnapshotScope::default());
+        let heals = whole("gap", None);
+        assert!(!heals.takes(&snapshot) && !snapshot.takes(&heals));
+        assert!(heals.may_begin_bulk() && !whole("range", Some(100)).may_begin_bulk(), "a range reads what changed");
+        let mut begun = snapshot.clone();
+        let job = BulkJob { id: "750".into(), version: "66.0".into() };
+        let created_at = DateTime::UNIX_EPOCH;
+        begun.bulk = Some(BulkPass {
+            job,
+            marker: 7,
+            created_at,
+            found: None,
+            locator: None,
+            dealt: 0,
+            before: 0,
+            ended: false,
+        });
+        assert!(!begun.may_begin_bulk() && !begun.is_done());
+        let jobs = Jobs::from([("heal-1".to_owned(), heals.clone()), ("snapshot-1".to_owned(), begun.clone())]);
+        assert!(heals.waits_for_bulk("heal-1", &jobs) && !begun.waits_for_bulk("snapshot-1", &jobs));
+        let other = Job { entity: Some("User".into()), ..heals };
+        assert!(!other.waits_for_bulk("heal-2", &jobs));
+        begun.passes = MOST_PASSES;
+        begun.bulk = None;
+        assert!(!begun.may_begin_bulk(), "in vain so often");
+    }
+
+    #[test]
     fn a_checkpoint_keeps_jobs_of_other_kinds_and_takes_no_more_than_it_may() {
         let mut checkpoint = Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }));
         checkpoint.jobs.insert("snapshot".into(), Value::from(12));
         let mut job = Job::new(Some("Case".into()), "gap".into(), None);
         job.ids.insert("5008d000000047SAAQ".into());
         assert!(has_room(&checkpoint, &job));
-        set(&mut checkpoint, &job_id(7, 0), &job);
-        assert_eq!(jobs_of(&checkpoint), Jobs::from([(job_id(7, 0), job.clone())]));
+        let id = job_id(&job, 7, 0);
+        set(&mut checkpoint, &id, &job);
+        assert_eq!(jobs_of(&checkpoint, true), Jobs::from([(id, job.clone())]));
+        assert!(jobs_of(&checkpoint, false).is_empty());
+        let snapshot = Job::snapshot_of("Case".into(), SnapshotScope::default());
+        let id = job_id(&snapshot, 8, 1);
+        set(&mut checkpoint, &id, &snapshot);
+        assert_eq!(jobs_of(&checkpoint, false), Jobs::from([(id.clone(), snapshot)]), "whether or not gaps are healed");
+        assert_eq!(successor_id(&successor_id(&id, 1), 2), format!("{id}-again2"));
+        checkpoint.jobs.remove(&id);
         job.ids = (0..7_000).map(|number| format!("5008d0000{number:09}")).collect();
         assert!(!has_room(&checkpoint, &job));
         checkpoint.jobs.clear();

@@ -1,4 +1,4 @@
-//! Jobs: what reads records anew to heal a gap, beside the events and never in their way.
+//! Jobs: what reads records anew to heal a gap or for a snapshot, beside the events and never in their way.
 //!
 //! | file | duty |
 //! |---|---|
@@ -10,6 +10,8 @@
 //! | `rows` | from a row to the records that consumers read |
 //! | `runner` | the task that works through the jobs, a slice of records at a time |
 //! | `sweep` | which records of a whole object are to be read |
+//! | `bulk_pass` | a whole object by the pages of a Bulk query job |
+//! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
 //! | `redriven` | what is read anew, or written as it was, for a dead letter |
 //! | `closing` | the end of a job, and of the gaps that it heals |
@@ -49,6 +51,30 @@
 //! is known of `K` is kept from the opening of the job on; a job that goes on after a restart, or of a whole object, reads it
 //! from the entity's topic first. Both are exact for each id: a commit time that is wrong for one record spoils no other.
 //!
+//! **Bulk.** A row of a Bulk query job was read at any time after the job was created, and is written when its page is dealt
+//! with, which can be hours later. Its marker is therefore that of the creation: `BulkPass::marker`, taken before the job is
+//! created. By 2, everything that was written of its record since then sends it back, to be read over REST with a marker of its own,
+//! unless its stamp proves that it is newer. That holds also for what was written by other jobs.
+//!
+//! - What was written since the marker is known within an attempt, because the loop notes it. After a restart it is read from the
+//!   entity's topic: every record that was produced since `BulkPass::created_at`, less some minutes for the clocks,
+//!   counts as written behind the marker. That is some too many, which costs a read each and nothing else.
+//! - Rows are dealt with in the order of the result, which does not change, and the place in it (page and row) is committed
+//!   with them. Should the result be gone, or not be what Salesforce says that it is, the job is replaced by a successor that
+//!   begins anew: no job writes a record twice.
+//! - Two results of one object would be of two moments, and a row of the older one could follow one of the newer. So while
+//!   one job of an object is at its result, no other one begins a listing or a result of it; those of single records do go on,
+//!   and what they write counts as written.
+//! - A result has no order, so what is absent is known at its end: what Kafka holds and the job has not dealt with. These
+//!   ids are read over REST, which decides, as below.
+//!
+//! **Snapshots** read with the same passes and by the same rules, as `read` instead of `refresh`. There is no upper bound in
+//! time, and none is needed: the stream has a position before the query job is created (`Desk::is_anchored`), so
+//! whatever changes later is delivered, and what is delivered before its row is written sends the row back. At its
+//! end a snapshot also reads what events brought since its creation and its result does not have. So every record that was readable
+//! when it was created, or came until it ended, has been written with all its fields: by the result, or by the read that took its
+//! place. A record that is created later comes as an event with all its fields. One that could not be read is an entry in the gap ledger.
+//!
 //! **Deletes.** A record in the recycle bin, or one that Kafka holds and the org has in no query, becomes a `delete`, by
 //! the same rule. Its time is that of the stamp, or `K`. A single record of which nothing is found may be hidden from the
 //! user, and is never taken for deleted; one that is missing in a listing of a whole object is, since a user who may
@@ -61,6 +87,7 @@
 //! slices. It is `healed` if every record was read or found deleted. Records that cannot be read are tried again
 //! for `gaps.give_up_after`; then the entry becomes `given_up` and names them.
 
+mod bulk_pass;
 mod closing;
 pub(super) mod desk;
 mod entry;
@@ -71,9 +98,11 @@ mod rows;
 mod runner;
 pub(super) mod seam;
 mod setback;
+mod snapshots;
 mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
+pub(super) use snapshots::open_at_first_run;

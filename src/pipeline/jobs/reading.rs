@@ -49,6 +49,8 @@ pub(super) enum Step<'a> {
     Ids,
     /// The listing is dealt with up to here.
     Listed(&'a str),
+    /// They were looked for beside the result of a pass over Bulk, which is dealt with.
+    Beside,
 }
 
 impl Runner {
@@ -79,6 +81,7 @@ impl Runner {
             let Some(dealt) = ids.get(done..end).filter(|dealt| !dealt.is_empty()) else { break };
             let mut after = self.job(id)?;
             match step {
+                Step::Beside => {}
                 Step::Ids => after.ids.retain(|id| !dealt.contains(id)),
                 Step::Listed(last) => {
                     let reached = if end == ids.len() { Some(*last) } else { dealt.last().map(String::as_str) };
@@ -110,7 +113,7 @@ impl Runner {
         let sees_all = seen_before && self.sees_all(entity).await?;
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
-        let writer = RowWriter { context: &context, entity, topic, job: id };
+        let writer = RowWriter { context: &context, entity, topic, job: id, op: job.op(), from: "rest" };
         let letters = Letters::of(job, &self.desk);
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut slice = Slice { marker, rows: Vec::new(), unread: BTreeSet::new(), absent: 0 };
@@ -163,7 +166,7 @@ impl Runner {
     }
 
     /// What Kafka holds of a record, by what was written since and by what its topic held before.
-    fn known(&self, id: &str, job: &Job) -> Option<Known> {
+    pub(super) fn known(&self, id: &str, job: &Job) -> Option<Known> {
         let key = RecordKey::of(id.as_bytes())?;
         let copied = self.copies.get(&self.current).and_then(|copy| copy.get(&key).copied());
         let newer = self.desk.known(key);
@@ -214,7 +217,7 @@ impl Runner {
 
 /// Up to when a row is current that was read after everything that Kafka holds of its record: `floor`, where something is
 /// held, even if its own stamp is older. The fold would drop it otherwise.
-fn current_at_least(floor: Option<i64>, stamp: i64) -> i64 {
+pub(super) fn current_at_least(floor: Option<i64>, stamp: i64) -> i64 {
     floor.map_or(stamp, |floor| floor.max(stamp))
 }
 

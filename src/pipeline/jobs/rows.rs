@@ -19,12 +19,16 @@ pub(super) struct RowWriter<'a> {
     pub topic: Arc<str>,
     /// The job.
     pub job: &'a str,
+    /// What a record that was read is: `refresh`, or `read` by a snapshot.
+    pub op: &'static str,
+    /// What brought it: `rest` or `bulk`.
+    pub from: &'static str,
 }
 
 impl RowWriter<'_> {
     /// A record that was read, current up to `as_of` (seconds since 1970).
     pub fn refresh(&self, id: &str, record: &JsonObject, as_of: i64) -> Vec<OutputRecord> {
-        vec![self.output(id, Some(self.value("refresh", id, record.as_str(), as_of)), self.headers("refresh"))]
+        vec![self.output(id, Some(self.value(self.op, id, record.as_str(), as_of)), self.headers(self.op))]
     }
 
     /// A record that was found deleted, as of `as_of` (seconds since 1970).
@@ -33,6 +37,13 @@ impl RowWriter<'_> {
         let headers = self.headers("delete");
         let tombstone = self.context.stream.tombstones.then(|| self.output(id, None, headers.clone()));
         std::iter::once(self.output(id, Some(value), headers)).chain(tombstone).collect()
+    }
+
+    /// How the values of all its records end.
+    pub fn end(job: &str) -> String {
+        let mut end = ",\"job\":".to_owned();
+        render::write_quoted(job, &mut end);
+        end + "}}"
     }
 
     fn value(&self, op: &str, id: &str, record: &str, as_of: i64) -> String {
@@ -47,7 +58,9 @@ impl RowWriter<'_> {
         value.push_str(record);
         value.push_str(",\"record_as_of\":\"");
         value.push_str(&instant(as_of));
-        value.push_str("\",\"record_from\":\"rest\"");
+        value.push_str("\",\"record_from\":\"");
+        value.push_str(self.from);
+        value.push('"');
         let identity = &self.context.identity;
         for (name, text) in [
             (",\"source\":{\"org\":", identity.org.as_str()),

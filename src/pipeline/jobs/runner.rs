@@ -2,7 +2,7 @@
 //!
 //! Single records come before whole objects: the one is a call, the other can take hours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,16 +14,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::identity::TopicKind;
-use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, scan_news};
+use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, ScannedRecord, scan_news};
 use crate::pipeline::context::StreamContext;
+use crate::pipeline::jobs::bulk_pass::Pass;
 use crate::pipeline::jobs::desk::Desk;
 use crate::pipeline::jobs::entry;
 use crate::pipeline::jobs::job::{Job, Listing};
 use crate::pipeline::jobs::reading::{PATIENCE, Step};
+use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
-use crate::pipeline::jobs::setback::{LIMITS, Setback};
+use crate::pipeline::jobs::setback::{LIMITS, POLLS, Setback};
 use crate::pipeline::jobs::sweep;
-use crate::pipeline::jobs::touched::{Copy, copy};
+use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy_beside};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -57,6 +59,10 @@ pub(in crate::pipeline) struct Runner {
     pub(super) cancel: CancellationToken,
     /// What the topics held when a job began or went on, where that is needed.
     pub(super) copies: HashMap<String, Copy>,
+    /// What is known of the passes over Bulk.
+    pub(super) passes: HashMap<String, Pass>,
+    /// Jobs whose object is read over REST.
+    pub(super) rest_only: HashSet<String>,
     /// The job at hand.
     pub(super) current: String,
     /// Records of the next slice.
@@ -91,6 +97,8 @@ impl Runner {
             topics,
             cancel,
             copies: HashMap::new(),
+            passes: HashMap::new(),
+            rest_only: HashSet::new(),
             current: String::new(),
             slice: FIRST_SLICE,
             ledger: (ReadTo::default(), Instant::now()),
@@ -109,7 +117,13 @@ impl Runner {
             warn!(topic = %self.context.identity.topic, error = setback.failure().what, "the gap ledger cannot be read yet");
             sleep(setback.wait(&mut backoff)).await;
         }
-        while self.desk.config.heal {
+        loop {
+            if let Some(request) = self.context.board.requests().take() {
+                if self.answer(request).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             let outcome = match self.next() {
                 Next::Job(id, job) => {
                     self.current.clone_from(&id);
@@ -123,6 +137,7 @@ impl Runner {
                 Next::Wait(until) => {
                     tokio::select! {
                         () = self.desk.changed.notified() => {}
+                        () = self.context.board.requests().come() => {}
                         () = sleep_until(until) => {}
                     }
                     ControlFlow::Continue(())
@@ -144,8 +159,16 @@ impl Runner {
         if matches!(setback, Setback::Gone) {
             return ControlFlow::Break(());
         }
-        let (_, backoff) = self.waits.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Backoff::new(LIMITS)));
+        let working = matches!(setback, Setback::Working);
+        let limits = if working { POLLS } else { LIMITS };
+        let (_, backoff) = self.waits.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Backoff::new(limits)));
         let wait = setback.wait(backoff);
+        if working {
+            // Nothing is wrong.
+            self.waits.entry(id.to_owned()).and_modify(|(until, _)| *until = Instant::now() + wait);
+            self.desk.wait(id, None);
+            return ControlFlow::Continue(());
+        }
         let failure = setback.failure();
         warn!(topic = %self.context.identity.topic, job = id, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "job waits");
         if let Some((until, _)) = self.waits.get_mut(id) {
@@ -167,11 +190,15 @@ impl Runner {
         if look <= now {
             return Next::Ledger;
         }
-        let ready = jobs.iter().filter(|(id, _)| until(id) <= now);
+        // A snapshot begins when whatever changes from then on is surely delivered.
+        let open = |(id, job): &(&String, &Job)| {
+            !job.waits_for_bulk(id, &jobs) && (job.snapshot.is_none() || self.desk.is_anchored())
+        };
+        let ready = jobs.iter().filter(open).filter(|(id, _)| until(id) <= now);
         if let Some((id, job)) = ready.min_by_key(|(id, job)| (job.whole, (*id).clone())) {
             return Next::Job(id.clone(), Box::new(job.clone()));
         }
-        let first = jobs.keys().map(|id| until(id)).min();
+        let first = jobs.iter().filter(open).map(|(id, _)| until(id)).min();
         Next::Wait(first.map_or(look, |first| first.min(look)))
     }
 
@@ -225,10 +252,14 @@ impl Runner {
         self.gather(id, job).await?;
         self.ensure_copy(id, &topic).await?;
         let job = self.job(id)?;
-        if !job.ids.is_empty() {
+        if !job.ids.is_empty() && !job.leaves_ids() {
             let ids: Vec<String> = job.ids.into_iter().take(self.slice.max(1)).collect();
             let back = self.read(id, &entity, &ids, &Step::Ids).await?;
+            self.dealt_with(id, &ids);
             self.after_read(back).await;
+            return Ok(());
+        }
+        if self.bulk(id, &entity, &job).await? {
             return Ok(());
         }
         self.page(id, &entity, job).await
@@ -238,10 +269,14 @@ impl Runner {
     async fn page(&mut self, id: &str, entity: &str, job: Job) -> Result<(), Setback> {
         let Some(listing) = job.listing else { return Ok(()) };
         let after = listing.after.as_deref();
-        let page = self.reader.ids_after(entity, after, Instant::now() + PATIENCE).await?;
+        let scope = job.snapshot.as_ref().filter(|scope| scope.is_partial());
+        let condition = |time: &str| scope.and_then(|scope| scope.condition_by(time));
+        let page = self.reader.ids_where_after(entity, condition, after, Instant::now() + PATIENCE).await?;
         let nothing = Copy::new();
         let copy = self.copies.get(id).unwrap_or(&nothing);
-        let ids = sweep::candidates(&page, after, listing.since, copy, |key| self.desk.known(key));
+        let known = |key| self.desk.known(key).or(copy.get(&key).copied());
+        // What a part of the records lacks may be in the rest.
+        let ids = sweep::candidates(&page, after, listing.since, if scope.is_some() { &nothing } else { copy }, known);
         let end = page.records.last().map(|last| last.id.clone()).or(listing.after.clone());
         let mut left = ids.as_slice();
         while !left.is_empty() {
@@ -293,9 +328,29 @@ impl Runner {
         } else {
             ScanFrom::Timestamp(job.begins_at().checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
         };
-        let held = copy(&self.kafka, topic, &self.context.identity.org, from).await?;
+        let began = job.bulk.as_ref().map(|pass| pass.created_at.checked_sub_signed(CLOCKS).unwrap_or(pass.created_at));
+        let (seq, end) = (self.desk.marker(), RowWriter::end(id));
+        let found: Arc<Mutex<Written>> = Arc::default();
+        let collected = found.clone();
+        let also = move |key, known, record: &ScannedRecord| {
+            let Some(began) = began else { return };
+            let mut found = collected.lock().unwrap_or_else(PoisonError::into_inner);
+            if record.value.as_deref().is_some_and(|value| value.ends_with(end.as_bytes())) {
+                found.by_job.insert(key);
+            } else if record.timestamp.is_none_or(|at| at >= began) {
+                found.by_others.push((key, known));
+            }
+        };
+        let held = copy_beside(&self.kafka, topic, &self.context.identity.org, from, also).await?;
         info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
         self.copies.insert(id.to_owned(), held);
+        if began.is_some() {
+            let Written { by_job, by_others } =
+                std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+            info!(job = id, dealt = by_job.len(), touched = by_others.len(), "bulk query job goes on");
+            self.desk.learn_touches(seq, by_others);
+            self.passes.insert(id.to_owned(), Pass::resumed(by_job));
+        }
         Ok(())
     }
 
@@ -323,13 +378,20 @@ impl Runner {
         if fresh && used >= self.desk.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
     }
 
-    async fn after_read(&mut self, back: usize) {
+    pub(super) async fn after_read(&mut self, back: usize) {
         if back == 0 {
             self.overtaken.reset();
         } else {
             sleep(self.overtaken.next_wait()).await;
         }
     }
+}
+
+/// What was written since a Bulk query job was created.
+#[derive(Default)]
+struct Written {
+    by_job: HashSet<RecordKey>,
+    by_others: Vec<(RecordKey, Known)>,
 }
 
 /// What the runner does next.

@@ -5,10 +5,14 @@ use std::time::Duration;
 use crate::failure::{Exit, Failure};
 use crate::kafka::KafkaError;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::salesforce::bulk::BulkError;
 use crate::salesforce::rest::{RestError, RestVerdict};
 
 /// Between attempts of what mends itself.
 pub(super) const LIMITS: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(300));
+
+/// Between looks at a Bulk query job: small ones take a second, large ones minutes.
+pub(super) const POLLS: BackoffLimits = BackoffLimits::constant(Duration::from_millis(200), Duration::from_secs(30));
 
 /// Between attempts of what somebody has to mend, mostly by clicks in Setup that nobody reports back.
 const MENDED: Duration = Duration::from_secs(300);
@@ -23,6 +27,10 @@ const ALLOWANCE: Duration = Duration::from_secs(60);
 pub(super) enum Setback {
     /// Salesforce cannot be asked, or says no.
     Rest(RestError),
+    /// The same of the Bulk API.
+    Bulk(BulkError),
+    /// Salesforce is still at a Bulk query job.
+    Working,
     /// What Kafka holds cannot be read.
     Kafka(KafkaError),
     /// Something that an operator mends.
@@ -67,6 +75,15 @@ impl From<RestError> for Setback {
     }
 }
 
+impl From<BulkError> for Setback {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Rest(error) => Self::Rest(error),
+            error => Self::Bulk(error),
+        }
+    }
+}
+
 impl From<KafkaError> for Setback {
     fn from(error: KafkaError) -> Self {
         Self::Kafka(error)
@@ -87,7 +104,7 @@ impl Setback {
                 | RestVerdict::AskForLess => backoff.next_wait(),
                 RestVerdict::Stop => MENDED,
             },
-            Self::Kafka(_) | Self::Gone => backoff.next_wait(),
+            Self::Bulk(_) | Self::Working | Self::Kafka(_) | Self::Gone => backoff.next_wait(),
             // The next success of the job would forget a backoff.
             Self::Unread { tried, .. } | Self::Letter { tried, .. } => (*tried / 4).clamp(LIMITS.minimum(), HOUR),
             Self::Stopped(_) | Self::Absent { .. } | Self::NothingKnown => MENDED,
@@ -100,6 +117,8 @@ impl Setback {
         let said = |exit, what: String, remedy: &str| Failure::new(exit, what, remedy);
         match self {
             Self::Rest(error) => error.failure(),
+            Self::Bulk(error) => error.failure(),
+            Self::Working => said(Exit::Temporary, "Salesforce is working on the query".to_owned(), ""),
             Self::Kafka(error) => error.failure(),
             Self::Stopped(failure) => failure.clone(),
             Self::Share { used } => said(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::DateTime;
 
 use crate::identity::OrgId;
-use crate::kafka::{KafkaError, KafkaSettings, OutputRecord, ScanFrom, scan};
+use crate::kafka::{KafkaError, KafkaSettings, OutputRecord, ScanFrom, ScannedRecord, scan};
 
 /// The first fifteen characters of a record id, which tell records apart; the other three are a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,11 @@ impl RecordKey {
     /// Of a record id, or of a record's Kafka key.
     pub fn of(id: &[u8]) -> Option<Self> {
         id.first_chunk::<15>().filter(|key| key.iter().all(u8::is_ascii_alphanumeric)).copied().map(Self)
+    }
+
+    /// The three characters that all records of an object begin with.
+    pub fn object(&self) -> [u8; 3] {
+        [self.0[0], self.0[1], self.0[2]]
     }
 
     /// The id with its eighteen characters.
@@ -87,6 +92,20 @@ pub(in crate::pipeline) async fn copy(
     org: &OrgId,
     from: ScanFrom,
 ) -> Result<Copy, KafkaError> {
+    copy_beside(settings, topic, org, from, |_, _, _| {}).await
+}
+
+/// The same, and shows each record of the organisation to `also`.
+///
+/// # Errors
+/// As [`copy`].
+pub(super) async fn copy_beside(
+    settings: &KafkaSettings,
+    topic: &str,
+    org: &OrgId,
+    from: ScanFrom,
+    mut also: impl FnMut(RecordKey, Known, &ScannedRecord) + Send + 'static,
+) -> Result<Copy, KafkaError> {
     let collected: Arc<Mutex<Copy>> = Arc::default();
     let (org, copy) = (org.clone(), collected.clone());
     scan(settings, topic, from, move |record| {
@@ -95,6 +114,7 @@ pub(in crate::pipeline) async fn copy(
             && let Some(known) = told(op, record.header("committed_at"), record.value.as_deref())
             && let Some(key) = record.key.as_deref().and_then(RecordKey::of)
         {
+            also(key, known, record);
             let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
             copy.entry(key).and_modify(|before| *before = before.then(known)).or_insert(known);
         }

@@ -1,0 +1,175 @@
+//! `POST /snapshots`: an operator asks the running service for snapshots. Whoever asks has to show `admin.token`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use crate::config::{Config, SnapshotConfig, StreamConfig, stream_of};
+use crate::failure::{Exit, Failure};
+use crate::identity::TopicName;
+use crate::status::{Board, OpenedSnapshot, RefusedSnapshot, SnapshotRequest, StreamState};
+
+/// A stream comes to a request between two steps of a job; the longest of these is a call that Salesforce does not answer.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// What is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The objects; every object of the configuration where none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entities: Vec<String>,
+    /// Only records that were changed since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// Only records of which this SOQL condition holds.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+/// Who may ask for what.
+#[derive(Debug, Clone)]
+pub struct SnapshotDoor {
+    token: Option<SecretString>,
+    streams: Vec<StreamConfig>,
+    snapshot: SnapshotConfig,
+}
+
+impl SnapshotDoor {
+    /// As the configuration has it.
+    pub fn of(config: &Config) -> Self {
+        let (token, streams) = (config.admin.token.clone(), config.streams.clone());
+        Self { token, streams, snapshot: config.snapshot.clone() }
+    }
+
+    /// Why somebody with these headers may not ask.
+    fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
+        let Some(token) = &self.token else {
+            let reason = "this service has no admin.token, so it does nothing for anybody";
+            let remedy = "set admin.token_file, restart, and show the token: Authorization: Bearer …";
+            return Some(refusal(StatusCode::FORBIDDEN, reason, remedy));
+        };
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        // Digests are compared, so the time it takes tells nothing of the token.
+        let digest = |token: &str| Sha256::digest(token.trim().as_bytes());
+        if shown.is_some_and(|shown| digest(shown) == digest(token.expose_secret())) {
+            return None;
+        }
+        let reason = "the token is not that of admin.token";
+        Some(refusal(StatusCode::UNAUTHORIZED, reason, "show it as: Authorization: Bearer …"))
+    }
+
+    /// What is wanted, each object with the topic of its stream.
+    ///
+    /// # Errors
+    /// When there is nothing to read, or no stream that could write it.
+    pub fn objects(&self, wanted: &Wanted) -> Result<Vec<(String, TopicName)>, Failure> {
+        let none = |what: String| {
+            let remedy =
+                "name objects with --entity, and give the configuration a stream of change events to write them";
+            Failure::new(Exit::Usage, what, remedy)
+        };
+        if wanted.entities.is_empty() {
+            let all = self.snapshot.objects(&self.streams);
+            return if all.is_empty() {
+                Err(none("The configuration has no object to read".to_owned()))
+            } else {
+                Ok(all)
+            };
+        }
+        let mut objects: Vec<(String, TopicName)> = Vec::new();
+        for entity in &wanted.entities {
+            let topic =
+                stream_of(&self.streams, entity).ok_or_else(|| none(format!("No stream could write {entity}")))?;
+            if !objects.iter().any(|(known, _)| known == entity) {
+                objects.push((entity.clone(), topic.clone()));
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Answers a call.
+    pub(super) async fn answer(&self, board: &Board, headers: &HeaderMap, wanted: Result<Wanted, String>) -> Response {
+        if let Some(refusal) = self.refuses(headers) {
+            return refusal;
+        }
+        let objects =
+            match wanted.map_err(|error| Failure::new(Exit::Usage, error, "see docs/operating.md, \"Snapshots\"")) {
+                Ok(wanted) => self.objects(&wanted).map(|objects| (objects, wanted)),
+                Err(failure) => Err(failure),
+            };
+        let (objects, wanted) = match objects {
+            Ok(objects) => objects,
+            Err(failure) => return refusal(StatusCode::BAD_REQUEST, &failure.what, &failure.remedy),
+        };
+        let (mut opened, mut refused, mut status) = (Vec::new(), Vec::new(), StatusCode::ACCEPTED);
+        for (entity, topic) in objects {
+            match ask(board, &entity, &topic, &wanted).await {
+                Ok(OpenedSnapshot { job, records }) => {
+                    opened.push(json!({ "entity": entity, "job": job, "records": records }));
+                }
+                Err(why) => {
+                    let under_way = matches!(why, RefusedSnapshot::UnderWay(_));
+                    let job = if let RefusedSnapshot::UnderWay(job) = &why { Some(job.clone()) } else { None };
+                    let failure = why.failure(&entity);
+                    let temporary = failure.exit == Exit::Temporary || failure.exit == Exit::Unavailable;
+                    status = match status {
+                        StatusCode::ACCEPTED if under_way => StatusCode::CONFLICT,
+                        StatusCode::ACCEPTED if temporary => StatusCode::SERVICE_UNAVAILABLE,
+                        StatusCode::ACCEPTED => StatusCode::UNPROCESSABLE_ENTITY,
+                        first => first,
+                    };
+                    let (reason, remedy) = (failure.what, failure.remedy);
+                    refused.push(json!({ "entity": entity, "under_way": job, "reason": reason, "remedy": remedy }));
+                }
+            }
+        }
+        (status, Json(json!({ "opened": opened, "refused": refused }))).into_response()
+    }
+}
+
+/// Asks the stream of `topic` for a snapshot, and waits for its answer.
+///
+/// # Errors
+/// Why there is none.
+pub async fn ask(
+    board: &Board,
+    entity: &str,
+    topic: &TopicName,
+    wanted: &Wanted,
+) -> Result<OpenedSnapshot, RefusedSnapshot> {
+    let failed = |what: String, remedy: &str| RefusedSnapshot::Failed(Failure::new(Exit::Temporary, what, remedy));
+    let stream = board.snapshot().streams.into_iter().find(|stream| stream.topic == *topic);
+    let Some((requests, stream)) = board.requests(topic).zip(stream) else {
+        return Err(failed(format!("The stream {topic} is not there yet"), "ask again in a moment"));
+    };
+    if stream.state != StreamState::Running {
+        let state = serde_json::to_value(&stream.state).ok();
+        let state = state.as_ref().and_then(|state| state.get("state")?.as_str()).unwrap_or("not running");
+        let remedy = "ask the instance that writes it, or ask again when the stream runs";
+        return Err(failed(format!("The stream {topic} is {state}, so {entity} cannot be read"), remedy));
+    }
+    let (answer, answered) = oneshot::channel();
+    let (since, condition) = (wanted.since, wanted.condition.clone());
+    requests.ask(SnapshotRequest { entity: entity.to_owned(), since, condition, answer });
+    match tokio::time::timeout(PATIENCE, answered).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(failed(format!("The stream {topic} began again meanwhile"), "ask again")),
+        Err(_) => {
+            Err(failed(format!("The stream {topic} did not come to it in {PATIENCE:?}"), "see `jobs` in /status"))
+        }
+    }
+}
+
+fn refusal(status: StatusCode, reason: &str, remedy: &str) -> Response {
+    let body: Value = json!({ "reason": reason, "remedy": remedy });
+    (status, Json(body)).into_response()
+}

@@ -1,0 +1,276 @@
+//! `casewire snapshot`: whole objects read into Kafka, by the running service or by itself.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::{self, SnapshotDoor, Wanted};
+use crate::cli::checkpoint_show::reachable_kafka;
+use crate::cli::snapshot_progress::{Progress, Watched};
+use crate::cli::{ConfigFile, run, say};
+use crate::config::Config;
+use crate::failure::{Exit, Failure};
+use crate::identity::TopicName;
+use crate::kafka::{KafkaError, StreamIdentity, checkpoints_of_topic, read_checkpoint};
+use crate::pipeline::process::Process;
+use crate::status::{Board, RefusedSnapshot, StreamState};
+
+/// A writer that lives commits at least every two minutes.
+const SILENCE: TimeDelta = TimeDelta::minutes(4);
+
+/// How long the service may take for an answer; it counts the records of each object first.
+const ANSWER: Duration = Duration::from_secs(600);
+
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Read whole objects into Kafka, each record once with all its fields, while the events go on.
+///
+/// If the service of this configuration runs, it is asked to do it (POST /snapshots on its admin port, with admin.token) and
+/// this command only watches: ended, it leaves the service at it. Otherwise this command is the service until the
+/// snapshots are done. A snapshot that was ended in the middle goes on where it was, with the next start of either.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  casewire snapshot --config casewire.toml\n  \
+                        casewire snapshot --config casewire.toml --entity Case --since 2026-01-01T00:00:00Z\n  \
+                        casewire snapshot --config casewire.toml --entity Case --where \"IsClosed = false\"")]
+pub struct SnapshotArguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// An object; several times for several. Without it, each that has a stream and those under snapshot.entities.
+    #[arg(long, value_name = "OBJECT")]
+    entity: Vec<String>,
+    /// Only records that were changed since then.
+    #[arg(long, value_name = "TIME")]
+    since: Option<DateTime<Utc>>,
+    /// Only records of which this holds: what stands behind WHERE in SOQL.
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
+    /// Where the service is, such as http://10.0.0.7:8686; admin.listen of the configuration otherwise.
+    #[arg(long, value_name = "URL")]
+    service: Option<String>,
+    /// Take the streams over although another instance wrote to them a moment ago.
+    #[arg(long)]
+    take_over: bool,
+}
+
+impl SnapshotArguments {
+    /// The configuration.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn load(&self) -> Result<Config, Failure> {
+        self.file.load()
+    }
+}
+
+/// Runs it to the end of the snapshots, or until `stop`.
+///
+/// # Errors
+/// Why there is no snapshot, or not all of one.
+pub async fn execute(arguments: SnapshotArguments, config: Config, stop: CancellationToken) -> Result<(), Failure> {
+    let door = SnapshotDoor::of(&config);
+    let wanted = Wanted { entities: arguments.entity, since: arguments.since, condition: arguments.condition };
+    let objects = door.objects(&wanted)?;
+    let address = match (&arguments.service, config.admin.listen) {
+        (Some(url), _) => Some(url.trim_end_matches('/').to_owned()),
+        (None, listen) => listen.map(local),
+    };
+    if let Some(address) = address {
+        let service = Service { http: reqwest::Client::new(), address };
+        match service.status().await {
+            Some(_) => return service.ask_and_watch(&config, &wanted, stop).await,
+            None if arguments.service.is_some() => {
+                let what = format!("No casewire answers at {}", service.address);
+                return Err(Failure::new(Exit::Unavailable, what, "check --service and admin.listen of the service"));
+            }
+            None => {}
+        }
+    }
+    if !arguments.take_over {
+        refuse_beside_another(&config, &objects).await?;
+    }
+    run_by_itself(config, wanted, objects, stop).await
+}
+
+/// The address at which a service of this machine is reached that listens there.
+fn local(listen: SocketAddr) -> String {
+    let ip = if listen.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { listen.ip() };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
+}
+
+/// The running service.
+struct Service {
+    http: reqwest::Client,
+    address: String,
+}
+
+impl Service {
+    /// What it says of itself; `None` where nobody answers as casewire does.
+    async fn status(&self) -> Option<Value> {
+        let asked = self.http.get(format!("{}/status", self.address)).timeout(Duration::from_secs(5)).send().await;
+        let status: Value = asked.ok()?.json().await.ok()?;
+        status.get("process")?.get("streams")?.is_array().then_some(status)
+    }
+
+    async fn ask_and_watch(&self, config: &Config, wanted: &Wanted, stop: CancellationToken) -> Result<(), Failure> {
+        let token = config.admin.token.as_ref().ok_or_else(|| {
+            let what =
+                format!("A service runs at {}, and the configuration has no admin.token to ask it", self.address);
+            Failure::new(
+                Exit::Configuration,
+                what,
+                "set admin.token_file for the service and for this command, and restart the service",
+            )
+        })?;
+        let asked = self.http.post(format!("{}/snapshots", self.address)).bearer_auth(token.expose_secret().trim());
+        let unreachable = |error: reqwest::Error| {
+            let what = format!("The service at {} did not answer: {}", self.address, error.without_url());
+            Failure::new(Exit::Temporary, what, "see its log, and `jobs` in its /status, before asking again")
+        };
+        let answer = asked.json(wanted).timeout(ANSWER).send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let answer: Value = answer.json().await.map_err(unreachable)?;
+        let list = |name: &str| answer.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let refused = list("refused");
+        if let Some(first) = refused.first().or_else(|| (!status.is_success()).then_some(&answer)) {
+            for opened in list("opened") {
+                say(format_args!("{}: opened, as {}", text(&opened, "entity"), text(&opened, "job")));
+            }
+            let exit = if status.as_u16() == 401 || status.as_u16() == 403 { Exit::NoPermission } else { Exit::Usage };
+            let what: Vec<String> = if refused.is_empty() {
+                vec![text(first, "reason")]
+            } else {
+                refused.iter().map(|one| text(one, "reason")).collect()
+            };
+            return Err(Failure::new(exit, what.join("; "), text(first, "remedy")));
+        }
+        let watched = |opened: &Value| Watched {
+            entity: text(opened, "entity"),
+            job: text(opened, "job"),
+            expected: opened.get("records").and_then(Value::as_u64).unwrap_or_default(),
+        };
+        let mut progress = Progress::new(list("opened").iter().map(watched).collect());
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    say("the service goes on with it; `jobs` and `snapshots` in its /status show how far it is");
+                    return Ok(());
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            // A service that restarts goes on with the snapshot, and is back in seconds.
+            if let Some(status) = self.status().await
+                && progress.show(&status)
+            {
+                return progress.outcome();
+            }
+        }
+    }
+}
+
+/// Two that write the same streams would fence each other; the one that runs elsewhere has to be asked, not replaced.
+async fn refuse_beside_another(config: &Config, objects: &[(String, TopicName)]) -> Result<(), Failure> {
+    let failed = |error: KafkaError| error.failure();
+    let kafka = reachable_kafka(config).await?;
+    for stream in &config.streams {
+        let (prefix, topic) = (&kafka.topic_prefix, &stream.topic);
+        for org in checkpoints_of_topic(&kafka, prefix, topic).await.map_err(failed)? {
+            let identity = StreamIdentity { prefix: prefix.clone(), org, topic: topic.clone() };
+            let Some(stored) = read_checkpoint(&kafka, &identity).await.map_err(failed)? else { continue };
+            let age = Utc::now() - stored.checkpoint.committed_at;
+            if age < SILENCE {
+                let writer = stored.checkpoint.writer;
+                let objects: Vec<&str> = objects.iter().map(|(entity, _)| entity.as_str()).collect();
+                let what = format!(
+                    "{} (run {}) wrote to {topic} {} s ago and does not answer here, so {} is not read beside it",
+                    writer.host,
+                    writer.run_id,
+                    age.num_seconds().max(0),
+                    objects.join(", ")
+                );
+                let remedy = "ask it with --service URL; or, if it has ended, wait four minutes, or add --take-over";
+                return Err(Failure::new(Exit::Temporary, what, remedy));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs the streams until the snapshots are done.
+async fn run_by_itself(
+    config: Config,
+    wanted: Wanted,
+    objects: Vec<(String, TopicName)>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let process = Process::new(config)?;
+    let board = process.board().clone();
+    let ends = stop.child_token();
+    let running = tokio::spawn(run::carry(process, ends.clone()));
+    tokio::pin!(running);
+    let watch = watch(&board, &wanted, &objects);
+    tokio::pin!(watch);
+    let outcome = tokio::select! {
+        ended = &mut running => return ended.map_err(|error| lost(&error))?,
+        () = stop.cancelled() => {
+            say("ending; the snapshot goes on where it is with the next start");
+            Ok(())
+        }
+        outcome = &mut watch => outcome,
+    };
+    ends.cancel();
+    running.await.map_err(|error| lost(&error))?.and(outcome)
+}
+
+fn lost(error: &tokio::task::JoinError) -> Failure {
+    Failure::new(Exit::Software, format!("The streams ended unexpectedly: {error}"), "please report it with the log")
+}
+
+/// Asks the streams of this process, and returns when all snapshots have ended.
+async fn watch(board: &Board, wanted: &Wanted, objects: &[(String, TopicName)]) -> Result<(), Failure> {
+    let mut watched = Vec::new();
+    for (entity, topic) in objects {
+        running(board, topic).await;
+        let opened = match admin::ask(board, entity, topic, wanted).await {
+            Ok(opened) => (opened.job, opened.records),
+            // Of an earlier run that was ended in the middle; this one goes on with it.
+            Err(RefusedSnapshot::UnderWay(job)) => {
+                info!(entity, job, "going on with the snapshot that is under way");
+                say(format_args!(
+                    "{entity}: going on with the snapshot that is under way; what is asked for now is not asked again"
+                ));
+                (job, 0)
+            }
+            Err(refused) => return Err(refused.failure(entity)),
+        };
+        watched.push(Watched { entity: entity.clone(), job: opened.0, expected: opened.1 });
+    }
+    let mut progress = Progress::new(watched);
+    loop {
+        if progress.show(&json!({ "process": board.snapshot() })) {
+            return progress.outcome();
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until a stream runs. If it never does, the process says why and ends.
+async fn running(board: &Board, topic: &TopicName) {
+    let mut changes = board.changes();
+    loop {
+        let snapshot = board.snapshot();
+        if snapshot.streams.iter().any(|stream| stream.topic == *topic && stream.state == StreamState::Running) {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

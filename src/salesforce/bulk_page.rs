@@ -1,0 +1,121 @@
+//! One page of the results of a Bulk query job, from CSV to rows.
+//!
+//! A result is never in memory as a whole: a page has as many rows as fit into a few megabytes, by the size of those that
+//! came before. What Salesforce says of a page is checked against what is in it.
+
+use tokio::time::Instant;
+
+use crate::change::{CsvPlan, Row, RowFault};
+use crate::salesforce::bulk::{BulkError, BulkJob};
+use crate::salesforce::rest::{RestAnswer, RestError, RestVerdict};
+use crate::salesforce::rest_client::RestClient;
+
+/// The bytes of a page that are aimed at.
+const AIM_BYTES: usize = 6 * 1024 * 1024;
+
+/// Rows of the first page, whose size nobody knows.
+const FIRST_ROWS: usize = 2_000;
+
+/// Rows of a page at most, however small they are.
+const MOST_ROWS: usize = 25_000;
+
+/// So many rows are rendered before others get their turn on the thread.
+const ROWS_A_TURN: usize = 256;
+
+/// How many rows Salesforce says that a page has.
+const COUNT: &str = "sforce-numberofrecords";
+
+/// Where the next page begins; the text `null` where there is none.
+const LOCATOR: &str = "sforce-locator";
+
+/// A row of a page, or the id of one that cannot be rendered, and why.
+pub type BulkRow = Result<Row, (String, RowFault)>;
+
+/// A page.
+#[derive(Debug)]
+pub struct BulkPage {
+    /// In the order of the result.
+    pub rows: Vec<BulkRow>,
+    /// Where the next page begins; `None` behind the last.
+    pub next: Option<String>,
+}
+
+impl RestClient {
+    /// Fetches the page behind `locator`, the first one without a locator.
+    ///
+    /// # Errors
+    /// When it cannot be had or is not whole; [`BulkError::Gone`] also when it has no column for a field of the plan.
+    pub async fn bulk_page(
+        &self,
+        plan: &CsvPlan,
+        job: &BulkJob,
+        locator: Option<&str>,
+        deadline: Instant,
+    ) -> Result<BulkPage, BulkError> {
+        let known = format!("bulk {}", plan.object());
+        let fitting = self.row_bytes(&known).map_or(FIRST_ROWS, |bytes| AIM_BYTES / bytes.max(1));
+        let mut most = fitting.clamp(1, MOST_ROWS);
+        loop {
+            match self.bulk_results(job, locator, most, deadline).await {
+                Ok(answer) => {
+                    let bytes = answer.body.len();
+                    let page = read(plan, &answer).await?;
+                    if let Some(each) = bytes.checked_div(page.rows.len()) {
+                        self.note_row_bytes(&known, each);
+                    }
+                    return Ok(page);
+                }
+                Err(BulkError::Rest(error)) if error.verdict() == RestVerdict::AskForLess && most > 1 => most /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+async fn read(plan: &CsvPlan, answer: &RestAnswer) -> Result<BulkPage, BulkError> {
+    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let said: u64 = header(COUNT)
+        .and_then(|count| count.parse().ok())
+        .ok_or_else(|| RestError::Unexpected("a page of a Bulk query job that does not tell its records".to_owned()))?;
+    let next = header(LOCATOR).filter(|locator| !locator.is_empty() && *locator != "null").map(str::to_owned);
+    let mut rows = Vec::with_capacity(usize::try_from(said).unwrap_or_default().min(MOST_ROWS));
+    // Of a result without records some orgs send nothing at all, not even the names of the columns.
+    if !answer.body.is_empty() {
+        let mut csv = csv::Reader::from_reader(answer.body.as_slice());
+        let places = places(plan, csv.headers().map_err(|error| unreadable(&error))?)?;
+        let mut record = csv::StringRecord::new();
+        while csv.read_record(&mut record).map_err(|error| unreadable(&error))? {
+            if rows.len() % ROWS_A_TURN == ROWS_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let cell = |column: usize| places.get(column).and_then(|place| record.get(*place)).unwrap_or_default();
+            rows.push(plan.render(cell).map_err(|fault| (plan.id(cell), fault)));
+        }
+    }
+    if rows.len() as u64 != said {
+        return Err(BulkError::NotWhole(format!("a page has {} records and says that it has {said}", rows.len())));
+    }
+    if next.is_some() && rows.is_empty() {
+        return Err(BulkError::NotWhole("a page without records is not the last".to_owned()));
+    }
+    Ok(BulkPage { rows, next })
+}
+
+/// Where each column of the plan stands. From API version 50.0 on that is the order of the query; names are surer.
+fn places(plan: &CsvPlan, names: &csv::StringRecord) -> Result<Vec<usize>, BulkError> {
+    let place = |column: &String| {
+        let found = names.iter().position(|name| name.eq_ignore_ascii_case(column));
+        found.ok_or_else(|| BulkError::Gone(format!("it has no column {column}, which describe shows now")))
+    };
+    plan.columns().iter().map(place).collect()
+}
+
+/// The error without what the row holds.
+fn unreadable(error: &csv::Error) -> BulkError {
+    let line = error.position().map(csv::Position::line).unwrap_or_default();
+    BulkError::NotWhole(match error.kind() {
+        csv::ErrorKind::UnequalLengths { .. } => format!("the row at line {line} has another number of columns"),
+        csv::ErrorKind::Utf8 { .. } => format!("the row at line {line} is not UTF-8"),
+        _ => format!("line {line} is no CSV"),
+    })
+}

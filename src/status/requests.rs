@@ -1,0 +1,113 @@
+//! What operators ask of a running stream. The stream takes it when it comes to it, and answers.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Notify, oneshot};
+
+use crate::failure::{Exit, Failure};
+
+/// Requests that wait, at most; nobody asks for more at a time than there are objects.
+const MOST: usize = 100;
+
+/// A snapshot of an object.
+#[derive(Debug)]
+pub struct SnapshotRequest {
+    /// The object.
+    pub entity: String,
+    /// Only records that were changed since then.
+    pub since: Option<DateTime<Utc>>,
+    /// Only records of which this SOQL condition holds.
+    pub condition: Option<String>,
+    /// Takes the answer. Nobody may be waiting for it any more.
+    pub answer: oneshot::Sender<Result<OpenedSnapshot, RefusedSnapshot>>,
+}
+
+/// A snapshot that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedSnapshot {
+    /// The id of its job.
+    pub job: String,
+    /// How many records it is of, recycle bin included, as they were counted.
+    pub records: u64,
+}
+
+/// Why none was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusedSnapshot {
+    /// There is one of the object, with this id.
+    UnderWay(String),
+    /// For any other reason.
+    Failed(Failure),
+}
+
+impl RefusedSnapshot {
+    /// The same in words.
+    pub fn failure(self, entity: &str) -> Failure {
+        match self {
+            Self::UnderWay(job) => Failure::new(
+                Exit::Usage,
+                format!("A snapshot of {entity} is under way already: {job}"),
+                "wait for its end; `jobs` in /status shows how far it is",
+            ),
+            Self::Failed(failure) => failure,
+        }
+    }
+}
+
+/// The requests of one stream; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Requests {
+    waiting: Arc<Mutex<VecDeque<SnapshotRequest>>>,
+    come: Arc<Notify>,
+}
+
+impl Requests {
+    /// Leaves a request. One too many is dropped, which its sender notices.
+    pub fn ask(&self, request: SnapshotRequest) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|request| !request.answer.is_closed());
+        if waiting.len() < MOST {
+            waiting.push_back(request);
+        }
+        drop(waiting);
+        self.come.notify_one();
+    }
+
+    /// The oldest request that somebody still waits for.
+    pub fn take(&self) -> Option<SnapshotRequest> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|request| !request.answer.is_closed());
+        waiting.pop_front()
+    }
+
+    /// Returns when one has come since the last look.
+    pub async fn come(&self) {
+        self.come.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_taken_in_order_unless_nobody_waits_for_the_answer_any_more() {
+        let requests = Requests::default();
+        let ask = |entity: &str| {
+            let (answer, answered) = oneshot::channel();
+            requests.ask(SnapshotRequest { entity: entity.to_owned(), since: None, condition: None, answer });
+            answered
+        };
+        let (_first, second, _third) = (ask("A"), ask("B"), ask("C"));
+        drop(second);
+        requests.come().await;
+        assert_eq!(requests.take().map(|request| request.entity).as_deref(), Some("A"));
+        assert_eq!(requests.take().map(|request| request.entity).as_deref(), Some("C"));
+        assert!(requests.take().is_none());
+        let kept: Vec<_> = (0..MOST).map(|_| ask("D")).collect();
+        assert!(ask("E").await.is_err(), "one too many");
+        assert_eq!(kept.len(), MOST);
+    }
+}
