@@ -15,6 +15,7 @@ use crate::change::{CsvPlan, RowPlan};
 use crate::kafka::OutputRecord;
 use crate::pipeline::jobs::job::{BulkPass, Job, Listing, successor_id};
 use crate::pipeline::jobs::reading::{PATIENCE, Step, current_at_least};
+use crate::pipeline::jobs::redriven::Letters;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::JobRow;
@@ -231,6 +232,7 @@ impl Runner {
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
         let writer = RowWriter { context: &context, entity, topic, job: id, op: job.op(), from: "bulk" };
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let letters = Letters::of(job, &self.desk);
         let (mut part, mut bytes) = (Part::default(), 0);
         let most = context.batch.max_records.min(MOST_ROWS);
         while part.rows.len() < most && bytes < context.batch.max_bytes {
@@ -256,7 +258,7 @@ impl Runner {
             let as_of =
                 current_at_least(before.map(|known| known.as_of).max(job.told_at.map(|at| at.timestamp())), stamp);
             let alive = !row.deleted;
-            let records = match (row.deleted, too_large.contains(&row.id)) {
+            let mut records = match (row.deleted, too_large.contains(&row.id)) {
                 (true, _) if before.is_some_and(|known| known.alive) => writer.delete(&row.id, as_of),
                 // Nothing is held of it, or a delete.
                 (true, _) => continue,
@@ -266,6 +268,7 @@ impl Runner {
                 }
                 (false, false) => writer.refresh(&row.id, &row.record, as_of),
             };
+            letters.mark(&row.id, &mut records);
             bytes += records.iter().map(OutputRecord::size).sum::<usize>();
             let becomes = Known { as_of, alive };
             part.rows.push(JobRow { id: row.id, key, stamp, becomes, absent: false, records });
