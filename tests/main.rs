@@ -12,6 +12,7 @@ mod suite {
     mod hostile;
     mod kafka;
     mod main_job;
+    mod messages;
     mod outages;
     mod own_broker;
     mod partitions;

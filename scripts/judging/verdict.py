@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 
-from . import checkpoints, ledger, retention
+from . import checkpoints, ledger, messages, retention
 from .jobs import CLOSED, Jobs, close, compared
 from .redriven import CAUSE, Redriven
 
@@ -19,6 +19,7 @@ class Report:
         self.faults = defaultdict(list)
         self.seen = Counter()
         self.writers = {}
+        self.written = {}  # entry of a conversation -> the contents that were written of it
         self.states = {}  # (topic, key) -> what the fold of the page makes of it
 
     def fault(self, kind, message):
@@ -56,13 +57,15 @@ def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tole
     report = Report()
     report.seen["events"] = len(events)
     by_identity = {event.identity: event for event in events}
-    gaps, letters, positions, data = [], [], defaultdict(list), []
+    gaps, letters, said, positions, data = [], [], [], defaultdict(list), []
     checkpoint_topics = {f"{prefix}.checkpoints.{org}.{stream.strip('/').replace('/', '.')}": stream for stream in streams}
     for record in records:
         if record.topic == f"{prefix}.gaps":
             gaps.append(record)
         elif record.topic == f"{prefix}.dead-letters":
             letters.append(record)
+        elif record.topic == f"{prefix}.ConversationEntry":
+            said.append(record)
         elif record.topic in checkpoint_topics:
             positions[record.topic].append(record)
         else:
@@ -75,6 +78,8 @@ def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tole
     jobs.account(_gaps(report, events, by_identity, gaps, org, left, redriven))
     report.states = jobs.states
     _letters(report, events, by_identity, letters, org, redriven)
+    if said:
+        report.written = messages.examine(report, said, org)
     for topic, stream in checkpoint_topics.items():
         own = [event for event in events if event.stream == stream]
         begun_anew = sorted(gap.after for gap in refused if gap.stream == stream)

@@ -12,9 +12,7 @@ use crate::config::{Config, StreamConfig};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity};
-use crate::pipeline::reconcile::{
-    Extent, Inspected, Inspector, OpenEntries, Repair, Standing, Unable, repair, standing,
-};
+use crate::pipeline::reconcile::{Extent, Inspected, Inspector, OpenEntries, Repair, Unable, repair, standing};
 use crate::pipeline::settings;
 use crate::salesforce::describe::Descriptions;
 use crate::salesforce::record_read::RecordReader;
@@ -128,33 +126,37 @@ impl Comparison {
         }
     }
 
-    /// Compares the objects of one stream. All of them are compared before any is repaired, so that what cannot be compared leaves
-    /// no half of a repair.
+    /// Compares the objects of one stream. What cannot be compared is told, and does not keep the others from it.
     async fn compare(&self, inspector: &Inspector, entities: Vec<String>) -> Result<StreamReport, Unable> {
         let extent = if self.arguments.full { Extent::Full } else { Extent::Since(self.arguments.since) };
-        let mut compared: Vec<(Standing, Inspected)> = Vec::new();
+        let (mut compared, mut unable, mut stands) = (Vec::new(), Vec::new(), None);
         for entity in entities {
-            let standing = standing(&self.kafka, &inspector.identity).await?;
             let progress = Progress::of(&entity);
-            let inspected = inspector.inspect(&entity, extent, &standing, |listed| progress.show(listed)).await;
+            let outcome = async {
+                let standing = stands.insert(standing(&self.kafka, &inspector.identity).await?);
+                inspector.inspect(&entity, extent, standing, |listed| progress.show(listed)).await
+            };
+            let outcome = outcome.await;
             progress.end();
-            compared.push((standing, inspected?));
+            match outcome {
+                Ok(inspected) => compared.push(inspected),
+                Err(error) => unable.push((entity, error.failure())),
+            }
         }
-        let found = compared.iter().any(|(_, inspected)| !inspected.findings.is_empty());
+        let found = compared.iter().any(|inspected| !inspected.findings.is_empty());
         let repaired =
             if self.arguments.repair && found { Some(self.repair(inspector, &compared).await?) } else { None };
         let now = self.rest.session().salesforce_now();
-        let (topic, run) = (inspector.identity.topic.clone(), compared.last().map(|(standing, _)| standing.clone()));
-        let entities = compared.into_iter().map(|(_, inspected)| inspected).collect();
-        Ok(StreamReport { topic, standing: run, now, entities, repaired })
+        let topic = inspector.identity.topic.clone();
+        Ok(StreamReport { topic, standing: stands, now, entities: compared, unable, repaired })
     }
 
-    async fn repair(&self, inspector: &Inspector, compared: &[(Standing, Inspected)]) -> Result<Repair, Unable> {
+    async fn repair(&self, inspector: &Inspector, compared: &[Inspected]) -> Result<Repair, Unable> {
         let identity = &inspector.identity;
         let open = OpenEntries::read(&self.kafka, identity).await?;
         let by = RunIdentity::of_this_process().run_id;
         let mut all = Repair::default();
-        for (_, inspected) in compared {
+        for inspected in compared {
             let one = repair(&self.kafka, identity, &by, inspected, &open).await?;
             all.entries += one.entries;
             all.records += one.records;

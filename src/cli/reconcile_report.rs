@@ -27,6 +27,8 @@ pub struct StreamReport {
     pub now: DateTime<Utc>,
     /// Its objects.
     pub entities: Vec<Inspected>,
+    /// Those that could not be compared, and why.
+    pub unable: Vec<(String, Failure)>,
     /// What became of the findings, if they were to be repaired.
     pub repaired: Option<Repair>,
 }
@@ -35,7 +37,8 @@ impl Report {
     /// Everything.
     pub fn as_json(&self) -> Value {
         let findings: usize = self.inspected().map(|one| one.findings.len()).sum();
-        json!({ "agree": findings == 0, "findings": findings, "streams": self.streams.iter().map(stream_json).collect::<Vec<_>>() })
+        let unable: usize = self.streams.iter().map(|stream| stream.unable.len()).sum();
+        json!({ "agree": findings == 0 && unable == 0, "findings": findings, "streams": self.streams.iter().map(stream_json).collect::<Vec<_>>() })
     }
 
     /// For a terminal; at most `show` findings of each object.
@@ -58,6 +61,7 @@ impl Report {
                 lines.push(head(inspected));
                 lines.extend(findings(inspected, show));
             }
+            lines.extend(stream.unable.iter().map(|(entity, failure)| format!("{entity}: not compared: {failure}")));
             lines.extend(stream.repaired.as_ref().map(|repaired| self.repaired(stream, repaired)));
         }
         lines
@@ -97,8 +101,11 @@ impl Report {
         self.streams.iter().flat_map(|stream| &stream.entities)
     }
 
-    /// How the command ends.
+    /// How the command ends. What could not be compared weighs more than what was found.
     pub fn verdict(&self, repaired: bool) -> Result<(), Failure> {
+        if let Some((entity, failure)) = self.streams.iter().flat_map(|stream| &stream.unable).next() {
+            return Err(Failure { what: format!("{entity}: {}", failure.what), ..failure.clone() });
+        }
         let count = |kind| self.inspected().map(|one| one.count(kind)).sum::<u64>();
         let counts = Difference::ALL.map(|kind| (kind, count(kind)));
         let told: Vec<String> = counts
@@ -179,6 +186,9 @@ fn stream_json(stream: &StreamReport) -> Value {
         "seconds_behind": standing.and_then(|standing| standing.behind(stream.now)).map(|behind| behind.num_seconds()),
         "service_runs": standing.map(Standing::is_running),
         "entities": stream.entities.iter().map(entity_json).collect::<Vec<_>>(),
+        "unable": stream.unable.iter().map(|(entity, failure)| {
+            json!({ "entity": entity, "what": failure.what, "remedy": failure.remedy })
+        }).collect::<Vec<_>>(),
         "repair": stream.repaired.as_ref().map(|repaired| json!({
             "entries": repaired.entries, "records": repaired.records,
             "open_already": repaired.open_already, "left": repaired.left,
@@ -227,7 +237,14 @@ mod tests {
         };
         let topic = "/data/CaseChangeEvent".parse().expect("a topic");
         Report {
-            streams: vec![StreamReport { topic, standing: None, now: time(9), entities: vec![entity], repaired: None }],
+            streams: vec![StreamReport {
+                topic,
+                standing: None,
+                now: time(9),
+                entities: vec![entity],
+                unable: Vec::new(),
+                repaired: None,
+            }],
             heal: true,
         }
     }
@@ -247,6 +264,12 @@ mod tests {
         );
         assert_eq!(found.as_json()["streams"][0]["entities"][0]["counts"]["stale"], 2);
         assert!(report(&[]).verdict(false).is_ok());
+        let mut part = report(&[Stale]);
+        let failure = Failure::new(Exit::NoPermission, "not for you", "ask for it");
+        part.streams[0].unable.push(("User".to_owned(), failure));
+        assert_eq!(part.as_text(9).last().map(String::as_str), Some("User: not compared: not for you — ask for it"));
+        let failure = part.verdict(false).expect_err("not all was compared");
+        assert_eq!((failure.exit, failure.what.as_str()), (Exit::NoPermission, "User: not for you"));
         assert_eq!(report(&[]).as_json()["agree"], true);
     }
 }

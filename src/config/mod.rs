@@ -6,6 +6,7 @@
 //! - `completion`: when full records are read
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
+//! - `messages`: how the messages of conversations are fetched
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
 //! - `print`: the effective configuration, secrets left out
@@ -14,6 +15,7 @@ mod completion;
 mod field_choice;
 mod gaps;
 mod load;
+mod messages;
 mod print;
 mod reader;
 mod reconcile;
@@ -26,6 +28,7 @@ pub use completion::{CompletionConfig, OnIncomplete, RecordMode};
 pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
+pub use messages::MessagesConfig;
 pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;
 pub use settings::{

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
+use crate::config::messages::MessagesConfig;
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
 use crate::config::stream::{StreamConfig, read_streams};
@@ -41,6 +42,8 @@ pub struct Config {
     pub completion: CompletionConfig,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// How the messages of conversations are fetched.
+    pub messages: MessagesConfig,
     /// How the records in Kafka are compared with those of the org.
     pub reconcile: ReconcileConfig,
     /// Where to write.
@@ -203,6 +206,7 @@ impl Config {
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
+        let messages = MessagesConfig::read(root.section("messages", findings), findings);
         let reconcile = ReconcileConfig::read(root.section("reconcile", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
@@ -216,6 +220,7 @@ impl Config {
             buffer,
             completion,
             gaps,
+            messages,
             reconcile,
             kafka,
             admin,

@@ -5,6 +5,9 @@ use crate::config::field_choice::FieldChoice;
 use crate::config::reader::{Findings, Section};
 use crate::identity::{TopicKind, TopicName};
 
+/// The topic whose events tell that something was said.
+const SESSIONS: &str = "/data/MessagingSessionChangeEvent";
+
 /// Where a stream without a checkpoint begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -51,6 +54,8 @@ pub struct StreamConfig {
     pub on_incomplete: OnIncomplete,
     /// Which fields full records have.
     pub fields: FieldChoice,
+    /// Whether the messages of the sessions' conversations are fetched.
+    pub messages: bool,
 }
 
 /// Reads every `[[stream]]` and what must hold between them.
@@ -97,6 +102,11 @@ impl StreamConfig {
         let tombstones = section.flag("tombstones", false, findings);
         let (record, on_incomplete) = read_record(&mut section, findings);
         let fields = FieldChoice::read(&mut section, findings);
+        let messages = section.flag("messages", false, findings);
+        if messages && topic.as_ref().is_some_and(|topic: &TopicName| topic.as_str() != SESSIONS) {
+            let problem = format!("is true, which goes with the topic \"{SESSIONS}\" only");
+            findings.fault(section.path_of("messages"), problem);
+        }
         section.finish(findings);
         Some(Self {
             topic: topic?,
@@ -107,6 +117,7 @@ impl StreamConfig {
             record: record?,
             on_incomplete: on_incomplete?,
             fields,
+            messages,
         })
     }
 }

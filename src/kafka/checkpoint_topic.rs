@@ -1,9 +1,11 @@
 //! Reading a stream's checkpoint back.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rdkafka::message::{BorrowedMessage, Message};
 
@@ -25,6 +27,8 @@ pub(crate) struct CheckpointRead {
     pub latest: Option<StoredCheckpoint>,
     /// The highest number seen, so that numbers grow even after a checkpoint was taken away.
     pub highest_seq: u64,
+    /// What the stream keeps beside the checkpoint: the newest value of each key.
+    pub kept: BTreeMap<String, Bytes>,
 }
 
 /// The stream's last committed checkpoint, read without fencing its writer: for looking, and for standing by.
@@ -98,6 +102,8 @@ fn read_partition(reader: &Reader, identity: &StreamIdentity, end: Option<i64>) 
         records += 1;
         if message.key() == Some(key.as_bytes()) {
             read.take(message)?;
+        } else if let Some(kept) = message.key().filter(|key| StreamIdentity::keeps(key)) {
+            read.keep(kept, message.payload());
         }
         Ok(ControlFlow::Continue(()))
     })?;
@@ -109,6 +115,15 @@ fn read_partition(reader: &Reader, identity: &StreamIdentity, end: Option<i64>) 
 }
 
 impl CheckpointRead {
+    fn keep(&mut self, key: &[u8], value: Option<&[u8]>) {
+        // A key of ours is text.
+        let key = String::from_utf8_lossy(key).into_owned();
+        match value {
+            Some(value) => drop(self.kept.insert(key, Bytes::copy_from_slice(value))),
+            None => drop(self.kept.remove(&key)),
+        }
+    }
+
     fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<(), KafkaError> {
         let Some(value) = message.payload() else {
             self.latest = None;

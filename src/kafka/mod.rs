@@ -48,7 +48,7 @@ pub use news::{ReadTo, scan_news};
 pub use rehearsal::Rehearsal;
 pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
-pub use stream::{RunIdentity, StreamIdentity};
+pub use stream::{KEPT, RunIdentity, StreamIdentity};
 pub use topic_findings::{Finding, Severity};
 pub use topics::{TopicReport, TopicRole, TopicSpec, TopicState, ensure_topic, inspect_topic};
 pub use writer::{Committed, OutputRecord, TransactionalWriter};

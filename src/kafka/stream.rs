@@ -6,6 +6,9 @@ use crate::kafka::error::KafkaError;
 /// The longest topic name that Kafka takes.
 const TOPIC_NAME_LIMIT: usize = 249;
 
+/// What the keys of the records begin with that a stream keeps in its checkpoint topic beside the checkpoint.
+pub const KEPT: &str = "kept/";
+
 /// A stream: the change events of one Salesforce topic of one org, under one prefix.
 ///
 /// Everything by which Kafka tells streams apart is derived here and nowhere else, and only from
@@ -27,7 +30,7 @@ impl StreamIdentity {
         format!("{}.{}.{}", self.prefix, self.org, dotted(&self.topic))
     }
 
-    /// The one-partition topic that holds this stream's checkpoint and nothing else.
+    /// The one-partition topic that holds this stream's checkpoint, and what the stream [keeps](KEPT) beside it.
     ///
     /// A topic a stream: an open transaction of another producer in the same partition would hide
     /// the newest checkpoint from a restart.
@@ -38,6 +41,11 @@ impl StreamIdentity {
     /// The key of the checkpoint record.
     pub fn checkpoint_key(&self) -> String {
         self.transactional_id()
+    }
+
+    /// Whether a key of the checkpoint topic is one of what a stream keeps beside its checkpoint.
+    pub(crate) fn keeps(key: &[u8]) -> bool {
+        key.starts_with(KEPT.as_bytes())
     }
 
     fn checkpoint_name(&self) -> String {

@@ -9,6 +9,7 @@
 //!    fails.
 //! 4. The checkpoint is part of the transaction of the records it speaks for: both become visible or neither.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,8 @@ pub struct TransactionalWriter {
     checkpoint_key: Bytes,
     seq: u64,
     usable: bool,
+    /// What the stream keeps beside its checkpoint, as it was found.
+    kept: BTreeMap<String, Bytes>,
 }
 
 impl TransactionalWriter {
@@ -141,6 +144,7 @@ impl TransactionalWriter {
             checkpoint_key: identity.checkpoint_key().into(),
             seq: read.highest_seq,
             usable: true,
+            kept: read.kept,
         };
         Ok((writer, read.latest))
     }
@@ -211,6 +215,12 @@ impl TransactionalWriter {
             }
         }
         Ok(())
+    }
+
+    /// What the stream keeps in its checkpoint topic beside the checkpoint, as it was when this writer was opened, by key;
+    /// read to the same proven end. Given once.
+    pub fn take_kept(&mut self) -> BTreeMap<String, Bytes> {
+        std::mem::take(&mut self.kept)
     }
 
     /// Whether [`commit`](Self::commit) can succeed. Once false, it stays so: open a new writer.

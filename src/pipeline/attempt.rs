@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, RecordMode};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
@@ -31,6 +31,7 @@ use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::jobs::{Desk, JobBatch, Runner};
 use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::messages::MessageInlet;
 use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -83,6 +84,8 @@ pub struct Attempt {
     pub rest: RestClient,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// How messages are fetched.
+    pub messages: MessagesConfig,
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
@@ -217,7 +220,7 @@ impl Attempt {
     /// Step 4.
     async fn carry(
         self,
-        writer: TransactionalWriter,
+        mut writer: TransactionalWriter,
         checkpoint: Checkpoint,
         topics: OutputTopics,
         written: Option<HashSet<u128>>,
@@ -257,11 +260,13 @@ impl Attempt {
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
+        let (inlet, messages) = self.messages(&mut writer, &stations);
         let (desk, url) = ((desk, slices), self.instance_url.clone());
-        let mut run_loop = RunLoop::new(context.clone(), memory, desk, writer, checkpoint, url);
+        let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
         let end = run_loop.run(&mut prepared_out).await;
         // What it has not handed over by now is read again from the checkpoint.
         jobs.abort();
+        messages.abort();
         drop(prepared_out);
         if !matches!(end, LoopEnd::Drained) {
             stations.cancel();
@@ -311,6 +316,16 @@ impl Attempt {
             stations.clone(),
         );
         (desk, slices, tokio::spawn(runner.run()))
+    }
+
+    /// What of conversations is to be fetched, and what is known of them.
+    fn messages(
+        &self,
+        writer: &mut TransactionalWriter,
+        stations: &CancellationToken,
+    ) -> (MessageInlet, JoinHandle<()>) {
+        let sides = (&self.kafka, &self.rest);
+        MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations)
     }
 
     fn station(

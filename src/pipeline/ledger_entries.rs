@@ -4,7 +4,8 @@
 //!
 //! - An entry is a request and nothing else. It carries no record of an object and moves no position. What comes of it
 //!   is read by a job and committed by the stream's run loop, in its transactions, like any other gap.
-//! - Its key is new (a random id), so it takes no other entry's place, neither for readers nor for compaction.
+//! - Its key is new (a random id), so it takes no other entry's place, neither for readers nor for compaction. That of a
+//!   dead letter is made of the letter's, so that a letter is redriven once; it takes the place of its own entry only.
 //! - It is written without a transactional id ([`append()`]). So it fences nobody, and no open transaction of its own holds
 //!   readers of the ledger back; readers that read committed records see it once it is acknowledged by all replicas in sync.
 //! - Written twice, after an acknowledgement that was lost, it is two entries and makes two jobs: what the second one

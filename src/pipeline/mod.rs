@@ -16,6 +16,7 @@
 //! | `text_base` | the old value of a text, where a batch holds it |
 //! | `api_budget` | how much completion may do, by the org's API requests |
 //! | `jobs` | jobs that read records anew to heal gaps |
+//! | `messages` | what was said in messaging sessions |
 //! | `memory` | what a stream keeps from one attempt to the next |
 //! | `refusal` | what follows when Salesforce refuses the stored position |
 //! | `mirror` | what the two sides say of themselves, carried to the board |
@@ -46,6 +47,7 @@ mod jobs;
 pub mod ledger;
 pub mod ledger_entries;
 mod memory;
+mod messages;
 mod mirror;
 mod output_topics;
 mod prepared;

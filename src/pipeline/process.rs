@@ -146,6 +146,7 @@ impl Process {
                 pubsub: self.pubsub.clone(),
                 rest: rest.clone(),
                 gaps: self.config.gaps,
+                messages: self.config.messages,
                 schemas: schemas.clone(),
                 completion: self.config.completion,
                 buffer: self.config.buffer,

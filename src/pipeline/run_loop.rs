@@ -23,8 +23,9 @@ use crate::kafka::failpoint::{self, After};
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::hand_over::PreparedQueue;
-use crate::pipeline::jobs::{Desk, JobBatch};
+use crate::pipeline::jobs::{Desk, JobBatch, Noted};
 use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::messages::{MessageBatch, MessageDesk, MessageInlet};
 use crate::pipeline::prepared::Prepared;
 use crate::position::{EventKey, Position};
 
@@ -57,6 +58,8 @@ pub struct RunLoop {
     /// What is shared with the jobs, and what they hand over.
     desk: Arc<Desk>,
     slices: mpsc::Receiver<JobBatch>,
+    /// The same for messages.
+    messages: MessageInlet,
     /// Transactions of events since the last one of a job.
     turns: u32,
     writer: TransactionalWriter,
@@ -103,12 +106,13 @@ impl RunLoop {
         context: Arc<StreamContext>,
         memory: Arc<StreamMemory>,
         (desk, slices): (Arc<Desk>, mpsc::Receiver<JobBatch>),
+        messages: MessageInlet,
         writer: TransactionalWriter,
         checkpoint: Checkpoint,
         instance_url: String,
     ) -> Self {
         let (idle, last_commit) = (None, Instant::now());
-        Self { context, memory, desk, slices, turns: 0, writer, checkpoint, idle, last_commit, instance_url }
+        Self { context, memory, desk, slices, messages, turns: 0, writer, checkpoint, idle, last_commit, instance_url }
     }
 
     /// Commits what comes until nothing more can come.
@@ -117,8 +121,7 @@ impl RunLoop {
         loop {
             // Events come first; but a backlog of hours would hold a job up as long.
             if self.turns >= EVENTS_BEFORE_A_JOB
-                && let Ok(slice) = self.slices.try_recv()
-                && let Err(end) = self.commit_slice(slice).await
+                && let Err(end) = self.give_a_turn().await
             {
                 return end;
             }
@@ -129,6 +132,10 @@ impl RunLoop {
                     biased;
                     batch = prepared.recv() => batch,
                     Some(slice) = self.slices.recv() => match self.commit_slice(slice).await {
+                        Ok(()) => continue,
+                        Err(end) => return end,
+                    },
+                    Some((desk, batch)) = self.messages.next() => match self.commit_messages(&desk, batch).await {
                         Ok(()) => continue,
                         Err(end) => return end,
                     },
@@ -187,10 +194,21 @@ impl RunLoop {
         (transaction, None)
     }
 
+    /// Commits what a job and the runner of messages have ready, if anything.
+    async fn give_a_turn(&mut self) -> Result<(), LoopEnd> {
+        if let Ok(slice) = self.slices.try_recv() {
+            self.commit_slice(slice).await?;
+        }
+        match self.messages.try_next() {
+            Some((desk, batch)) => self.commit_messages(&desk, batch).await,
+            None => Ok(()),
+        }
+    }
+
     async fn commit(&mut self, mut transaction: Transaction) -> Result<(), LoopEnd> {
         let Some(last) = transaction.batches.last() else { return Ok(()) };
         let position = last.position.clone();
-        let records: Vec<_> =
+        let mut records: Vec<_> =
             transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
         let events: usize = transaction.batches.iter().map(|batch| batch.events.len()).sum();
         let mut checkpoint = following(&self.checkpoint, position, u64::try_from(events).unwrap_or(u64::MAX));
@@ -198,8 +216,10 @@ impl RunLoop {
         self.idle = None;
         self.turns = self.turns.saturating_add(1);
         let noted = self.desk.enrol(&mut checkpoint, &records);
+        let triggered = self.messages.trigger(&mut records);
         match self.writer.commit(records, checkpoint).await {
             Ok(committed) => {
+                self.messages.triggered(triggered);
                 if noted.opens_gaps() {
                     failpoint::pass(After::Opening);
                 }
@@ -256,8 +276,9 @@ impl RunLoop {
     async fn commit_slice(&mut self, mut slice: JobBatch) -> Result<(), LoopEnd> {
         self.turns = 0;
         let mut next = self.next_without_events();
-        let (records, back, noted) = self.desk.admit(&mut slice, &mut next);
+        let (mut records, back, noted) = self.desk.admit(&mut slice, &mut next);
         let (keys, count) = (records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), records.len());
+        let triggered = self.messages.trigger(&mut records);
         failpoint::pass(After::Read);
         match self.writer.commit(records, next).await {
             Ok(committed) => {
@@ -267,6 +288,7 @@ impl RunLoop {
                 self.note(&committed, None);
                 self.checkpoint = committed.checkpoint().clone();
                 self.desk.committed(&self.checkpoint, noted);
+                self.messages.triggered(triggered);
                 slice.receipt(back);
                 Ok(())
             }
@@ -276,6 +298,39 @@ impl RunLoop {
                     let mut rows = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner);
                     // Once is enough: what comes again is not a row of this job.
                     if rows.insert(id.clone()) { Err(LoopEnd::OversizeRow(id)) } else { Err(LoopEnd::Kafka(error)) }
+                }
+                _ => Err(LoopEnd::Kafka(error)),
+            },
+        }
+    }
+
+    /// Commits what was fetched of a conversation, together with what is known of it afterwards.
+    async fn commit_messages(&mut self, desk: &MessageDesk, mut batch: MessageBatch) -> Result<(), LoopEnd> {
+        self.turns = 0;
+        let next = self.next_without_events();
+        let names = batch.names();
+        let (written, redactions) = batch.counts();
+        let (records, cleared) = desk.admit(&mut batch);
+        match self.writer.commit(records, next).await {
+            Ok(committed) => {
+                self.context.board.update(|status| {
+                    status.records_committed += written;
+                    let messages = status.messages.get_or_insert_default();
+                    messages.entries_written += written;
+                    messages.redactions_written += redactions;
+                });
+                self.note(&committed, None);
+                self.checkpoint = committed.checkpoint().clone();
+                self.desk.committed(&self.checkpoint, Noted::default());
+                desk.cleared(&cleared);
+                batch.receipt();
+                Ok(())
+            }
+            Err(error) => match error.verdict() {
+                Verdict::SplitRecord(index) => {
+                    let name = names.get(index).cloned().unwrap_or_default();
+                    let mut rows = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    if rows.insert(name.clone()) { Err(LoopEnd::OversizeRow(name)) } else { Err(LoopEnd::Kafka(error)) }
                 }
                 _ => Err(LoopEnd::Kafka(error)),
             },

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig};
 use crate::failure::Failure;
 use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
@@ -47,6 +47,8 @@ pub struct Stream {
     pub rest: RestClient,
     /// How gaps are healed.
     pub gaps: GapsConfig,
+    /// How messages are fetched.
+    pub messages: MessagesConfig,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
@@ -151,6 +153,7 @@ impl Stream {
             pubsub: self.pubsub.clone(),
             rest: self.rest.clone(),
             gaps: self.gaps,
+            messages: self.messages,
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,

@@ -23,6 +23,8 @@
 //! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
 //! | `record_sight` | whether the user sees every record of an object |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
+//! | [`conversation_entries`] | what was said in a conversation, page by page |
+//! | [`messaging_sessions`] | sessions, and the conversations that they belong to |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
 //! | [`credit`] | how many events to ask for |
@@ -41,6 +43,7 @@ mod call;
 pub mod certificate;
 mod clock;
 mod collections;
+pub mod conversation_entries;
 pub mod credit;
 pub mod describe;
 mod fetch_response;
@@ -48,6 +51,7 @@ pub mod grant;
 pub mod id_listing;
 pub mod intake;
 pub mod key_pair;
+pub mod messaging_sessions;
 mod oauth;
 mod proxy;
 pub mod pubsub;
@@ -76,6 +80,8 @@ pub mod reading {
     pub use super::rest_error::refusal;
 }
 
+#[cfg(test)]
+mod conversation_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

@@ -107,6 +107,27 @@ impl RestClient {
         }
     }
 
+    /// Makes a call once. For a resource with a limit of its own: that being used up is the caller's to wait for and
+    /// pauses nobody else; only the end of the org's requests of 24 hours does.
+    pub(crate) async fn call_once(&self, request: &RestRequest, deadline: Instant) -> Result<Vec<u8>, RestError> {
+        if let Some(pause) = self.pause() {
+            return Err(RestError::Paused(pause.until));
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let sent = self.session.send(request, Some(CALL_TIMEOUT.min(left)));
+        let error = match tokio::time::timeout(left, sent).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => RestError::Unreachable("no answer within the time there was".to_owned()),
+        };
+        match (&error, error.verdict()) {
+            (RestError::Refused { message, .. }, RestVerdict::Pause(length)) if message.contains("TotalRequests") => {
+                Err(self.begin_pause(length))
+            }
+            _ => Err(error),
+        }
+    }
+
     fn pause(&self) -> Option<Pause> {
         let mut pause = self.shared.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if pause.is_some_and(|pause| pause.ends <= Instant::now()) {

@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 
+use crate::simulator::conversations::identifier_of;
 use crate::simulator::objects::{Avro, Kind, Object};
 use crate::simulator::record_store::{RecordKey, Row};
 use crate::simulator::value::Value;
@@ -19,6 +20,8 @@ pub(crate) enum Source {
     Field(usize),
     /// One component of the compound field at this position.
     Component(usize, usize),
+    /// `ConversationIdentifier` of the conversation that the lookup at this position names.
+    Conversation(usize),
 }
 
 /// One field.
@@ -99,6 +102,13 @@ pub(crate) fn columns(object: &Object) -> Vec<Column> {
     columns
 }
 
+/// What a query can read through a lookup: of a session, the identifier of its conversation.
+pub(crate) fn through_lookups(object: &Object) -> Vec<Column> {
+    let at = object.position("ConversationId");
+    let column = |at| Column::new("Conversation.ConversationIdentifier", Kind::Text, Source::Conversation(at));
+    at.map(column).into_iter().collect()
+}
+
 /// The components of a custom compound field as fields of their own: `Site__Latitude__s` of `Site__c`.
 fn components(at: usize, name: &str, kind: Kind) -> Vec<Column> {
     let Avro::Record(_, components) = kind.avro() else { return Vec::new() };
@@ -125,6 +135,14 @@ impl<'a> Cells<'a> {
         Self { object, key, row, values: OnceCell::new() }
     }
 
+    /// The record that a lookup names.
+    pub(crate) fn looked_up(&self, at: usize) -> Option<RecordKey> {
+        match self.values.get_or_init(|| self.row.values(self.object)).get(at) {
+            Some(Some(Value::Text(id))) => RecordKey::parse(id),
+            _ => None,
+        }
+    }
+
     /// The value of a column; `None` is null. A checkbox is never null.
     pub(crate) fn get(&self, column: &Column) -> Option<Value> {
         let values = || self.values.get_or_init(|| self.row.values(self.object));
@@ -138,6 +156,7 @@ impl<'a> Cells<'a> {
                 Some(Some(Value::Compound(components))) => components.get(child).cloned().flatten(),
                 _ => None,
             },
+            Source::Conversation(at) => self.looked_up(at).map(|key| Value::Text(identifier_of(&key))),
         };
         match value {
             Some(Value::Text(text)) if text.is_empty() => None,

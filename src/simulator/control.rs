@@ -12,6 +12,7 @@ use tonic::Code;
 use crate::proto::ProducerEvent;
 use crate::simulator::columns;
 use crate::simulator::connections::ConnectionOrder;
+use crate::simulator::conversations::{EntryLine, MessageOrder};
 use crate::simulator::faults::{Fault, RefusedSignIn, RestFailure};
 use crate::simulator::ledger::LedgerLine;
 use crate::simulator::objects::{Field, Kind};
@@ -22,6 +23,7 @@ use crate::simulator::refusal::Refusal;
 use crate::simulator::settings::RandomFaults;
 use crate::simulator::stats::Snapshot;
 use crate::simulator::truth::RecordLine;
+use crate::simulator::value;
 
 /// One event to publish. What it does not say is drawn.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -234,6 +236,12 @@ impl Control {
             Fault::HoldBulk => org.bulk.hold(true),
             Fault::ReleaseBulk => org.bulk.hold(false),
             Fault::ApiAllowance { left } => org.api_allowance.leave(left),
+            Fault::ConversationCalls { left } => org.conversations.leave(left),
+            Fault::Redact { conversation, entry, text } => {
+                if !org.conversations.redact(&conversation, &entry, &text) {
+                    return Err(ControlError::Refused(format!("there is no entry `{entry}` in `{conversation}`")));
+                }
+            }
             Fault::ChangeSilently { change } => {
                 let done = self.command(|done| Command::ChangeSilently { order: Box::new(change), done }).await?;
                 done.map_err(ControlError::Refused)?;
@@ -274,6 +282,42 @@ impl Control {
         let field = Field { name: name.into(), kind: Kind::Text };
         let added = self.command(|done| Command::AddField { entity, field, done }).await?;
         added.map_err(ControlError::Refused)
+    }
+
+    /// Says something in a session. Whoever receives the event that tells of it can read it.
+    pub async fn say(&self, order: MessageOrder) -> Result<EntryLine, ControlError> {
+        let (conversation, count) = self.conversation_of(&order.session)?;
+        let entry = self.org.conversations.say(&conversation, &order, self.org.now_millis());
+        if order.tell {
+            let update = EventOrder::new("MessagingSession", "UPDATE").on([order.session.as_str()]);
+            self.publish(update.with("EndUserMessageCount", count.saturating_add(1))).await?;
+        }
+        Ok(entry)
+    }
+
+    /// The conversation of a session, and the messages that the session counts.
+    fn conversation_of(&self, session: &str) -> Result<(RecordKey, i32), ControlError> {
+        let refused = |what: &str| ControlError::Refused(format!("`{session}` {what}"));
+        let key = RecordKey::parse(session).ok_or_else(|| refused("is no record id"))?;
+        let (at, object) =
+            self.org.records.find_object("MessagingSession").ok_or_else(|| refused("is of no object"))?;
+        let found = self.org.records.get(at, &[Some(key)]).pop().flatten().ok_or_else(|| refused("is no session"))?;
+        let values = found.1.values(&object);
+        let value = |name: &str| object.position(name).and_then(|at| values.get(at).cloned()).flatten();
+        let conversation = match value("ConversationId") {
+            Some(value::Value::Text(id)) => RecordKey::parse(&id),
+            _ => None,
+        };
+        let count = match value("EndUserMessageCount") {
+            Some(value::Value::Integer(count)) => count,
+            _ => 0,
+        };
+        Ok((conversation.ok_or_else(|| refused("has no conversation"))?, count))
+    }
+
+    /// Everything that was said, as it truly is.
+    pub fn messages(&self) -> Vec<EntryLine> {
+        self.org.conversations.all()
     }
 
     /// Every record of an object as it truly is, whatever was told of it, by id.

@@ -8,6 +8,8 @@
 //! | `POST /faults` | a [`Fault`], `{"kind": "cut-streams"}` | 204 |
 //! | `PUT /random-faults` | `{"per_minute": 30, "table": [a `Fault`, …]}`, the table may be left out | 204 |
 //! | `GET /records/Case` | | every record as it truly is ([`RecordLine`](crate::simulator::RecordLine)), one JSON line each |
+//! | `POST /messages` | a [`MessageOrder`] | the entry ([`EntryLine`]) |
+//! | `GET /messages` | | every entry of every conversation as it truly is, one JSON line each |
 //! | `GET /faults` | | the survivable faults, as examples of the form |
 //!
 //! What cannot be done is answered with 422 and `{"error": "…"}`, a body of another form with 422 and a text.
@@ -26,6 +28,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::simulator::control::{Control, ControlError, EventOrder};
+use crate::simulator::conversations::{EntryLine, MessageOrder};
 use crate::simulator::faults::Fault;
 use crate::simulator::ledger::LedgerLine;
 use crate::simulator::settings::RandomFaults;
@@ -49,6 +52,7 @@ pub(crate) fn router(control: Control) -> Router {
     Router::new()
         .route("/stats", get(stats))
         .route("/records/{entity}", get(records))
+        .route("/messages", get(messages).post(say))
         .route("/publish", post(publish))
         .route("/generate", post(generate))
         .route("/faults", get(|| async { Json(Fault::survivable()) }).post(inflict))
@@ -64,6 +68,17 @@ async fn records(State(control): State<Control>, Path(entity): Path<String>) -> 
     let pieces = truth::json_lines(control.truth(&entity)?);
     let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+async fn say(State(control): State<Control>, Json(order): Json<MessageOrder>) -> Result<Json<EntryLine>, ControlError> {
+    control.say(order).await.map(Json)
+}
+
+async fn messages(State(control): State<Control>) -> Response {
+    // An entry of texts and numbers always has a JSON form.
+    let line = |entry: EntryLine| serde_json::to_string(&entry).map(|line| line + "\n").unwrap_or_default();
+    let lines: String = control.messages().into_iter().map(line).collect();
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
 }
 
 async fn publish(

@@ -161,6 +161,20 @@ pub enum Fault {
         /// How many.
         left: u64,
     },
+    /// Only so many calls for conversation entries more are answered before those of the hour are used up.
+    ConversationCalls {
+        /// How many.
+        left: u64,
+    },
+    /// The text of an entry is made unreadable, and no event tells it.
+    Redact {
+        /// The identifier of the conversation.
+        conversation: String,
+        /// The identifier of the entry.
+        entry: String,
+        /// What it says from now on.
+        text: String,
+    },
     /// The next REST calls of a resource fail: with an error in JSON, or with an HTML page when no error code is given.
     FailRest {
         /// What the path of the call must contain; nothing = any call.

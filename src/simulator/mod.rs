@@ -12,6 +12,7 @@
 //! | `sessions` | access tokens |
 //! | `oauth`, `rest` | what is answered on the login and instance hosts |
 //! | `soql`, `bulk_jobs`, `api_allowance` | queries, at once and as jobs; how many calls a day |
+//! | `conversations` | what was said in messaging sessions, and how often it may be asked for |
 //! | `record_store`, `row`, `columns` | every record as it truly is, packed; the fields that REST has |
 //! | `truth` | the records for whoever compares a consumer with them |
 //! | `running` | starting everything, and the end of it |
@@ -32,6 +33,7 @@
 //! | `control`, `control_port` | the handle in this process, and the same over HTTP |
 //! | `stats` | the counters |
 //! | `traffic` | publishing at a rate, and retention |
+//! | `chatter` | what is said in messaging sessions, at a rate |
 //! | `dice` | chance that a seed repeats |
 
 mod api_allowance;
@@ -39,11 +41,13 @@ mod avro;
 mod bulk_jobs;
 mod bus;
 mod change_event;
+mod chatter;
 mod columns;
 mod connections;
 mod content;
 mod control;
 mod control_port;
+mod conversations;
 mod dice;
 mod faults;
 mod generator;
@@ -80,9 +84,12 @@ mod value;
 mod tests;
 
 pub use control::{Control, ControlError, EventOrder};
+pub use conversations::{EntryLine, MessageOrder};
 pub use faults::Fault;
 pub use ledger::LedgerLine;
 pub use running::{Simulator, SimulatorError};
-pub use settings::{BulkDateTime, Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, Traffic};
+pub use settings::{
+    BulkDateTime, Channel, Listen, Mix, PubSub, RandomFaults, Rest, SignIn, SimulatorConfig, TimeBounds, Traffic,
+};
 pub use stats::Snapshot;
 pub use truth::RecordLine;

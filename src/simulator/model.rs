@@ -30,8 +30,8 @@ pub(crate) struct Records {
     most: usize,
 }
 
-/// Fields that change as a consequence and are never drawn by themselves.
-const CONSEQUENCES: [&str; 9] = [
+/// Fields that change as a consequence, or never, and are not drawn by themselves.
+const CONSEQUENCES: [&str; 10] = [
     "CreatedDate",
     "CreatedById",
     "LastModifiedDate",
@@ -41,6 +41,8 @@ const CONSEQUENCES: [&str; 9] = [
     "IsClosedOnCreate",
     "EndTime",
     "EndedByType",
+    // A session belongs to one conversation for ever.
+    "ConversationId",
 ];
 
 impl Records {

@@ -12,6 +12,7 @@ use crate::simulator::api_allowance::ApiAllowance;
 use crate::simulator::bulk_jobs::BulkJobs;
 use crate::simulator::bus::Bus;
 use crate::simulator::columns::{self, Column};
+use crate::simulator::conversations::Conversations;
 use crate::simulator::faults::Script;
 use crate::simulator::objects::{self, Object};
 use crate::simulator::record_id::record_id;
@@ -66,6 +67,7 @@ pub(crate) struct Org {
     pub(crate) api_allowance: ApiAllowance,
     pub(crate) cursors: Cursors,
     pub(crate) bulk: BulkJobs,
+    pub(crate) conversations: Conversations,
     pub(crate) sessions: Sessions,
     pub(crate) stats: Stats,
     pub(crate) script: Script,
@@ -112,6 +114,12 @@ impl Org {
             records: RecordStore::new(objects.clone()),
             api_allowance: ApiAllowance::new(settings.rest.daily_requests),
             cursors: Cursors::new(settings.rest.query_locator_idle),
+            conversations: Conversations::new(
+                settings.seed,
+                settings.rest.conversation_calls,
+                settings.rest.conversation_calls_window,
+                settings.rest.active_conversations,
+            ),
             bulk: BulkJobs::new(settings.rest.bulk_job_time, settings.rest.bulk_jobs),
             sessions: Sessions::new(&settings.org_id, settings.sign_in.token_idle_timeout),
             stats: Stats::default(),

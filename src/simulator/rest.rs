@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `records` | describe, and records by their ids |
 //! | `query` | SOQL over `/query` and `/queryAll`, and what is left of long answers |
+//! | `conversation` | the entries of conversations |
 //! | `permissions` | what the user may do, by the objects that say so |
 //! | `bulk` | the query jobs of the Bulk API 2.0 |
 //! | `organization` | the one row of `Organization` |
 //! | `describe`, `record_json`, `record_csv` | how objects and records are written |
 
 mod bulk;
+mod conversation;
 mod describe;
 mod organization;
 mod permissions;
@@ -111,6 +113,10 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/data/{version}/jobs/query/{id}", get(bulk::status).patch(bulk::abort).delete(bulk::delete))
         .route("/services/data/{version}/jobs/query/{id}/results", get(bulk::results))
         .route("/services/data/{version}/jobs/query/{id}/resultPages", get(bulk::result_pages))
+        .route(
+            "/services/data/{version}/connect/conversation/{identifier}/entries",
+            get(conversation::entries).patch(conversation::redact),
+        )
         .route_layer(middleware::from_fn_with_state(Arc::clone(&org), session));
     Router::new()
         .route("/services/oauth2/token", post(oauth::token))
@@ -238,6 +244,7 @@ fn resource(request: &Request) -> &'static str {
         },
         "jobs/query/{id}/results" => "bulk-results",
         "jobs/query/{id}/resultPages" => "bulk-pages",
+        "connect/conversation/{identifier}/entries" => "conversation-entries",
         _ => "other",
     }
 }

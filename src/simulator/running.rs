@@ -21,7 +21,7 @@ use crate::simulator::pubsub::PubSubService;
 use crate::simulator::settings::{Listen, SimulatorConfig};
 use crate::simulator::sockets::Port;
 use crate::simulator::{
-    columns, connections, control_port, http_server, objects, random_faults, record_id, rest, traffic,
+    chatter, columns, connections, control_port, http_server, objects, random_faults, record_id, rest, traffic,
 };
 
 /// Why a simulator could not be started.
@@ -250,6 +250,7 @@ fn serve(
     tasks.spawn(connections::serve(ports.pubsub, pubsub, service, connected.orders));
     tasks.spawn(serve_moves(http, connected.moved));
     tasks.spawn(traffic::publish(Arc::clone(org), control.clone(), shutdown.clone()));
+    tasks.spawn(chatter::talk(Arc::clone(org), control.clone(), shutdown.clone()));
     tasks.spawn(traffic::expire(Arc::clone(org), shutdown.clone()));
     tasks.spawn(random_faults::inflict(Arc::clone(org), control.clone(), shutdown.clone()));
 }
@@ -299,6 +300,10 @@ fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
     if !(0.0..=1_000_000.0).contains(&rate) {
         return wrong("traffic.rate", &rate.to_string(), "it is a number of events a second from 0 to 1,000,000");
     }
+    let messages = settings.traffic.messages;
+    if !(0.0..=1_000.0).contains(&messages) {
+        return wrong("traffic.messages", &messages.to_string(), "it is a number of messages a second from 0 to 1,000");
+    }
     if settings.traffic.first_replay_id > 1 << 60 {
         let given = settings.traffic.first_replay_id.to_string();
         return wrong("traffic.first_replay_id", &given, "it is at most 2^60, so that there is room to count");
@@ -318,6 +323,7 @@ fn check_durations(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
         ("pubsub.bad_token_delay", pubsub.bad_token_delay, Duration::ZERO),
         ("rest.query_locator_idle", settings.rest.query_locator_idle, Duration::ZERO),
         ("rest.bulk_job_time", settings.rest.bulk_job_time, Duration::ZERO),
+        ("rest.conversation_calls_window", settings.rest.conversation_calls_window, Duration::ZERO),
         ("traffic.backlog_span", traffic.backlog_span, Duration::ZERO),
     ];
     match durations.into_iter().find(|(_, given, least)| given < least || *given > LONGEST) {

@@ -131,6 +131,29 @@ pub struct Rest {
     pub bulk_page_rows: usize,
     /// The form of date-times in Bulk results: what is known of it is contradictory.
     pub bulk_date_time: BulkDateTime,
+    /// Calls for conversation entries in `conversation_calls_window`.
+    pub conversation_calls: usize,
+    /// An hour, unless a test cannot wait for it.
+    #[serde(with = "humantime_serde")]
+    pub conversation_calls_window: Duration,
+    /// Conversations that may be active at a time; each call makes its conversation active for half an hour.
+    pub active_conversations: usize,
+    /// Whether the time bounds of a call for entries belong to what is meant: nothing is known of it.
+    pub conversation_bounds: TimeBounds,
+    /// Whether an answer with entries that leaves some out has a `nextPageToken`. Salesforce documents none.
+    pub conversation_page_tokens: bool,
+    /// Of a hundred entries of an answer, so many stand in it twice.
+    pub repeated_entries: u8,
+}
+
+/// Whether the bounds of a time belong to what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeBounds {
+    /// They do.
+    Inclusive,
+    /// They do not.
+    Exclusive,
 }
 
 /// How Bulk results write a date-time.
@@ -150,6 +173,8 @@ pub enum BulkDateTime {
 pub struct Traffic {
     /// Events a second; 0 publishes only what is ordered over the control port.
     pub rate: f64,
+    /// Messages a second, in sessions that are open; each is told by an event or not.
+    pub messages: f64,
     /// Events to be there at the start.
     pub backlog: u64,
     /// Over how long before the start the backlog is spread.
@@ -377,6 +402,12 @@ impl Default for Rest {
             bulk_job_time: Duration::from_secs(3),
             bulk_page_rows: 50_000,
             bulk_date_time: BulkDateTime::Zulu,
+            conversation_calls: 1_000,
+            conversation_calls_window: Duration::from_secs(3_600),
+            active_conversations: 11_000,
+            conversation_bounds: TimeBounds::Inclusive,
+            conversation_page_tokens: false,
+            repeated_entries: 0,
         }
     }
 }
@@ -386,6 +417,7 @@ impl Default for Traffic {
         let entities = ["Case", "MessagingSession", "MessagingEndUser", "Installation__c", "Case_Escalation__e"];
         Self {
             rate: 5.0,
+            messages: 0.0,
             backlog: 200,
             backlog_span: Duration::from_secs(6 * 3_600),
             start_time: None,

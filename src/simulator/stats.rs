@@ -46,6 +46,12 @@ pub struct Snapshot {
     pub rest_calls: u64,
     /// The same by resource: `retrieve`, `query`, `query-more`, `describe`, ….
     pub api_calls: BTreeMap<String, u64>,
+    /// Calls for conversation entries that were answered.
+    pub conversation_calls: u64,
+    /// Those that were over a limit.
+    pub conversation_calls_refused: u64,
+    /// The most conversations that were active at a time by such calls.
+    pub conversations_active_most: u64,
     /// Records in the answers to retrieves and queries.
     pub records_read: u64,
     /// Connections open on the Pub/Sub port.

@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::status::board::Board;
 use crate::status::completion::CompletionStatus;
+use crate::status::messages::MessagesStatus;
 use crate::status::reconcile;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
 
@@ -85,12 +86,14 @@ impl Collector for BoardCollector {
         counters(&snapshot, &mut encoder)?;
         gauges(&snapshot, &mut encoder)?;
         open_gaps(&snapshot, &mut encoder)?;
+        messages(&snapshot, &mut encoder)?;
         reconcile::encode(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }
 }
 
 type Read<T> = fn(&StreamStatus) -> T;
+type ReadMessages = fn(&MessagesStatus) -> u64;
 type ReadGauge<'a> = &'a dyn Fn(&StreamStatus) -> Option<f64>;
 
 fn completion(stream: &StreamStatus, read: fn(&CompletionStatus) -> u64) -> u64 {
@@ -187,6 +190,57 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     Ok(())
 }
 
+/// Messages of conversations, where they are fetched.
+fn messages(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    const COUNTERS: [(&str, &str, ReadMessages); 4] = [
+        ("message_fetches", "Calls for entries of conversations", |messages| messages.fetches),
+        ("messages_written", "Entries of conversations written, redactions among them", |messages| {
+            messages.entries_written
+        }),
+        ("redactions_written", "Redactions written", |messages| messages.redactions_written),
+        ("messages_given_up", "Sessions that nobody found for a day", |messages| messages.sessions_given_up),
+    ];
+    const GAUGES: [(&str, &str, ReadMessages); 5] = [
+        ("messages_waiting", "Sessions of which something is to be fetched", |messages| messages.sessions_waiting),
+        ("messages_calls_left", "Calls for entries that could be made at once", |messages| messages.calls_left),
+        ("messages_active", "Conversations asked for in the last half hour", |messages| messages.conversations_active),
+        ("messages_open", "Conversations with an open session", |messages| messages.conversations_open),
+        ("messages_unavailable", "1 while no messages can be fetched", |messages| {
+            u64::from(messages.waits_for.is_some())
+        }),
+    ];
+    let streams = || snapshot.streams.iter().filter_map(|stream| Some((stream, stream.messages.as_ref()?)));
+    for (name, help, read) in COUNTERS {
+        let mut family = encoder.encode_descriptor(name, help, None, ConstCounter::new(0_u64).metric_type())?;
+        for (stream, messages) in streams() {
+            let label = [("topic", stream.topic.as_str())];
+            ConstCounter::new(read(messages)).encode(family.encode_family(&label)?)?;
+        }
+    }
+    #[allow(clippy::cast_precision_loss, reason = "none of them comes near 2^53")]
+    let gauges = GAUGES.map(|(name, help, read)| (name, help, move |messages: &MessagesStatus| read(messages) as f64));
+    for (name, help, read) in gauges {
+        let mut family = encoder.encode_descriptor(name, help, None, ConstGauge::new(0_f64).metric_type())?;
+        for (stream, messages) in streams() {
+            let label = [("topic", stream.topic.as_str())];
+            ConstGauge::new(read(messages)).encode(family.encode_family(&label)?)?;
+        }
+    }
+    let help = "Age of the oldest event of a session that is not fetched yet; 0 when there is none";
+    let mut family = encoder.encode_descriptor(
+        "messages_oldest_trigger_age_seconds",
+        help,
+        None,
+        ConstGauge::new(0_f64).metric_type(),
+    )?;
+    for (stream, messages) in streams() {
+        let age = seconds(Utc::now(), messages.oldest_trigger_at).unwrap_or(0.0);
+        let label = [("topic", stream.topic.as_str())];
+        ConstGauge::new(age.max(0.0)).encode(family.encode_family(&label)?)?;
+    }
+    Ok(())
+}
+
 /// Open entries of the gap ledger by cause.
 fn open_gaps(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "Open entries of the gap ledger, by cause";
@@ -261,6 +315,7 @@ mod tests {
         let board = Board::new();
         let stream = board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
         stream.update(|status| status.completion = Some(CompletionStatus::default()));
+        stream.update(|status| status.messages = Some(MessagesStatus::default()));
         let allowance = crate::status::Allowance { maximum: 10, remaining: 4 };
         board.set_allowances(Some(allowance), Some(allowance));
         let metrics = Metrics::new(board);

@@ -4,6 +4,7 @@
 //! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
+//! - `messages`: how fetching messages is doing
 //! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
 //!
@@ -13,6 +14,7 @@
 mod board;
 mod completion;
 mod jobs;
+mod messages;
 mod metrics;
 mod reconcile;
 mod snapshot;
@@ -20,6 +22,7 @@ mod snapshot;
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::JobStatus;
+pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
 use crate::status::jobs::JobStatus;
+use crate::status::messages::MessagesStatus;
 use crate::status::reconcile::ReconcileStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
@@ -140,6 +141,8 @@ pub struct StreamStatus {
     pub events_in_flight: u64,
     /// Reading full records; absent with `record = "never"`.
     pub completion: Option<CompletionStatus>,
+    /// Messages of conversations; absent without `messages = true`.
+    pub messages: Option<MessagesStatus>,
     /// The last thing that went wrong.
     pub last_error: Option<LastError>,
 }
@@ -237,6 +240,7 @@ impl StreamStatus {
             fenced: 0,
             events_in_flight: 0,
             completion: None,
+            messages: None,
             last_error: None,
         }
     }

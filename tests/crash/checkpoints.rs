@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use casewire::kafka::KEPT;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Map, Value};
@@ -53,7 +54,10 @@ impl Checkpoints {
         std::thread::spawn(move || {
             while !sender.is_closed() {
                 // An error is a broker on its way down or up again; what never arrives is found by whoever waits.
-                if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
+                if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200))
+                    // What a stream keeps beside its checkpoint has keys of its own.
+                    && !message.key().unwrap_or_default().starts_with(KEPT.as_bytes())
+                {
                     let value =
                         serde_json::from_slice(message.payload().unwrap_or_default()).expect("a checkpoint is JSON");
                     sender.send_modify(|seen| take(seen.entry(message.topic().to_owned()).or_default(), &value));

@@ -20,6 +20,7 @@ const JOBS: Plan = Plan {
     records: ["when_needed", "always", "never"],
     settings: "[gaps]\ngive_up_after = \"1h\"\nlook_every = \"1s\"\n[completion]\npatience = \"1s\"\n",
     mix: "gap = 600\nundelete = 300\noverflow = 0\nwildcard = 0\nsnapshot = 20\nfuture_change_type = 20\n",
+    messages: false,
 };
 
 /// The objects that are judged by their records, with the prefixes of their ids.

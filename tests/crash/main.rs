@@ -21,6 +21,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use broker::Broker;
 use checkpoints::Checkpoints;
@@ -46,6 +47,10 @@ const HITS: RangeInclusive<u32> = 7..=16;
 /// Portions in which the events are published: one a kill, two a failpoint, one for the broker, three for the fight.
 const PORTIONS: u64 = KILLS + 2 * FAILPOINTS.len() as u64 + 4;
 const PORTION: u64 = EVENTS.div_ceil(PORTIONS);
+/// What was said during the whole run may take so long to be fetched at its end.
+const FETCHED: Duration = Duration::from_secs(600);
+/// Between two looks at the status.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a run is about.
 struct Plan {
@@ -55,14 +60,17 @@ struct Plan {
     settings: &'static str,
     /// What differs from the usual mix of traffic, as TOML.
     mix: &'static str,
+    /// Whether something is said in messaging sessions, and fetched.
+    messages: bool,
 }
 
 /// Every record has to come from an event, so that the judge can compare each state with what events told: gaps stay
 /// open.
 const EVENTS_ONLY: Plan = Plan {
     records: ["when_needed", "always", "never"],
-    settings: "[gaps]\nheal = false\n",
+    settings: "[gaps]\nheal = false\n[messages]\ncalls_per_hour = 1000000\nmax_active = 100000\nsettle = \"10ms\"\n",
     mix: "snapshot = 10\nfuture_change_type = 10\n",
+    messages: true,
 };
 
 /// Everything that takes part in a run.
@@ -75,6 +83,8 @@ struct Scene {
     checkpoints: Checkpoints,
     started: u32,
     published: u64,
+    /// Of the instance that was started last.
+    admin: u16,
 }
 
 fn checkpoint_topic(stream: &str) -> String {
@@ -96,7 +106,7 @@ impl Scene {
         let org = Org::start(directory, seed, free_ports(), plan.mix).await;
         let directory = directory.to_owned();
         let dice = StdRng::seed_from_u64(seed);
-        Ok(Self { plan, directory, dice, broker, org, checkpoints, started: 0, published: 0 })
+        Ok(Self { plan, directory, dice, broker, org, checkpoints, started: 0, published: 0, admin: 0 })
     }
 
     /// Transactions are kept small so that a kill meets one under way, and another is never far.
@@ -104,6 +114,7 @@ impl Scene {
         self.started += 1;
         let name = format!("casewire-{:02}", self.started);
         let [admin] = free_ports();
+        self.admin = admin;
         let mut config = format!(
             "[salesforce]\nclient_id = \"3MVG9casewireSimulator\"\nclient_secret = \"simulated-secret\"\nlogin_url = \"{}\"\n\
              [salesforce.pubsub]\nendpoint = \"{}\"\n\
@@ -115,7 +126,9 @@ impl Scene {
             self.plan.settings,
         );
         for (stream, record) in STREAMS.iter().zip(self.plan.records) {
+            let messages = self.plan.messages && *stream == STREAMS[1];
             config += &format!("[[stream]]\ntopic = \"{stream}\"\nstart = \"earliest\"\nrecord = \"{record}\"\n");
+            config += &format!("messages = {messages}\n");
         }
         let path = self.directory.join(format!("{name}.toml"));
         std::fs::write(&path, config).expect("a configuration file");
@@ -150,6 +163,30 @@ impl Scene {
     async fn publish(&mut self) {
         self.published += PORTION;
         self.org.generate(PORTION).await;
+        if self.plan.messages {
+            self.org.talk(&mut self.dice).await;
+        }
+    }
+
+    /// Waits until nothing of what was said waits to be fetched. What does is on the board before the position is.
+    async fn all_fetched(&self) {
+        let url = format!("http://127.0.0.1:{}/status", self.admin);
+        let last = self.org.last_events()[STREAMS[1]].split('/').next().expect("a replay id").to_owned();
+        let fetched = async {
+            loop {
+                if let Ok(answer) = reqwest::get(&url).await
+                    && let Ok(status) = answer.json::<Value>().await
+                    && let Some(streams) = status["process"]["streams"].as_array()
+                    && let Some(stream) = streams.iter().find(|stream| stream["topic"] == STREAMS[1])
+                    && stream["last_replay_id"].as_str() >= Some(last.as_str())
+                    && stream["messages"]["sessions_waiting"] == json!(0)
+                {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(FETCHED, fetched).await.expect("all that was said is fetched");
     }
 
     /// Waits until every event published so far is in a committed checkpoint.
@@ -271,6 +308,16 @@ async fn two_instances_fight_for_one_identity(scene: &mut Scene) {
     }
 }
 
+/// What the crashes left to be fetched is, and nothing twice.
+async fn what_was_said_is_fetched(scene: &mut Scene) {
+    let instance = scene.start_and_take_over().await;
+    scene.org.talk(&mut scene.dice).await;
+    scene.all_committed().await;
+    scene.all_fetched().await;
+    instance.kill().await;
+    scene.org.write_messages(&scene.directory.join("messages.jsonl")).await;
+}
+
 /// Sets a run up in a directory that stays when the run fails. None where it cannot be: the reason is printed.
 async fn set_up(what: &str, plan: &'static Plan) -> Option<(Scene, TempDir)> {
     if !cfg!(feature = "failpoints") {
@@ -323,9 +370,11 @@ async fn every_event_is_written_once_through_crashes_cuts_and_take_overs() {
     ends_at_named_places(&mut scene).await;
     a_broker_goes_down_and_comes_back(&mut scene).await;
     two_instances_fight_for_one_identity(&mut scene).await;
+    what_was_said_is_fetched(&mut scene).await;
 
     assert_eq!(scene.published, PORTION * PORTIONS);
-    let verdict = scene.judge(&["--fold".to_owned()]);
+    let said = scene.directory.join("messages.jsonl").display().to_string();
+    let verdict = scene.judge(&["--fold".to_owned(), "--messages".to_owned(), said]);
     assert_clean(&verdict);
     assert_aborted_transactions(&verdict);
     drop(scene);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -15,6 +17,8 @@ use crate::{ORG, STREAMS};
 
 /// An org that has not done what it was told by then hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Messages of a portion.
+const SAID: usize = 12;
 /// Between two looks at the counters.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -34,6 +38,7 @@ impl Org {
             "seed = {}\norg_id = \"{ORG}\"\nledger = \"{}\"\ndirectory = \"{}\"\n\
              [listen]\nhttp = \"127.0.0.1:{http}\"\npubsub = \"127.0.0.1:{pubsub}\"\ncontrol = \"127.0.0.1:{control}\"\n\
              [pubsub]\ndelivery_allocation = 100000000\nbad_token_delay = \"10ms\"\n\
+             [rest]\nconversation_calls = 1000000\ndaily_requests = 100000000\nrepeated_entries = 10\n\
              [traffic]\nrate = 0.0\nbacklog = 0\nentities = [\"Case\", \"MessagingSession\", \"Case_Escalation__e\"]\nmost_merged = 60\n\
              [traffic.mix]\n{mix}",
             seed & 0xffff_ffff,
@@ -117,6 +122,40 @@ impl Org {
 
     pub async fn fault(&self, fault: Value) {
         self.post("/faults", fault).await;
+    }
+
+    async fn lines(&self, path: &str) -> Vec<Value> {
+        let answer = self.client.get(self.control(path)).send().await.expect("the simulator answers");
+        let text = answer.text().await.expect("a text");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Lets something be said in a few sessions, each with an event that tells of it, and some of what was said be redacted.
+    pub async fn talk(&self, dice: &mut StdRng) {
+        let mut sessions = self.lines("/records/MessagingSession").await;
+        sessions
+            .retain(|session| session["deleted"] == json!(false) && session["fields"]["ConversationId"].is_string());
+        let said = self.lines("/messages").await;
+        for number in 0..SAID.min(sessions.len()) {
+            let session = &sessions[dice.random_range(0..sessions.len())];
+            let conversation = &session["fields"]["ConversationId"];
+            let earlier: Vec<_> = said.iter().filter(|entry| entry["conversation_id"] == *conversation).collect();
+            if !earlier.is_empty() && dice.random_bool(0.5) {
+                let entry = earlier[dice.random_range(0..earlier.len())];
+                let text = format!("redacted {number} after {}", said.len());
+                let (conversation, entry) = (&entry["conversation"], &entry["identifier"]);
+                self.fault(json!({ "kind": "redact", "conversation": conversation, "entry": entry, "text": text }))
+                    .await;
+            }
+            let text = format!("message {number} after {}", said.len());
+            self.post("/messages", json!({ "session": session["id"], "text": text })).await;
+        }
+    }
+
+    /// Writes down what was truly said, for the judge.
+    pub async fn write_messages(&self, path: &Path) {
+        let lines: String = self.lines("/messages").await.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(path, lines).expect("a file");
     }
 
     /// Events delivered so far, to whomever, each as often as it was.

@@ -59,7 +59,10 @@ async fn gaps_and_text_diffs_are_healed_in_order_and_the_fold_is_what_the_org_ha
     let Some(brokers) = brokers("gaps_and_text_diffs_are_healed_in_order_and_the_fold_is_what_the_org_has") else {
         return;
     };
-    let deployment = Deployment::new(brokers, org()).await;
+    let mut config = org();
+    // So that each kind of them is among the events, whatever the seed draws.
+    config.traffic.mix.gap = 300;
+    let deployment = Deployment::new(brokers, config).await;
     let control = deployment.control();
     let lines = control.generate(1_500).await.expect("generated");
     let running = deployment.run(&[CASES], "STREAM__0__RECORD = when_needed");

@@ -74,6 +74,6 @@ mod setback;
 mod sweep;
 pub(super) mod touched;
 
-pub(super) use desk::Desk;
+pub(super) use desk::{Desk, Noted};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;

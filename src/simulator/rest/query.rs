@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::record_json::RecordJson;
 use super::records::{Readable, json_answer};
 use super::{Refused, aside, organization, permissions};
-use crate::simulator::columns::{Cells, Column};
+use crate::simulator::columns::{self, Cells, Column};
 use crate::simulator::objects::Object;
 use crate::simulator::org::Org;
 use crate::simulator::record_store::{RecordKey, Row, Snapshot};
@@ -114,7 +114,8 @@ fn records(org: &Org, object: &str) -> Option<(Snapshot, Vec<Column>)> {
     let readable = Readable::find(org, object).filter(|found| !found.object.is_platform_event())?;
     // The object may have changed since the fields were listed; what counts is the one the rows belong to.
     let snapshot = org.records.snapshot(readable.at)?;
-    let columns = org.visible_columns(&snapshot.object);
+    let mut columns = org.visible_columns(&snapshot.object);
+    columns.extend(columns::through_lookups(&snapshot.object));
     Some((snapshot, columns))
 }
 

@@ -4,7 +4,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Serialize, ser};
 use serde_json::value::RawValue;
 
-use crate::simulator::columns::{Cells, Column};
+use crate::simulator::columns::{Cells, Column, Source};
 use crate::simulator::objects::Kind;
 use crate::simulator::value::{self, Value};
 
@@ -32,8 +32,38 @@ impl Serialize for RecordJson<'_> {
         map.serialize_entry("attributes", &Attributes { entity: self.entity, url })?;
         for column in self.columns {
             let value = self.cells.get(column);
+            if let (Source::Conversation(at), Some((relationship, field))) =
+                (column.source, column.name.split_once('.'))
+            {
+                let looked_up = self.cells.looked_up(at).map(|key| {
+                    let url = format!("/services/data/{}/sobjects/{relationship}/{}", self.version, key.id());
+                    LookedUp {
+                        attributes: Attributes { entity: relationship, url },
+                        field,
+                        cell: Cell { kind: column.kind, value: value.as_ref() },
+                    }
+                });
+                map.serialize_entry(relationship, &looked_up)?;
+                continue;
+            }
             map.serialize_entry(&column.name, &Cell { kind: column.kind, value: value.as_ref() })?;
         }
+        map.end()
+    }
+}
+
+/// One field of a record that a lookup names.
+struct LookedUp<'a> {
+    attributes: Attributes<'a>,
+    field: &'a str,
+    cell: Cell<'a>,
+}
+
+impl Serialize for LookedUp<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("attributes", &self.attributes)?;
+        map.serialize_entry(self.field, &self.cell)?;
         map.end()
     }
 }

@@ -100,7 +100,8 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn column(&self, name: &Name) -> Result<usize, QueryError> {
-        if let Some((relationship, _)) = name.text.split_once('.') {
+        let found = self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(&name.text));
+        if let Some((relationship, _)) = name.text.split_once('.').filter(|_| found.is_none()) {
             let message = format!(
                 "Didn't understand relationship '{relationship}' in field path. If you are attempting to use a custom \
                  relationship, be sure to append the '__r' after the custom relationship name. Please reference your WSDL \
@@ -108,7 +109,6 @@ impl Scope<'_> {
             );
             return Err(QueryError::at(self.soql, name.at, "INVALID_FIELD", &message));
         }
-        let found = self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(&name.text));
         found.ok_or_else(|| {
             let message =
                 format!("No such column '{}' on entity '{}'. {USE_CUSTOM_FIELD}", name.text, self.object.name);

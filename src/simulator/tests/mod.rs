@@ -2,6 +2,7 @@
 //! sockets, and `apache-avro` as the independent reader of what it sends.
 
 mod bulk;
+mod conversations;
 mod delivery;
 mod events;
 mod faults;

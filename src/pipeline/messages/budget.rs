@@ -1,0 +1,154 @@
+//! How much may be asked: calls by the hour, and different conversations by the half hour, since each call makes its
+//! conversation count among the org's active ones for so long.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::MessagesConfig;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A call makes its conversation active for so long.
+pub(super) const ACTIVE_FOR: Duration = Duration::from_secs(30 * 60);
+
+/// A bucket of calls, and the conversations that are active.
+///
+/// The bucket holds a quarter of the hour's calls and the rest flow in evenly, so that no hour has more than all of them
+/// whenever it begins. It begins empty: whatever a predecessor used, a restart adds nothing.
+#[derive(Debug)]
+pub(super) struct Budget {
+    per_hour: f64,
+    most: f64,
+    calls: f64,
+    filled_at: Instant,
+    max_active: usize,
+    active: HashMap<String, Instant>,
+}
+
+impl Budget {
+    /// A budget that begins now; `active` are conversations and for how long they have been so.
+    pub fn new(config: &MessagesConfig, active: impl IntoIterator<Item = (String, Duration)>) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "at most a million calls")]
+        let all = config.calls_per_hour as f64;
+        let now = Instant::now();
+        let since = |ago: Duration| (ago < ACTIVE_FOR).then(|| now.checked_sub(ago).unwrap_or(now));
+        let active = active.into_iter().filter_map(|(conversation, ago)| Some((conversation, since(ago)?)));
+        Self {
+            per_hour: all * 0.75,
+            most: (all * 0.25).max(1.0),
+            calls: 0.0,
+            filled_at: now,
+            max_active: usize::try_from(config.max_active).unwrap_or(usize::MAX),
+            active: active.collect(),
+        }
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let flown = now.saturating_duration_since(self.filled_at).as_secs_f64() * self.per_hour / HOUR.as_secs_f64();
+        self.calls = (self.calls + flown).min(self.most);
+        self.filled_at = now;
+        self.active.retain(|_, called| now.saturating_duration_since(*called) < ACTIVE_FOR);
+    }
+
+    /// When there is a call; `now` or earlier if there is one.
+    pub fn next_call(&mut self, now: Instant) -> Instant {
+        self.fill(now);
+        let missing = (1.0 - self.calls).max(0.0) * HOUR.as_secs_f64() / self.per_hour.max(f64::MIN_POSITIVE);
+        // A little more, so that rounding does not end a wait a moment too early.
+        let wait = Duration::try_from_secs_f64(missing * 1.001).unwrap_or(HOUR);
+        now + wait
+    }
+
+    /// Whether a conversation may be asked for, calls aside.
+    pub fn admits(&self, conversation: &str) -> bool {
+        self.active.contains_key(conversation) || self.active.len() < self.max_active
+    }
+
+    /// When the next conversation ceases to be active.
+    pub fn next_inactive(&self) -> Option<Instant> {
+        self.active.values().min().map(|called| *called + ACTIVE_FOR)
+    }
+
+    /// Uses a call.
+    pub fn take(&mut self, conversation: &str, now: Instant) {
+        self.fill(now);
+        self.calls = (self.calls - 1.0).max(0.0);
+        self.active.insert(conversation.to_owned(), now);
+    }
+
+    /// Calls that could be made at once, and conversations that are active.
+    pub fn left(&mut self, now: Instant) -> (u64, u64) {
+        self.fill(now);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
+        let calls = self.calls.floor() as u64;
+        (calls, u64::try_from(self.active.len()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    fn config(calls_per_hour: u64, max_active: u64) -> MessagesConfig {
+        let any = Duration::from_secs(60);
+        MessagesConfig {
+            calls_per_hour,
+            max_active,
+            api_share: 80,
+            settle: any,
+            reread: any,
+            history: any,
+            sweep_least: any,
+            sweep_most: any,
+            final_after: any,
+        }
+    }
+
+    /// Calls until `until`, each as soon as it is allowed; how long after the beginning each was.
+    async fn calls(budget: &mut Budget, until: Duration) -> Vec<Duration> {
+        let (begin, mut made) = (Instant::now(), Vec::new());
+        loop {
+            let now = Instant::now();
+            let next = budget.next_call(now);
+            if next > begin + until {
+                return made;
+            }
+            advance(next.saturating_duration_since(now)).await;
+            budget.take("c", Instant::now());
+            made.push(begin.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_hour_has_more_calls_than_all_of_them_whenever_it_begins() {
+        let mut budget = Budget::new(&config(100, 9), []);
+        advance(2 * HOUR).await;
+        let made = calls(&mut budget, 3 * HOUR).await;
+        assert!(made.len() > 230, "{}", made.len());
+        for (first, at) in made.iter().enumerate() {
+            let within = made[first..].iter().take_while(|other| **other - *at < HOUR).count();
+            assert!(within <= 100, "{within} from {at:?} on");
+        }
+        let mut fresh = Budget::new(&config(100, 9), []);
+        assert!(fresh.next_call(Instant::now()) > Instant::now(), "a restart adds nothing");
+        assert_eq!(fresh.left(Instant::now()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_conversations_than_allowed_are_active_also_after_a_restart() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let before = [("a".to_owned(), minutes(20)), ("gone".to_owned(), minutes(30))];
+        let mut budget = Budget::new(&config(1_000, 2), before);
+        assert!(budget.admits("b"));
+        budget.take("b", Instant::now());
+        assert!(budget.admits("a") && budget.admits("b") && !budget.admits("c"));
+        let next = budget.next_inactive().expect("a is active");
+        assert_eq!(next - Instant::now(), minutes(10));
+        advance(minutes(10)).await;
+        budget.next_call(Instant::now());
+        assert!(budget.admits("c") && budget.left(Instant::now()).1 == 1);
+    }
+}

@@ -1,0 +1,169 @@
+//! From an entry to the record that consumers read; the contract is `docs/records.md`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::identity::OrgId;
+use crate::kafka::OutputRecord;
+use crate::pipeline::messages::conversation::{Op, Reason};
+use crate::salesforce::conversation_entries::Entry;
+
+/// What all records of one page have in common.
+pub(super) struct EntryWriter<'a> {
+    /// `<prefix>.ConversationEntry`
+    pub topic: Arc<str>,
+    /// The organisation.
+    pub org: &'a OrgId,
+    /// The conversation's identifier.
+    pub conversation: &'a str,
+    /// Why it was fetched.
+    pub reason: Reason,
+    /// When the page was read.
+    pub fetched_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct EntryValue<'a> {
+    op: &'static str,
+    id: &'a str,
+    conversation: &'a str,
+    session: Option<&'a str>,
+    case: Option<&'a str>,
+    sender: SenderValue<'a>,
+    text: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: Option<&'a str>,
+    payload: Option<&'a Value>,
+    client_time: Option<String>,
+    server_time: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    too_large: bool,
+    source: SourceValue<'a>,
+}
+
+#[derive(Serialize)]
+struct SenderValue<'a> {
+    role: Option<&'a str>,
+    app_type: Option<&'a str>,
+    subject: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SourceValue<'a> {
+    org: &'a str,
+    api: &'static str,
+    trigger: &'static str,
+    fetched_at: String,
+}
+
+impl EntryWriter<'_> {
+    /// The record of an entry that was said in `session`, which is about `case`. One that is `too_large` for Kafka goes
+    /// without its content.
+    pub fn record(
+        &self,
+        op: Op,
+        entry: &Entry,
+        session: Option<&str>,
+        case: Option<&str>,
+        too_large: bool,
+    ) -> OutputRecord {
+        let op = match op {
+            Op::Message => "message",
+            Op::Redaction => "redaction",
+        };
+        let value = EntryValue {
+            op,
+            id: &entry.identifier,
+            conversation: self.conversation,
+            session,
+            case,
+            sender: SenderValue {
+                role: entry.sender.role.as_deref(),
+                app_type: entry.sender.app_type.as_deref(),
+                subject: entry.sender.subject.as_deref(),
+            },
+            text: entry.text.as_deref().filter(|_| !too_large),
+            kind: entry.kind.as_deref(),
+            payload: entry.payload.as_ref().filter(|_| !too_large),
+            client_time: entry.client_time.and_then(instant),
+            server_time: instant(entry.server_time).unwrap_or_default(),
+            too_large,
+            source: SourceValue {
+                org: self.org.as_str(),
+                api: "connect",
+                trigger: self.reason.as_str(),
+                fetched_at: self.fetched_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            },
+        };
+        let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        OutputRecord {
+            topic: self.topic.clone(),
+            key: text(self.conversation),
+            // A struct of texts and JSON always has a JSON form.
+            value: Some(Bytes::from(serde_json::to_vec(&value).unwrap_or_default())),
+            headers: vec![
+                ("casewire", Bytes::from_static(b"1")),
+                ("content-type", Bytes::from_static(b"application/json")),
+                ("entity", Bytes::from_static(b"ConversationEntry")),
+                ("op", Bytes::from_static(op.as_bytes())),
+                ("org", text(self.org.as_str())),
+                ("entry_id", text(&entry.identifier)),
+            ],
+        }
+    }
+}
+
+/// The one rendering of a date-time; none for what is no time.
+fn instant(millis: i64) -> Option<String> {
+    Some(DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::salesforce::conversation_entries::Sender;
+    use serde_json::json;
+
+    #[test]
+    fn an_entry_is_written_as_the_contract_says() {
+        let org: OrgId = "00D8d00000AbCdEEAV".parse().expect("an org");
+        let at = DateTime::from_timestamp_millis(1_790_000_000_123).expect("in range");
+        let writer = EntryWriter {
+            topic: "p.ConversationEntry".into(),
+            org: &org,
+            conversation: "c-1",
+            reason: Reason::Sweep,
+            fetched_at: at,
+        };
+        let entry = Entry {
+            identifier: "e-1".into(),
+            server_time: 1_600_788_018_250,
+            client_time: Some(1_600_788_018_000),
+            text: Some("Hello".into()),
+            kind: None,
+            payload: None,
+            sender: Sender { role: Some("EndUser".into()), app_type: Some("conversation".into()), subject: None },
+            related: Vec::new(),
+        };
+        let record = writer.record(Op::Message, &entry, Some("0Mw1"), None, false);
+        let value = String::from_utf8(record.value.expect("a value").to_vec()).expect("text");
+        let expected = concat!(
+            r#"{"op":"message","id":"e-1","conversation":"c-1","session":"0Mw1","case":null,"#,
+            r#""sender":{"role":"EndUser","app_type":"conversation","subject":null},"text":"Hello","type":null,"payload":null,"#,
+            r#""client_time":"2020-09-22T15:20:18.000Z","server_time":"2020-09-22T15:20:18.250Z","#,
+            r#""source":{"org":"00D8d00000AbCdEEAV","api":"connect","trigger":"sweep","fetched_at":"2026-09-21T14:13:20.123Z"}}"#
+        );
+        assert_eq!((value.as_str(), &record.key[..]), (expected, &b"c-1"[..]));
+        assert!(record.headers.contains(&("entry_id", Bytes::from_static(b"e-1"))));
+        let record = writer.record(Op::Redaction, &entry, None, Some("500"), true);
+        let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
+        assert_eq!(
+            (&value["op"], &value["text"], &value["too_large"]),
+            (&json!("redaction"), &json!(null), &json!(true))
+        );
+    }
+}

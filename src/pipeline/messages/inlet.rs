@@ -1,0 +1,73 @@
+//! The run loop's end of the messages of one attempt, and how an attempt begins them.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::MessagesConfig;
+use crate::kafka::{KafkaSettings, OutputRecord, TransactionalWriter};
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::messages::desk::{MessageDesk, Triggered};
+use crate::pipeline::messages::runner::MessageRunner;
+use crate::pipeline::messages::seam::MessageBatch;
+use crate::salesforce::rest_client::RestClient;
+
+/// Empty where a stream fetches no messages.
+#[derive(Default)]
+pub(in crate::pipeline) struct MessageInlet(Option<Open>);
+
+struct Open {
+    desk: Arc<MessageDesk>,
+    batches: mpsc::Receiver<MessageBatch>,
+}
+
+impl MessageInlet {
+    /// Begins to fetch messages, if the stream is to, from what it keeps; and the task that does.
+    pub fn begin(
+        context: &Arc<StreamContext>,
+        memory: &Arc<StreamMemory>,
+        (kafka, rest): (&KafkaSettings, &RestClient),
+        config: MessagesConfig,
+        writer: &mut TransactionalWriter,
+        cancel: &CancellationToken,
+    ) -> (Self, JoinHandle<()>) {
+        if !context.stream.messages {
+            return (Self::default(), tokio::spawn(async {}));
+        }
+        let kept = writer.take_kept();
+        let desk = Arc::new(MessageDesk::new(&context.identity, context.board.clone(), &kept));
+        let (out, batches) = mpsc::channel(1);
+        let parts = (context.clone(), memory.clone(), kafka.clone(), rest.clone(), desk.clone());
+        let runner = MessageRunner::new(parts, config, &kept, out, cancel.clone());
+        (Self(Some(Open { desk, batches })), tokio::spawn(runner.run()))
+    }
+
+    /// The next batch; waits for ever where there will be none. May be dropped while it waits: nothing is lost.
+    pub async fn next(&mut self) -> Option<(Arc<MessageDesk>, MessageBatch)> {
+        match &mut self.0 {
+            Some(open) => Some((open.desk.clone(), open.batches.recv().await?)),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next batch if it is there.
+    pub fn try_next(&mut self) -> Option<(Arc<MessageDesk>, MessageBatch)> {
+        let open = self.0.as_mut()?;
+        Some((open.desk.clone(), open.batches.try_recv().ok()?))
+    }
+
+    /// Adds to a transaction which sessions are to be fetched for its records.
+    pub fn trigger(&self, records: &mut Vec<OutputRecord>) -> Triggered {
+        self.0.as_ref().map(|open| open.desk.enrol(records)).unwrap_or_default()
+    }
+
+    /// That transaction is committed.
+    pub fn triggered(&self, triggered: Triggered) {
+        if let Some(open) = &self.0 {
+            open.desk.committed(triggered);
+        }
+    }
+}

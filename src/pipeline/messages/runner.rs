@@ -1,0 +1,307 @@
+//! The task that decides what is fetched next, one page at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::config::MessagesConfig;
+use crate::kafka::{KafkaSettings, TopicRole};
+use crate::pipeline::context::StreamContext;
+use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::messages::budget::Budget;
+use crate::pipeline::messages::conversation::{self, Conversation, Reason};
+use crate::pipeline::messages::desk::{MessageDesk, Trigger};
+use crate::pipeline::messages::fetching::Underway;
+use crate::pipeline::messages::seam::MessageBatch;
+use crate::pipeline::messages::sessions::{LISTING, Sessions};
+use crate::pipeline::messages::setback::{LIMITS, ONE, Setback};
+use crate::pipeline::output_topics::OutputTopics;
+use crate::salesforce::backoff::Backoff;
+use crate::salesforce::rest_client::RestClient;
+
+/// The entity of what is written, for claims and topics.
+const ENTITY: &str = "ConversationEntry";
+
+/// Looks at what is to be done are at least so far apart: events can come by the thousand.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// How often the board is brought up to date although nothing happens.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How often conversations are looked through for those that are over, and how many are forgotten at once.
+const FORGETTING: Duration = Duration::from_secs(3600);
+const FORGOTTEN: usize = 1_000;
+
+/// What a runner works with.
+type Parts = (Arc<StreamContext>, Arc<StreamMemory>, KafkaSettings, RestClient, Arc<MessageDesk>);
+
+/// The runner of one attempt.
+pub(in crate::pipeline) struct MessageRunner {
+    pub(super) context: Arc<StreamContext>,
+    pub(super) memory: Arc<StreamMemory>,
+    pub(super) config: MessagesConfig,
+    pub(super) rest: RestClient,
+    pub(super) desk: Arc<MessageDesk>,
+    pub(super) out: mpsc::Sender<MessageBatch>,
+    /// `<prefix>.ConversationEntry`
+    pub(super) topic: Arc<str>,
+    topics: OutputTopics,
+    cancel: CancellationToken,
+    /// What is known of each, as the run loop has committed it; sessions may have been heeded since.
+    pub(super) conversations: BTreeMap<String, Conversation>,
+    pub(super) sessions: Sessions,
+    /// Fetches that have begun.
+    pub(super) underway: HashMap<String, Underway>,
+    pub(super) budget: Budget,
+    /// Conversations and sessions that wait alone.
+    pub(super) waits: HashMap<String, (Instant, Backoff)>,
+    backoff: Backoff,
+    list_at: Instant,
+    forget_at: Instant,
+}
+
+/// What comes next.
+enum Next {
+    Resolve(Vec<(String, Trigger)>),
+    List,
+    Forget,
+    Fetch(String, Reason),
+    Wait(Instant),
+}
+
+impl MessageRunner {
+    /// A runner that goes on from what the stream keeps, and hands what it reads to `out`.
+    pub fn new(
+        (context, memory, kafka, rest, desk): Parts,
+        config: MessagesConfig,
+        kept: &BTreeMap<String, Bytes>,
+        out: mpsc::Sender<MessageBatch>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let conversations = conversation::kept(kept);
+        let now = rest.session().salesforce_now().timestamp_millis();
+        let active = conversations.iter().filter_map(|(id, conversation)| {
+            let ago = u64::try_from(now.saturating_sub(conversation.asked_at?)).unwrap_or(0);
+            Some((id.clone(), Duration::from_millis(ago)))
+        });
+        Self {
+            budget: Budget::new(&config, active),
+            topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
+            topics: OutputTopics::new(kafka, context.board.clone(), memory.outputs.clone()),
+            context,
+            memory,
+            config,
+            rest,
+            desk,
+            out,
+            cancel,
+            conversations,
+            sessions: Sessions::default(),
+            underway: HashMap::new(),
+            waits: HashMap::new(),
+            backoff: Backoff::new(LIMITS),
+            list_at: Instant::now(),
+            forget_at: Instant::now() + FORGETTING,
+        }
+    }
+
+    /// Salesforce's time in milliseconds.
+    pub(super) fn now(&self) -> i64 {
+        self.rest.session().salesforce_now().timestamp_millis()
+    }
+
+    /// Runs until nobody takes what it reads.
+    pub async fn run(mut self) {
+        loop {
+            let outcome = self.turn().await;
+            let Err(setback) = outcome else { continue };
+            if matches!(setback, Setback::Gone) {
+                return;
+            }
+            let wait = setback.wait(&mut self.backoff);
+            self.say(&setback, wait);
+            sleep(wait).await;
+        }
+    }
+
+    /// One thing that is to be done, or the wait for the next.
+    async fn turn(&mut self) -> Result<(), Setback> {
+        self.ready().await?;
+        let triggers = self.desk.triggers();
+        let next = self.next(&triggers);
+        self.show();
+        match next {
+            Next::Resolve(triggers) => {
+                self.within_share()?;
+                self.resolve(triggers).await?;
+            }
+            Next::List => {
+                self.within_share()?;
+                self.list_open().await?;
+                self.list_at = Instant::now() + LISTING;
+            }
+            Next::Forget => self.forget_old().await?,
+            Next::Fetch(id, reason) => {
+                self.within_share()?;
+                match self.fetch(&id, reason).await {
+                    Err(setback) if setback.concerns_one() => {
+                        let failure = setback.failure();
+                        warn!(conversation = id, error = failure.what, remedy = failure.remedy, "a conversation waits");
+                        self.context.board.error(failure.what, failure.remedy);
+                        self.wait_for_one(&id, ONE);
+                        return Ok(());
+                    }
+                    outcome => outcome?,
+                }
+            }
+            Next::Wait(until) => {
+                let desk = self.desk.clone();
+                sleep(BREATH).await;
+                tokio::select! {
+                    () = desk.changed.notified() => {}
+                    () = sleep_until(until.min(Instant::now() + LOOK)) => {}
+                }
+                return Ok(());
+            }
+        }
+        self.backoff.reset();
+        self.all_is_well();
+        Ok(())
+    }
+
+    /// Makes sure of the topic, and that no other stream writes to it.
+    async fn ready(&mut self) -> Result<(), Setback> {
+        self.context.claims.claim(ENTITY, &self.context.identity.topic).map_err(Setback::Stopped)?;
+        self.topics.ensure(&self.topic, TopicRole::Conversation, &self.cancel).await.map_err(Setback::Stopped)
+    }
+
+    /// Leaves the rest of the org's API requests to others.
+    fn within_share(&self) -> Result<(), Setback> {
+        let Some(usage) = self.rest.usage() else { return Ok(()) };
+        let used = usage.used.saturating_mul(100).checked_div(usage.maximum).unwrap_or(100);
+        // The figure of a client that asks nothing gets old; one question tells.
+        let fresh = Utc::now() - usage.at < TimeDelta::minutes(5);
+        if fresh && used >= self.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
+    }
+
+    /// What comes next: what costs no call for entries first, then the most urgent conversation that may be asked for.
+    fn next(&mut self, triggers: &BTreeMap<String, Trigger>) -> Next {
+        let (now, wall) = (Instant::now(), self.now());
+        let unresolved = self.unresolved(triggers);
+        if !unresolved.is_empty() {
+            return Next::Resolve(unresolved);
+        }
+        if self.list_at <= now {
+            return Next::List;
+        }
+        if self.forget_at <= now {
+            return Next::Forget;
+        }
+        let call_at = self.budget.next_call(now);
+        let mut first: Option<(Reason, i64, &str)> = None;
+        // Nothing is later than the end of a wait, whatever it is for.
+        let mut wake = self.list_at.min(self.forget_at);
+        wake = self.waits.values().map(|(until, _)| *until).filter(|until| *until > now).fold(wake, Instant::min);
+        let told = triggers.iter().filter_map(|(session, trigger)| {
+            let (number, id) = self.sessions.resolved.get(session)?;
+            // Its time is our clock's, and only says which is the oldest.
+            let due = trigger.since.timestamp_millis().min(wall);
+            (*number == trigger.number).then_some((Reason::Event, due, id.as_str()))
+        });
+        let watched = self.conversations.iter().filter_map(|(id, conversation)| {
+            let (due, reason) = conversation.due(&self.config)?;
+            Some((reason, due, id.as_str()))
+        });
+        let mut full = false;
+        for (reason, due, id) in told.chain(watched) {
+            // A fetch that has begun goes on behind those that came meanwhile.
+            let due = self.underway.get(id).map_or(due, |underway| underway.since);
+            if due > wall {
+                let left = Duration::from_millis(u64::try_from(due - wall).unwrap_or(0));
+                wake = wake.min(now + left);
+            } else if self.is_waiting(id) {
+                // Its end is among those above.
+            } else if !self.budget.admits(id) {
+                full = true;
+            } else if first.is_none_or(|first| (reason, due, id) < first) {
+                first = Some((reason, due, id));
+            }
+        }
+        match first {
+            Some((reason, _, id)) if call_at <= now => Next::Fetch(id.to_owned(), reason),
+            Some(_) => Next::Wait(call_at),
+            None if full => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
+            None => Next::Wait(self.settled_at(triggers, now).map_or(wake, |at| at.min(wake))),
+        }
+    }
+
+    /// When the next trigger is old enough.
+    fn settled_at(&self, triggers: &BTreeMap<String, Trigger>, now: Instant) -> Option<Instant> {
+        let settle = TimeDelta::from_std(self.config.settle).unwrap_or_default();
+        let left = |trigger: &Trigger| (trigger.since + settle - Utc::now()).to_std().ok();
+        triggers.values().filter_map(left).min().map(|left| now + left)
+    }
+
+    /// Forgets conversations in which nothing happens any more.
+    async fn forget_old(&mut self) -> Result<(), Setback> {
+        let now = self.now();
+        let waited_for: Vec<&str> = self.sessions.resolved.values().map(|(_, id)| id.as_str()).collect();
+        let over = self
+            .conversations
+            .iter()
+            .filter(|(id, conversation)| conversation.is_over(now, &self.config) && !waited_for.contains(&id.as_str()));
+        let over: Vec<String> = over.map(|(id, _)| id.clone()).take(FORGOTTEN).collect();
+        // Those that were tried again lately are tried less and less often.
+        self.waits.retain(|_, (until, _)| until.elapsed() < FORGETTING);
+        if over.len() < FORGOTTEN {
+            self.forget_at = Instant::now() + FORGETTING;
+        }
+        if over.is_empty() {
+            return Ok(());
+        }
+        debug!(conversations = over.len(), "conversations forgotten");
+        self.forget(over).await
+    }
+
+    /// Shows why nothing is fetched.
+    fn say(&self, setback: &Setback, wait: Duration) {
+        let failure = setback.failure();
+        warn!(topic = %self.context.identity.topic, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "messages wait");
+        let at = Utc::now() + TimeDelta::from_std(wait).unwrap_or_default();
+        self.context.board.update(|status| {
+            let messages = status.messages.get_or_insert_default();
+            messages.waits_for = Some(failure.what);
+            messages.remedy = Some(failure.remedy).filter(|remedy| !remedy.is_empty());
+            messages.next_attempt_at = Some(at);
+        });
+    }
+
+    fn all_is_well(&self) {
+        self.context.board.update(|status| {
+            let messages = status.messages.get_or_insert_default();
+            (messages.waits_for, messages.remedy, messages.next_attempt_at) = (None, None, None);
+        });
+    }
+
+    /// Brings the board up to date.
+    fn show(&mut self) {
+        let (calls, active) = self.budget.left(Instant::now());
+        let open = self.conversations.values().filter(|conversation| !conversation.open.is_empty()).count();
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let known = count(self.conversations.len());
+        self.context.board.update(|status| {
+            let messages = status.messages.get_or_insert_default();
+            messages.conversations_open = count(open);
+            messages.conversations_known = known;
+            messages.calls_left = calls;
+            messages.conversations_active = active;
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! Messaging sessions and the conversations that they belong to, by SOQL. `MessagingSession.ConversationId` is the id of
+//! a record; the resource of the entries wants that record's `ConversationIdentifier`, so one query asks for both.
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::salesforce::query::{Scope, by_ids};
+use crate::salesforce::rest::{RestError, read_json};
+use crate::salesforce::rest_client::RestClient;
+
+const FIELDS: &str = "Id, Status, CaseId, ConversationId, Conversation.ConversationIdentifier";
+
+/// The statuses of sessions in which something can be said at any moment. In the others (`Paused`, `Inactive`, `Ended`,
+/// `Error`) nothing is until the session changes, which an event tells.
+const OPEN: [&str; 4] = ["New", "Active", "Waiting", "Consent"];
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessagingSession {
+    /// Its id.
+    pub id: String,
+    /// Whether something can be said in it at any moment.
+    pub open: bool,
+    /// The case that it is about.
+    pub case: Option<String>,
+    /// The identifier of its conversation; none for a session without one.
+    pub conversation: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    id: String,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    case_id: Option<String>,
+    #[serde(default)]
+    conversation: Option<Conversation>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Conversation {
+    #[serde(default)]
+    conversation_identifier: Option<String>,
+}
+
+impl From<Row> for MessagingSession {
+    fn from(row: Row) -> Self {
+        Self {
+            open: row.status.is_some_and(|status| OPEN.contains(&status.as_str())),
+            id: row.id,
+            case: row.case_id,
+            conversation: row.conversation.and_then(|conversation| conversation.conversation_identifier),
+        }
+    }
+}
+
+impl RestClient {
+    /// Sessions by their ids, those in the recycle bin too. What is not found was purged, or is hidden from the user.
+    pub async fn messaging_sessions(
+        &self,
+        ids: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<MessagingSession>, RestError> {
+        let mut sessions = Vec::with_capacity(ids.len());
+        for soql in by_ids(FIELDS, "MessagingSession", ids)? {
+            self.sessions_of(&soql, Scope::All, deadline, &mut sessions).await?;
+        }
+        Ok(sessions)
+    }
+
+    /// All sessions that are open.
+    pub async fn open_messaging_sessions(&self, deadline: Instant) -> Result<Vec<MessagingSession>, RestError> {
+        let statuses = OPEN.map(|status| format!("'{status}'")).join(",");
+        let soql = format!("SELECT {FIELDS} FROM MessagingSession WHERE Status IN ({statuses})");
+        let mut sessions = Vec::new();
+        self.sessions_of(&soql, Scope::Live, deadline, &mut sessions).await?;
+        Ok(sessions)
+    }
+
+    async fn sessions_of(
+        &self,
+        soql: &str,
+        scope: Scope,
+        deadline: Instant,
+        sessions: &mut Vec<MessagingSession>,
+    ) -> Result<(), RestError> {
+        let mut query = self.query(soql, scope)?;
+        while let Some(page) = query.next_page(deadline).await? {
+            for row in page.records {
+                sessions.push(read_json::<Row>("a messaging session", row.get().as_bytes())?.into());
+            }
+        }
+        Ok(())
+    }
+}

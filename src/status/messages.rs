@@ -1,0 +1,35 @@
+//! How fetching messages is doing.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+/// Messages of one stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MessagesStatus {
+    /// Sessions of which an event told something that is not fetched yet.
+    pub sessions_waiting: u64,
+    /// When the first of those events was written; absent when none waits.
+    pub oldest_trigger_at: Option<DateTime<Utc>>,
+    /// Conversations with an open session.
+    pub conversations_open: u64,
+    /// Conversations of which something is known.
+    pub conversations_known: u64,
+    /// Conversations that were asked for in the last half hour.
+    pub conversations_active: u64,
+    /// Calls that could be made at once.
+    pub calls_left: u64,
+    /// Calls for entries made by this run.
+    pub fetches: u64,
+    /// Entries written, redactions among them.
+    pub entries_written: u64,
+    /// Redactions written.
+    pub redactions_written: u64,
+    /// Sessions that nobody found for a day; their messages are not fetched.
+    pub sessions_given_up: u64,
+    /// Why nothing is fetched, if that is so.
+    pub waits_for: Option<String>,
+    /// What mends that.
+    pub remedy: Option<String>,
+    /// When it is tried again.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,299 @@
+//! Messages of conversations, from end to end: a simulated org, the real pipeline, a real broker, and what was truly said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use casewire::identity::case_safe_id;
+use casewire::simulator::{Control, EntryLine, EventOrder, Fault, MessageOrder, SimulatorConfig, TimeBounds};
+use casewire::status::{MessagesStatus, StreamStatus};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::suite::deployment::{Deployment, Output, Running, brokers};
+use crate::suite::main_job::{CASES, SESSIONS, arrived};
+
+/// Messages at once and often: the limits of an hour are for other tests.
+const FAST: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nMESSAGES__CALLS_PER_HOUR = 1000000\n\
+                    MESSAGES__SWEEP_LEAST = 1s\nMESSAGES__SWEEP_MOST = 2s\nMESSAGES__FINAL_AFTER = 1s";
+
+/// The same, but nothing is fetched without an event.
+const TOLD_ONLY: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nMESSAGES__CALLS_PER_HOUR = 1000000\n\
+                         MESSAGES__SWEEP_LEAST = 1h\nMESSAGES__SWEEP_MOST = 1h\nMESSAGES__FINAL_AFTER = 1h";
+
+/// Everything has to be there by then.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn org() -> SimulatorConfig {
+    let mut config = SimulatorConfig::on_free_ports();
+    config.rest.conversation_calls = 1_000_000;
+    config.rest.daily_requests = 10_000_000;
+    config.rest.repeated_entries = 20;
+    config
+}
+
+/// A session of conversation `number`. What is said in one that is not open, nobody looks for without an event.
+async fn session(control: &Control, number: usize, status: &str) -> String {
+    let conversation = case_safe_id(&format!("0dw8d000000{number:04}")).into_owned();
+    let order = EventOrder::new("MessagingSession", "CREATE").with("ConversationId", conversation);
+    let case = case_safe_id(&format!("5008d000000{number:04}")).into_owned();
+    let lines = control.publish(order.with("Status", status).with("CaseId", case)).await.expect("published");
+    lines[0].record_ids[0].clone()
+}
+
+async fn say(control: &Control, session: &str, text: &str, tell: bool) -> EntryLine {
+    let order = MessageOrder::new(session, text);
+    control.say(if tell { order } else { order.untold() }).await.expect("said")
+}
+
+async fn status_of(control: &Control, session: &str, status: &str) {
+    let update = EventOrder::new("MessagingSession", "UPDATE").on([session]).with("Status", status);
+    control.publish(update).await.expect("published");
+}
+
+fn messages(status: &StreamStatus) -> MessagesStatus {
+    status.messages.clone().unwrap_or_default()
+}
+
+/// The newest text of each entry, by what was written.
+fn written(records: &[Output]) -> BTreeMap<String, Value> {
+    records.iter().map(|record| (record.headers["entry_id"].clone(), record.json()["text"].clone())).collect()
+}
+
+/// Waits until what was written says what is true, looking whenever the board changes.
+async fn until_told(deployment: &Deployment, running: &Running) -> Vec<Output> {
+    let mut changes = running.board.changes();
+    let waiting = async {
+        loop {
+            let truth: BTreeMap<String, Value> = deployment
+                .control()
+                .messages()
+                .into_iter()
+                .map(|entry| (entry.identifier, json!(entry.text)))
+                .collect();
+            let records = deployment.output("ConversationEntry").await;
+            if written(&records) == truth {
+                return records;
+            }
+            changes.changed().await.expect("the board lives");
+        }
+    };
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(records) => records,
+        Err(_) => panic!(
+            "{} of {} entries: {:#?}",
+            written(&deployment.output("ConversationEntry").await).len(),
+            deployment.control().messages().len(),
+            running.board.snapshot().streams
+        ),
+    }
+}
+
+/// Holds every record against what was truly said: each entry once as a message, then at most once for each change.
+fn assert_once(records: &[Output], truth: &[EntryLine]) {
+    let truth: BTreeMap<&str, &EntryLine> = truth.iter().map(|entry| (entry.identifier.as_str(), entry)).collect();
+    let mut seen: BTreeMap<&str, Vec<&Output>> = BTreeMap::new();
+    for record in records {
+        seen.entry(record.headers["entry_id"].as_str()).or_default().push(record);
+    }
+    assert_eq!(seen.keys().collect::<BTreeSet<_>>(), truth.keys().collect::<BTreeSet<_>>());
+    for (identifier, records) in seen {
+        let entry = truth[identifier];
+        let changes = usize::try_from(entry.redactions).expect("few");
+        assert!(records.len() <= 1 + changes, "{identifier} stands {} times, changed {changes} times", records.len());
+        for (number, record) in records.iter().enumerate() {
+            let value = record.json();
+            let op = if number == 0 { "message" } else { "redaction" };
+            assert_eq!((record.headers["op"].as_str(), value["op"].as_str()), (op, Some(op)), "{value}");
+            assert_eq!((&record.key, value["id"].as_str()), (&entry.conversation, Some(identifier)));
+            assert_eq!(value["conversation"], json!(entry.conversation));
+            assert_eq!(value["session"], json!(entry.session));
+            let sender = json!({"role": entry.role, "app_type": entry.app_type, "subject": entry.subject});
+            assert_eq!(value["sender"], sender);
+            let millis = |time: &Value| {
+                let time = time.as_str().and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
+                time.map(|time| time.timestamp_millis())
+            };
+            assert_eq!(millis(&value["server_time"]), Some(entry.server_time), "{value}");
+            assert_eq!(millis(&value["client_time"]), Some(entry.client_time), "{value}");
+            assert_eq!(value["source"]["api"], json!("connect"));
+        }
+        let texts: BTreeSet<String> = records.iter().map(|record| record.json()["text"].to_string()).collect();
+        assert_eq!(texts.len(), records.len(), "{identifier} was written twice with the same text");
+        assert_eq!(records.last().expect("one").json()["text"], json!(entry.text));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_it_or_not() {
+    let Some(brokers) = brokers("every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_it_or_not")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    // Two conversations span two sessions each.
+    let mut sessions = Vec::new();
+    for number in [1, 1, 2, 2, 3, 4] {
+        sessions.push(session(&control, number, "Active").await);
+    }
+    let mut dice = StdRng::seed_from_u64(7);
+    for round in 0..8 {
+        let running = deployment.run(&[SESSIONS], FAST);
+        // Dies in one of them: before the first is fetched, between an event and its messages, inside a transaction.
+        let end = dice.random_range(0..12);
+        for number in 0..12 {
+            let at = dice.random_range(0..sessions.len());
+            let entry =
+                say(&control, &sessions[at], &format!("round {round} number {number}"), dice.random_bool(0.6)).await;
+            if dice.random_bool(0.15) {
+                let (conversation, entry) = (entry.conversation, entry.identifier);
+                let text = format!("redacted in {round} as {number}");
+                control.inflict(Fault::Redact { conversation, entry, text }).await.expect("inflicted");
+            }
+            if number == end {
+                // The first two rounds end while the stream begins, the others after it has written something.
+                let begun = |status: &StreamStatus| round < 2 || messages(status).fetches > 0;
+                running.until("the beginning", begun).await;
+            }
+        }
+        running.abort().await;
+    }
+    status_of(&control, &sessions[5], "Ended").await;
+    let running = deployment.run(&[SESSIONS], FAST);
+    until_told(&deployment, &running).await;
+    // Said after the end, and told by nobody; changed, and told by nobody.
+    say(&control, &sessions[5], "one more thing", false).await;
+    let old = control.messages().into_iter().find(|entry| entry.session == sessions[0]).expect("an entry");
+    let redact = Fault::Redact { conversation: old.conversation, entry: old.identifier, text: "***".to_owned() };
+    control.inflict(redact).await.expect("inflicted");
+    status_of(&control, &sessions[5], "Inactive").await;
+    let records = until_told(&deployment, &running).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    let of =
+        |trigger: &str| records.iter().filter(|record| record.json()["source"]["trigger"] == json!(trigger)).count();
+    assert!(of("event") > 0 && of("sweep") > 0, "{} {}", of("event"), of("sweep"));
+    let redactions = records.iter().filter(|record| record.headers["op"] == "redaction").count();
+    assert!(redactions >= 1, "{redactions}");
+    let case = case_safe_id("5008d0000000003").into_owned();
+    let of_third = records.iter().find(|record| record.json()["session"] == json!(sessions[4])).expect("an entry");
+    assert_eq!(of_third.json()["case"], json!(case));
+    assert_eq!(control.stats().conversation_calls_refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_an_abrupt_end_between_them() {
+    let Some(brokers) =
+        brokers("a_long_conversation_is_written_once_whatever_pages_look_like_and_over_an_abrupt_end_between_them")
+    else {
+        return;
+    };
+    for (bounds, tokens) in
+        [(TimeBounds::Inclusive, false), (TimeBounds::Exclusive, true), (TimeBounds::Exclusive, false)]
+    {
+        let mut config = org();
+        config.rest.conversation_bounds = bounds;
+        config.rest.conversation_page_tokens = tokens;
+        let deployment = Deployment::new(brokers.clone(), config).await;
+        let control = deployment.control();
+        let session = session(&control, 1, "Ended").await;
+        for number in 0..2_300 {
+            // Many share a millisecond.
+            say(&control, &session, &format!("number {number}"), false).await;
+        }
+        say(&control, &session, "the last", true).await;
+        let settings = format!("{TOLD_ONLY}\nBATCH__MAX_RECORDS = 150");
+        let running = deployment.run(&[SESSIONS], &settings);
+        running.until("some of it", |status| messages(status).entries_written >= 300).await;
+        running.abort().await;
+        let running = deployment.run(&[SESSIONS], &settings);
+        let records = until_told(&deployment, &running).await;
+        running.until("its trigger to be gone", |status| messages(status).sessions_waiting == 0).await;
+        running.stop().await.expect("an orderly end");
+        assert_once(&records, &control.messages());
+        assert!(records.is_sorted_by_key(|record| record.json()["server_time"].as_str().map(str::to_owned)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_holds_up_events() {
+    let Some(brokers) = brokers("a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_holds_up_events")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let first = session(&control, 1, "Ended").await;
+    let faults = [
+        (
+            Fault::ConversationCalls { left: 0 },
+            Fault::ConversationCalls { left: 1_000_000 },
+            "of this hour are used up",
+        ),
+        (
+            Fault::Deny { entity: "ConversationEntry".to_owned() },
+            Fault::Allow { entity: "ConversationEntry".to_owned() },
+            "Messages cannot be read",
+        ),
+    ];
+    for (fault, end, says) in faults {
+        control.inflict(fault).await.expect("inflicted");
+        let running = deployment.run(&[SESSIONS, CASES], TOLD_ONLY);
+        say(&control, &first, says, true).await;
+        let waits = |status: &StreamStatus| messages(status).waits_for.is_some_and(|what| what.contains(says));
+        let status = running.until("the wait", waits).await;
+        let shown = messages(&status);
+        assert!(
+            shown.remedy.is_some() && shown.oldest_trigger_at.is_some() && shown.sessions_waiting == 1,
+            "{shown:?}"
+        );
+        // Cases and sessions go on.
+        let case = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
+        let session = control
+            .publish(EventOrder::new("MessagingSession", "UPDATE").on([first.as_str()]).with("ChannelName", says))
+            .await
+            .expect("published");
+        arrived(&running, &case, CASES).await;
+        arrived(&running, &session, SESSIONS).await;
+        running.stop().await.expect("an orderly end");
+        control.inflict(end).await.expect("inflicted");
+        // What waits is kept: no new event tells of it.
+        let running = deployment.run(&[SESSIONS, CASES], TOLD_ONLY);
+        let records = until_told(&deployment, &running).await;
+        running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
+        running.stop().await.expect("an orderly end");
+        assert_once(&records, &control.messages());
+        assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("event")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_conversations_are_made_active_than_allowed_also_over_an_abrupt_end() {
+    let Some(brokers) = brokers("no_more_conversations_are_made_active_than_allowed_also_over_an_abrupt_end") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    for number in 1..=5 {
+        let session = session(&control, number, "Paused").await;
+        say(&control, &session, "hello", true).await;
+    }
+    let two = format!("{TOLD_ONLY}\nMESSAGES__MAX_ACTIVE = 2");
+    let full = |status: &StreamStatus| {
+        let messages = messages(status);
+        messages.sessions_waiting == 3 && messages.conversations_active == 2
+    };
+    let running = deployment.run(&[SESSIONS], &two);
+    running.until("two of five", full).await;
+    running.abort().await;
+    let running = deployment.run(&[SESSIONS], &two);
+    running.until("the same two", full).await;
+    running.stop().await.expect("an orderly end");
+    let stats = control.stats();
+    assert_eq!((stats.conversations_active_most, stats.conversation_calls_refused), (2, 0), "{stats:?}");
+    let running = deployment.run(&[SESSIONS], TOLD_ONLY);
+    let records = until_told(&deployment, &running).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+}
