@@ -84,6 +84,9 @@ fn outputs(config: &Config, org: Option<&OrgId>) -> Vec<Output> {
         if let TopicKind::Entity(entity) | TopicKind::PlatformEvent(entity) = stream.topic.kind() {
             outputs.push(Output { name: format!("{prefix}.{entity}"), role: TopicRole::Entity });
         }
+        if stream.messages {
+            outputs.push(Output { name: format!("{prefix}.ConversationEntry"), role: TopicRole::Conversation });
+        }
     }
     outputs.push(Output { name: ledger_topic(prefix), role: TopicRole::Gaps });
     outputs.push(Output { name: dead_letters_topic(prefix), role: TopicRole::DeadLetters });
