@@ -154,6 +154,17 @@ impl Deployment {
         for outcome in admin.delete_topics(&[&topic], &options).await.expect("the broker answers") {
             outcome.expect("deleted");
         }
+        // The controller has deleted it; the broker that leads it takes records for a moment longer.
+        let brokers = self.brokers.clone();
+        let gone = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer =
+                ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a consumer");
+            let until = std::time::Instant::now() + PATIENCE;
+            while consumer.fetch_watermarks(&topic, 0, Duration::from_secs(5)).is_ok() {
+                assert!(std::time::Instant::now() < until, "{topic} is still led by somebody");
+            }
+        });
+        gone.await.expect("looked");
     }
 }
 
