@@ -30,6 +30,8 @@ pub struct MessagesConfig {
     pub sweep_most: Duration,
     /// How long after a session ended, paused or went inactive its conversation is looked at once more.
     pub final_after: Duration,
+    /// How long a session that no query finds is looked for before it becomes an entry of the gap ledger.
+    pub give_up_after: Duration,
 }
 
 impl MessagesConfig {
@@ -44,6 +46,7 @@ impl MessagesConfig {
             sweep_least: section.duration("sweep_least", MINUTE, (SECOND, HOUR), findings),
             sweep_most: section.duration("sweep_most", 30 * MINUTE, (SECOND, DAY), findings),
             final_after: section.duration("final_after", 5 * MINUTE, (SECOND, DAY), findings),
+            give_up_after: section.duration("give_up_after", DAY, (SECOND, 30 * DAY), findings),
         };
         if config.sweep_least > config.sweep_most {
             findings.fault(section.path_of("sweep_least"), "is longer than sweep_most");

@@ -16,11 +16,11 @@ pub(crate) enum After {
     Commit,
     /// The same of a transaction that opens a gap, and the job that is to heal it.
     Opening,
-    /// What a job has read is ready, and its transaction has not begun.
+    /// Rows that a job has read are ready, and their transaction has not begun.
     Read,
-    /// The transaction with what a job has read is committed.
+    /// The transaction with them is committed.
     Slice,
-    /// The same of one that closes a gap.
+    /// A transaction that closes a gap is committed.
     Closing,
 }
 

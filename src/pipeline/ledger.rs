@@ -163,6 +163,15 @@ impl OpenGap {
         Self { id, entity, records, compared: Some(compared), ..range }
     }
 
+    /// Messaging sessions that no query found since events told of them, so that their messages were not fetched.
+    pub fn sessions_not_found(records: Vec<String>, since: DateTime<Utc>) -> Self {
+        let detail =
+            format!("{} messaging sessions were looked for in vain, so their messages were not fetched", records.len());
+        let (id, entity) = (format!("sessions-{}", Uuid::new_v4()), Some("MessagingSession".to_owned()));
+        let from = GapEnd { replay_id: None, time: Some(since) };
+        Self { id, entity, records, ..Self::of_range(GapCause::Unread, from, GapEnd::default(), detail) }
+    }
+
     /// A start at the tip that goes on inside what may be a group of events with one replay id.
     pub fn unanchored(replay_id: ReplayId, time: Option<DateTime<Utc>>) -> Self {
         let detail = "the only position known lies inside what may be a group of enriched events with one \

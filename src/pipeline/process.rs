@@ -155,7 +155,16 @@ impl Process {
             };
             tasks.spawn(stream.run(all.clone()));
         }
-        let watched = self.watch_allowances(&all);
+        self.until_all_have_ended(tasks, &all).await
+    }
+
+    /// Waits for the streams. The first that fails ends the others, in order.
+    async fn until_all_have_ended(
+        &self,
+        mut tasks: JoinSet<Result<(), Failure>>,
+        all: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let watched = self.watch_allowances(all);
         tokio::pin!(watched);
         loop {
             let joined = tokio::select! {

@@ -24,7 +24,7 @@ pub struct MessagesStatus {
     pub entries_written: u64,
     /// Redactions written.
     pub redactions_written: u64,
-    /// Sessions that nobody found for a day; their messages are not fetched.
+    /// Sessions that no query found; the gap ledger names them, and their messages are not fetched.
     pub sessions_given_up: u64,
     /// Why nothing is fetched, if that is so.
     pub waits_for: Option<String>,

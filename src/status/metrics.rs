@@ -200,7 +200,9 @@ fn messages(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
             messages.entries_written
         }),
         ("redactions_written", "Redactions written", |messages| messages.redactions_written),
-        ("messages_given_up", "Sessions that nobody found for a day", |messages| messages.sessions_given_up),
+        ("messages_given_up", "Sessions that no query found for messages.give_up_after", |messages| {
+            messages.sessions_given_up
+        }),
     ];
     const GAUGES: [(&str, &str, ReadMessages); 5] = [
         ("messages_waiting", "Sessions of which something is to be fetched", |messages| messages.sessions_waiting),

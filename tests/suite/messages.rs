@@ -297,3 +297,31 @@ async fn no_more_conversations_are_made_active_than_allowed_also_over_an_abrupt_
     running.stop().await.expect("an orderly end");
     assert_once(&records, &control.messages());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_it_is_there_again() {
+    let Some(brokers) =
+        brokers("a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_it_is_there_again")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let session = session(&control, 1, "Ended").await;
+    let record_ids = vec![session.clone()];
+    control.inflict(Fault::HideRecords { record_ids: record_ids.clone() }).await.expect("inflicted");
+    say(&control, &session, "is anybody there?", true).await;
+    let settings = format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s\nGAPS__HEAL = true\nGAPS__LOOK_EVERY = 1s");
+    let running = deployment.run(&[SESSIONS], &settings);
+    let status = running.until("the open entry", |status| status.gaps_open.get("unread") == Some(&1)).await;
+    assert_eq!((messages(&status).sessions_given_up, messages(&status).entries_written), (1, 0));
+    let entries = deployment.output("gaps").await;
+    let entry = entries.last().expect("an entry").json();
+    assert_eq!((&entry["entity"], &entry["records"]), (&json!("MessagingSession"), &json!([session])), "{entry}");
+
+    control.inflict(Fault::ShowRecords { record_ids }).await.expect("inflicted");
+    let records = until_told(&deployment, &running).await;
+    running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+}

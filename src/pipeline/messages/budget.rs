@@ -104,6 +104,7 @@ mod tests {
             sweep_least: any,
             sweep_most: any,
             final_after: any,
+            give_up_after: Duration::from_secs(24 * 3600),
         }
     }
 

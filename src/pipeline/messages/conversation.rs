@@ -204,6 +204,7 @@ mod tests {
             sweep_least: Duration::from_secs(60),
             sweep_most: Duration::from_secs(1_800),
             final_after: Duration::from_secs(300),
+            give_up_after: Duration::from_secs(24 * 3600),
         }
     }
 

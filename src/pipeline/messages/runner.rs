@@ -52,6 +52,7 @@ pub(in crate::pipeline) struct MessageRunner {
     pub(super) out: mpsc::Sender<MessageBatch>,
     /// `<prefix>.ConversationEntry`
     pub(super) topic: Arc<str>,
+    pub(super) kafka: KafkaSettings,
     topics: OutputTopics,
     cancel: CancellationToken,
     /// What is known of each, as the run loop has committed it; sessions may have been heeded since.
@@ -94,7 +95,8 @@ impl MessageRunner {
         Self {
             budget: Budget::new(&config, active),
             topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
-            topics: OutputTopics::new(kafka, context.board.clone(), memory.outputs.clone()),
+            topics: OutputTopics::new(kafka.clone(), context.board.clone(), memory.outputs.clone()),
+            kafka,
             context,
             memory,
             config,

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::identity::case_safe_id;
+use crate::pipeline::ledger::OpenGap;
+use crate::pipeline::ledger_entries::append_entries;
 use crate::pipeline::messages::desk::Trigger;
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::setback::{ONE, Setback};
@@ -23,9 +25,6 @@ const MOST_CASES: usize = 20_000;
 
 /// How often the open sessions are listed.
 pub(super) const LISTING: Duration = Duration::from_secs(3600);
-
-/// How long a session that nobody finds is looked for: a copy of the database may be behind, or a right missing.
-const LOOKED_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// One query with its repetitions may take so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -78,7 +77,7 @@ impl MessageRunner {
         let found = self.rest.messaging_sessions(&ids, deadline).await.map_err(Setback::Sessions)?;
         let found: HashMap<String, MessagingSession> =
             found.into_iter().map(|session| (session.id.clone(), session)).collect();
-        let mut done = Vec::new();
+        let (mut done, mut lost) = (Vec::new(), Vec::new());
         for (id, trigger) in triggers {
             match found.get(&id) {
                 Some(session) => {
@@ -90,18 +89,31 @@ impl MessageRunner {
                         None => done.push((id, trigger.number)),
                     }
                 }
-                None if Utc::now() - trigger.since >= LOOKED_FOR => {
-                    warn!(
-                        session = id,
-                        "a messaging session was looked for in vain for a day; its messages are not fetched"
-                    );
-                    self.context.board.update(|status| status.messages.get_or_insert_default().sessions_given_up += 1);
-                    done.push((id, trigger.number));
+                // A copy of the database may have been behind, or a right missing.
+                None if (Utc::now() - trigger.since).to_std().is_ok_and(|since| since >= self.config.give_up_after) => {
+                    lost.push((id, trigger));
                 }
                 None => self.wait_for_one(&id, ONE),
             }
         }
+        self.give_up(&lost).await?;
+        done.extend(lost.into_iter().map(|(id, trigger)| (id, trigger.number)));
         if done.is_empty() { Ok(()) } else { self.clear(done).await }
+    }
+
+    /// Enters sessions that no query finds in the gap ledger. It is done before their triggers are cleared: a process that
+    /// dies between the two enters them twice, and the other way round they would be lost without a word. The job of the entry
+    /// reads the session, and should it be there again, what it writes is a trigger.
+    async fn give_up(&self, lost: &[(String, Trigger)]) -> Result<(), Setback> {
+        let Some(since) = lost.iter().map(|(_, trigger)| trigger.since).min() else { return Ok(()) };
+        let (identity, run) = (&self.context.identity, &self.context.run.run_id);
+        let ids: Vec<String> = lost.iter().map(|(id, _)| id.clone()).collect();
+        warn!(sessions = ?ids, "messaging sessions were looked for in vain; the gap ledger names them");
+        let entry = OpenGap::sessions_not_found(ids, since);
+        append_entries(&self.kafka, (&identity.org, &identity.topic), run, &[entry]).await.map_err(Setback::Ledger)?;
+        let count = u64::try_from(lost.len()).unwrap_or(u64::MAX);
+        self.context.board.update(|status| status.messages.get_or_insert_default().sessions_given_up += count);
+        Ok(())
     }
 
     /// Finds the sessions that are open, whether an event told of them or not.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::failure::{Exit, Failure};
+use crate::kafka::KafkaError;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::rest::{RestError, RestVerdict};
 
@@ -25,6 +26,8 @@ pub(super) enum Setback {
     Sessions(RestError),
     /// Entries cannot be asked for.
     Entries(RestError),
+    /// What was looked for in vain cannot be entered in the ledger.
+    Ledger(KafkaError),
     /// Something that an operator mends.
     Stopped(Failure),
     /// Other clients need the rest of the org's API requests.
@@ -59,6 +62,7 @@ impl Setback {
                 RestVerdict::QueryAnew | RestVerdict::NewToken | RestVerdict::AskForLess => backoff.next_wait(),
                 RestVerdict::DescribeAnew | RestVerdict::Stop => MENDED,
             },
+            Self::Ledger(_) => backoff.next_wait(),
             Self::Stopped(_) => MENDED,
             Self::Share { .. } => ALLOWANCE,
             Self::Gone => LIMITS.minimum(),
@@ -97,6 +101,7 @@ impl Setback {
                  (Setup > Messaging Settings); a single one was deleted, or belongs to a channel that keeps no entries",
             ),
             Self::Entries(error) => error.failure(),
+            Self::Ledger(error) => error.failure(),
             Self::Stopped(failure) => failure.clone(),
             Self::Share { used } => Failure::new(
                 Exit::Unavailable,
