@@ -21,6 +21,7 @@ use crate::pipeline::ledger::{GapCause, OpenGap};
 use crate::pipeline::prepared::{Prepared, ToldGap};
 use crate::pipeline::text_base::apply_diffs;
 use crate::pipeline::want::{Reason, Want, put_delete, put_record};
+use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::record_read::{Found, RecordReader};
 use crate::salesforce::rest::RestError;
@@ -183,7 +184,7 @@ impl Asking<'_> {
             let ids: Vec<&str> = question.ids.iter().map(String::as_str).collect();
             let mut backoff = Backoff::new(WAITING);
             let answer = loop {
-                let spent = self.reader.client().usage().is_some_and(|usage| {
+                let spent = self.reader.client().usage().filter(ApiUsage::is_fresh).is_some_and(|usage| {
                     api_budget::level(usage, share, CompletionLevel::Full) > CompletionLevel::Slowed
                 });
                 let read = async {

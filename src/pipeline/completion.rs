@@ -150,7 +150,12 @@ impl CompletionStation {
             context: self.context.clone(),
             reader: self.reader.clone(),
             batches,
-            level: self.level,
+            // An old figure may be that of a day that has passed. One read tells.
+            level: if self.reader.client().usage().is_none_or(|usage| usage.is_fresh()) {
+                self.level
+            } else {
+                CompletionLevel::Full
+            },
             wait: self.context.stream.on_incomplete == OnIncomplete::Wait,
             patience: if self.unavailable { self.config.patience.min(PROBE) } else { self.config.patience },
             share: self.config.api_share,

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// The header, on every answer of REST and Bulk.
 const HEADER: &str = "sforce-limit-info";
@@ -18,7 +18,15 @@ pub struct ApiUsage {
     pub at: DateTime<Utc>,
 }
 
+/// A figure older than this is no reason to ask nothing: only asking brings a newer one.
+const BELIEVED: TimeDelta = TimeDelta::minutes(5);
+
 impl ApiUsage {
+    /// Whether it is new enough to decide by.
+    pub fn is_fresh(&self) -> bool {
+        Utc::now() - self.at < BELIEVED
+    }
+
     /// Reads `api-usage=10018/100000`, also among members that are not known, such as
     /// `api-usage=25/5000; per-app-api-usage=17/250(appName=sample)`.
     fn read(header: &str, at: DateTime<Utc>) -> Option<Self> {
@@ -68,6 +76,12 @@ mod tests {
             let read = ApiUsage::read(header, Utc::now());
             assert_eq!(read.map(|usage| (usage.used, usage.maximum)), expected, "{header}");
         }
+    }
+
+    #[test]
+    fn an_old_figure_is_no_reason_to_ask_nothing() {
+        let usage = |minutes| ApiUsage { used: 9, maximum: 9, at: Utc::now() - TimeDelta::minutes(minutes) };
+        assert!(usage(4).is_fresh() && !usage(6).is_fresh());
     }
 
     #[test]

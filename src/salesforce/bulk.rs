@@ -126,8 +126,7 @@ fn is_of_the_request(code: &str) -> bool {
 struct JobJson {
     id: String,
     state: String,
-    #[serde(default)]
-    number_records_processed: u64,
+    number_records_processed: Option<u64>,
     #[serde(default)]
     error_message: String,
 }
@@ -164,7 +163,14 @@ impl RestClient {
         let found: JobJson = read_json(request.resource(), &answer)?;
         match found.state.as_str() {
             "UploadComplete" | "InProgress" => Ok(BulkState::Working),
-            "JobComplete" => Ok(BulkState::Complete(found.number_records_processed)),
+            // Without the number nobody could tell a result that is whole, or empty, from one that is not.
+            "JobComplete" => found.number_records_processed.map(BulkState::Complete).ok_or_else(|| {
+                RestError::Unexpected(format!(
+                    "the Bulk query job {} is complete and does not say of how many records",
+                    job.id
+                ))
+                .into()
+            }),
             "Failed" | "Aborted" => {
                 let message = shown(&found.error_message, 400);
                 Err(BulkError::Failed(format!("{} ({}) {message}", job.id, found.state)))

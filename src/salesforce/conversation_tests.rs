@@ -110,8 +110,9 @@ async fn sessions_are_found_with_the_identifiers_of_their_conversations() {
             {"attributes": {}, "Id": "0Mw1", "Status": "Waiting", "CaseId": "500A", "ConversationId": "0dw1",
              "Conversation": {"attributes": {}, "ConversationIdentifier": CONVERSATION}},
             {"attributes": {}, "Id": "0Mw2", "Status": "Ended", "CaseId": null, "ConversationId": null, "Conversation": null},
+            {"attributes": {}, "Id": "0Mw3", "Status": "Ended", "CaseId": null, "ConversationId": "0dw3", "Conversation": null},
         ]);
-        answer(200, json!({"totalSize": 2, "done": true, "records": records}).to_string())
+        answer(200, json!({"totalSize": 3, "done": true, "records": records}).to_string())
     })
     .await;
     let expected = [
@@ -120,8 +121,11 @@ async fn sessions_are_found_with_the_identifiers_of_their_conversations() {
             open: true,
             case: Some("500A".into()),
             conversation: Some(CONVERSATION.into()),
+            hides_its_conversation: false,
         },
-        MessagingSession { id: "0Mw2".into(), open: false, case: None, conversation: None },
+        MessagingSession { id: "0Mw2".into(), ..MessagingSession::default() },
+        // It has a conversation, and that is not to be seen: something else than having none.
+        MessagingSession { id: "0Mw3".into(), hides_its_conversation: true, ..MessagingSession::default() },
     ];
     assert_eq!(client.messaging_sessions(&["0Mw1", "0Mw2"], later()).await.expect("sessions"), expected);
     assert_eq!(client.open_messaging_sessions(later()).await.expect("sessions"), expected);

@@ -15,7 +15,7 @@ const FIELDS: &str = "Id, Status, CaseId, ConversationId, Conversation.Conversat
 const OPEN: [&str; 4] = ["New", "Active", "Waiting", "Consent"];
 
 /// A session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MessagingSession {
     /// Its id.
     pub id: String,
@@ -25,6 +25,8 @@ pub struct MessagingSession {
     pub case: Option<String>,
     /// The identifier of its conversation; none for a session without one.
     pub conversation: Option<String>,
+    /// It has one, and the identifier is not there for the user: hidden, or not there yet.
+    pub hides_its_conversation: bool,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +37,8 @@ struct Row {
     status: Option<String>,
     #[serde(default)]
     case_id: Option<String>,
+    #[serde(default)]
+    conversation_id: Option<String>,
     #[serde(default)]
     conversation: Option<Conversation>,
 }
@@ -48,11 +52,13 @@ struct Conversation {
 
 impl From<Row> for MessagingSession {
     fn from(row: Row) -> Self {
+        let conversation = row.conversation.and_then(|conversation| conversation.conversation_identifier);
         Self {
+            hides_its_conversation: row.conversation_id.is_some() && conversation.is_none(),
             open: row.status.is_some_and(|status| OPEN.contains(&status.as_str())),
             id: row.id,
             case: row.case_id,
-            conversation: row.conversation.and_then(|conversation| conversation.conversation_identifier),
+            conversation,
         }
     }
 }

@@ -13,8 +13,8 @@ use tracing::{debug, info, warn};
 
 use crate::change::{CsvPlan, RowPlan};
 use crate::kafka::OutputRecord;
-use crate::pipeline::jobs::job::{BulkPass, Job, Listing, successor_id};
-use crate::pipeline::jobs::reading::{PATIENCE, Step, current_at_least};
+use crate::pipeline::jobs::job::{BulkPass, Job, Listing, MOST_PASSES, successor_id};
+use crate::pipeline::jobs::reading::{PATIENCE, Step, check_unread, current_at_least};
 use crate::pipeline::jobs::redriven::Letters;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::runner::Runner;
@@ -85,9 +85,13 @@ impl Runner {
                 BulkVerdict::AskRest => {
                     info!(job = id, entity, error = %error, "object is read over rest");
                     self.rest_only.insert(id.to_owned());
-                    Ok(false)
+                    if job.bulk.is_none() {
+                        return Ok(false);
+                    }
+                    // What it has written stands; whoever goes on over REST is another job.
+                    self.begin_anew(id, error, MOST_PASSES).await.map(|()| true)
                 }
-                BulkVerdict::Anew => self.begin_anew(id, error).await.map(|()| true),
+                BulkVerdict::Anew => self.begin_anew(id, error, job.passes.saturating_add(1)).await.map(|()| true),
             },
             outcome => outcome,
         }
@@ -171,6 +175,7 @@ impl Runner {
         job.listed += part.dealt;
         job.ids.extend(part.ids);
         job.unread.extend(part.unread);
+        check_unread(entity, &job)?;
         let exhausted = held.rows.is_empty();
         job.bulk = Some(after);
         let back = self.hand_over(pass.marker, part.rows, vec![(id.to_owned(), Some(job))]).await?;
@@ -323,10 +328,13 @@ impl Runner {
     }
 
     /// Gives a pass up. The next one is of another job if this one has written anything: no job writes a record twice.
-    async fn begin_anew(&mut self, id: &str, error: BulkError) -> Result<(), Setback> {
+    async fn begin_anew(&mut self, id: &str, error: BulkError, passes: u32) -> Result<(), Setback> {
         let mut job = self.job(id)?;
-        job.passes = job.passes.saturating_add(1);
+        job.passes = passes;
         (job.bulk, job.listing) = (None, Some(Listing::default()));
+        // All of the object comes again, these records too.
+        job.ids.clear();
+        job.unread.clear();
         job.listed = 0;
         self.passes.remove(id);
         if job.rows + job.deletes == 0 {

@@ -1,6 +1,6 @@
 //! The end of a job, and of the gaps that it heals.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -17,8 +17,8 @@ impl Runner {
             return self.close_snapshot(id, job).await;
         }
         let (jobs, _) = self.desk.jobs();
-        let tried = (Utc::now() - job.opened_at).to_std().unwrap_or_default();
-        let given_up = tried >= self.desk.config.give_up_after;
+        let since = |at: DateTime<Utc>| (Utc::now() - at).to_std().unwrap_or_default();
+        let tried = since(job.opened_at);
         let (mut entries, mut closes) = (Vec::new(), Vec::new());
         for gap in job.heals.clone() {
             let Some(entry) = self.desk.entry(&gap) else {
@@ -27,6 +27,9 @@ impl Runner {
                 continue;
             };
             let unread = unread_of(&entry, &job);
+            // The job may have taken over others: each gap is given the whole time.
+            let opened_at = entry.opened_at().map_or(job.opened_at, |at| at.max(job.opened_at));
+            let given_up = since(opened_at) >= self.desk.config.give_up_after;
             if !unread.is_empty() && !given_up {
                 continue;
             }

@@ -89,6 +89,11 @@ pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<En
 }
 
 impl Entry {
+    /// When it was opened.
+    pub fn opened_at(&self) -> Option<DateTime<Utc>> {
+        DateTime::deserialize(self.value.get("opened_at")?).ok()
+    }
+
     /// The dead letter that is redriven with it.
     pub fn letter(&self) -> Option<&str> {
         self.value.get("letter").and_then(Value::as_str)
@@ -108,10 +113,13 @@ impl Entry {
         let mut job = Job::new(told.entity.clone().or(object), self.id.clone(), told_at);
         if told.entity.is_some() && !self.records.is_empty() {
             job.ids = self.records.iter().cloned().collect();
+            // What Kafka was told of them before counts too. What is newer than the event that told of the gap was written
+            // after it; without one, anything may be.
+            job.compared_at = Some(told_at.unwrap_or(DateTime::UNIX_EPOCH));
             if self.cause == RECONCILED {
                 job.gone = told.absent.intersection(&job.ids).cloned().collect();
                 job.known = told.known.into_iter().map(|(id, at)| (id, at.timestamp())).collect();
-                (job.held, job.compared_at) = (told.held, told.compared_at);
+                (job.held, job.compared_at) = (told.held, told.compared_at.or(job.compared_at));
             }
             return Some(job);
         }
@@ -185,6 +193,9 @@ mod tests {
         let job = |members| entry(cases.as_str(), members).job(&cases).expect("a job");
         let ids = job(json!({"entity": "Case", "records": ["5008d000000047SAAQ"], "source": {"replay_id": "00"}}));
         assert_eq!((ids.whole, ids.ids.len(), ids.told_at.is_some()), (false, 1, true));
+        assert_eq!(Some(ids.begins_at()), ids.told_at, "what came after that event may be newer than the row's stamp");
+        let untold = job(json!({"entity": "Case", "records": ["5008d000000047SAAQ"]}));
+        assert_eq!(untold.begins_at(), DateTime::UNIX_EPOCH, "nobody knows since when");
         for id in ["000000000000000AAA", "500*"] {
             let all = job(
                 json!({"entity": "Case", "records": ["5008d000000047SAAQ", id], "from": {"time": "2026-11-22T09:00:00Z"}}),

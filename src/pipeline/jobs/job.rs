@@ -19,7 +19,7 @@ const SNAPSHOT: &str = "snapshot-";
 const GATHERED: usize = 500;
 
 /// How often a pass over Bulk is begun in vain before the rest is read over REST.
-const MOST_PASSES: u32 = 4;
+pub(super) const MOST_PASSES: u32 = 4;
 
 /// So much of a checkpoint may be jobs, in bytes. Every transaction carries them; what does not fit stays in the
 /// ledger until there is room.
@@ -61,7 +61,8 @@ pub(super) struct Job {
     /// How many records of the object Kafka held when that was found.
     #[serde(default)]
     pub held: u64,
-    /// When a comparison looked at what Kafka holds: what was written since then is read before the job begins.
+    /// Since when what Kafka holds of single records has to be known: a comparison looked at it then, or an event told of the
+    /// gap. What was written since is read before a job that this attempt did not open begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_at: Option<DateTime<Utc>>,
     /// Records listed so far.
@@ -231,7 +232,9 @@ impl Job {
 
     /// Whether another job can be done together with this one: neither has read anything, and they read alike.
     pub fn takes(&self, other: &Self) -> bool {
-        let untouched = |job: &Self| job.listed == 0 && job.rows == 0 && job.deletes == 0 && job.unread.is_empty();
+        let begun = |job: &Self| job.listing.as_ref().is_some_and(|listing| listing.after.is_some());
+        let nothing = |job: &Self| job.listed == 0 && job.rows == 0 && job.deletes == 0 && job.unread.is_empty();
+        let untouched = |job: &Self| nothing(job) && !begun(job);
         let alike = self.entity.is_some() && self.entity == other.entity && self.whole == other.whole;
         let plain = |job: &Self| job.snapshot.is_none() && job.bulk.is_none();
         alike && untouched(self) && untouched(other) && plain(self) && plain(other)

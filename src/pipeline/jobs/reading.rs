@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::change::Row;
+use crate::failure::{Exit, Failure};
 use crate::pipeline::jobs::job::Job;
 use crate::pipeline::jobs::redriven::Letters;
 use crate::pipeline::jobs::rows::RowWriter;
@@ -20,6 +21,9 @@ use crate::salesforce::record_read::Found;
 
 /// One slice may take so long at Salesforce, with its repetitions.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Records of one job that cannot be read, at most.
+const MOST_UNREAD: usize = 5_000;
 
 /// Fewer missing records than this are deleted without a question.
 const FEW: u64 = 100;
@@ -91,6 +95,7 @@ impl Runner {
                 }
             }
             after.unread.extend(dealt.iter().filter(|id| slice.unread.contains(*id)).cloned());
+            check_unread(entity, &after)?;
             done = end;
             back += self.hand_over(marker, part, vec![(id.to_owned(), Some(after))]).await?.len();
         }
@@ -213,6 +218,20 @@ impl Runner {
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone)
     }
+}
+
+/// Every transaction carries the job: what cannot be read may not grow without end, and so much is no matter of single records.
+pub(super) fn check_unread(entity: &str, job: &Job) -> Result<(), Setback> {
+    if job.unread.len() <= MOST_UNREAD {
+        return Ok(());
+    }
+    Err(Setback::Stopped(Failure::new(
+        Exit::NoPermission,
+        format!(
+            "More than {MOST_UNREAD} {entity} records cannot be read: hidden, in a form that is not known, or too large"
+        ),
+        "read the log of this job; Setup > Permission Sets > the integration user's set > Object Settings: grant View All Records",
+    )))
 }
 
 /// Up to when a row is current that was read after everything that Kafka holds of its record: `floor`, where something is

@@ -30,6 +30,7 @@ use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
 use crate::pipeline::schemas::SchemaCache;
+use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::record_read::RecordReader;
 
@@ -371,11 +372,9 @@ impl Runner {
 
     /// Leaves the rest of the org's API requests to others.
     fn within_share(&self) -> Result<(), Setback> {
-        let Some(usage) = self.reader.client().usage() else { return Ok(()) };
+        let Some(usage) = self.reader.client().usage().filter(ApiUsage::is_fresh) else { return Ok(()) };
         let used = usage.used.saturating_mul(100).checked_div(usage.maximum).unwrap_or(100);
-        // The figure of a client that asks nothing gets old; one question tells.
-        let fresh = Utc::now() - usage.at < TimeDelta::minutes(5);
-        if fresh && used >= self.desk.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
+        if used >= self.desk.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
     }
 
     pub(super) async fn after_read(&mut self, back: usize) {

@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn session(id: &str, open: bool) -> MessagingSession {
-        MessagingSession { id: id.to_owned(), open, case: None, conversation: None }
+        MessagingSession { id: id.to_owned(), open, ..MessagingSession::default() }
     }
 
     #[test]

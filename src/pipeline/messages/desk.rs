@@ -19,6 +19,8 @@ pub(super) struct Trigger {
     pub number: u64,
     /// When the first of the events that are not fetched was written, by our clock.
     pub since: DateTime<Utc>,
+    /// When the last of them was: what it tells of may be a moment behind it.
+    pub renewed_at: DateTime<Utc>,
 }
 
 /// The same as it is kept.
@@ -59,7 +61,8 @@ impl MessageDesk {
         let prefix = key("");
         let own = kept.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, value)| value);
         let read = own.filter_map(|value| serde_json::from_slice::<KeptTrigger>(value).ok());
-        let triggers = read.map(|kept| (kept.session, Trigger { number: 0, since: kept.since })).collect();
+        let triggers =
+            read.map(|kept| (kept.session, Trigger { number: 0, since: kept.since, renewed_at: kept.since })).collect();
         let desk = Self {
             sessions_topic: format!("{}.MessagingSession", identity.prefix).into(),
             checkpoint_topic: identity.checkpoint_topic().into(),
@@ -108,8 +111,10 @@ impl MessageDesk {
         state.numbers += 1;
         let number = state.numbers;
         for session in triggered.0 {
-            let trigger = state.triggers.entry(session).or_insert_with(|| Trigger { number, since: Utc::now() });
-            trigger.number = number;
+            let now = Utc::now();
+            let trigger =
+                state.triggers.entry(session).or_insert_with(|| Trigger { number, since: now, renewed_at: now });
+            (trigger.number, trigger.renewed_at) = (number, now);
         }
         self.show(&state);
         drop(state);

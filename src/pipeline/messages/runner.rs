@@ -23,6 +23,7 @@ use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::sessions::{LISTING, Sessions};
 use crate::pipeline::messages::setback::{LIMITS, ONE, Setback};
 use crate::pipeline::output_topics::OutputTopics;
+use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::rest_client::RestClient;
 
@@ -64,6 +65,7 @@ pub(in crate::pipeline) struct MessageRunner {
     /// Conversations and sessions that wait alone.
     pub(super) waits: HashMap<String, (Instant, Backoff)>,
     backoff: Backoff,
+    listing_backoff: Backoff,
     list_at: Instant,
     forget_at: Instant,
 }
@@ -109,6 +111,7 @@ impl MessageRunner {
             underway: HashMap::new(),
             waits: HashMap::new(),
             backoff: Backoff::new(LIMITS),
+            listing_backoff: Backoff::new(LIMITS),
             list_at: Instant::now(),
             forget_at: Instant::now() + FORGETTING,
         }
@@ -146,8 +149,18 @@ impl MessageRunner {
             }
             Next::List => {
                 self.within_share()?;
-                self.list_open().await?;
-                self.list_at = Instant::now() + LISTING;
+                match self.list_open().await {
+                    Ok(()) => self.list_at = Instant::now() + LISTING,
+                    Err(Setback::Gone) => return Err(Setback::Gone),
+                    // What events told of can be fetched without the list.
+                    Err(setback) => {
+                        let wait = setback.wait(&mut self.listing_backoff);
+                        self.list_at = Instant::now() + wait;
+                        self.say(&setback, wait);
+                        return Ok(());
+                    }
+                }
+                self.listing_backoff.reset();
             }
             Next::Forget => self.forget_old().await?,
             Next::Fetch(id, reason) => {
@@ -186,11 +199,9 @@ impl MessageRunner {
 
     /// Leaves the rest of the org's API requests to others.
     fn within_share(&self) -> Result<(), Setback> {
-        let Some(usage) = self.rest.usage() else { return Ok(()) };
+        let Some(usage) = self.rest.usage().filter(ApiUsage::is_fresh) else { return Ok(()) };
         let used = usage.used.saturating_mul(100).checked_div(usage.maximum).unwrap_or(100);
-        // The figure of a client that asks nothing gets old; one question tells.
-        let fresh = Utc::now() - usage.at < TimeDelta::minutes(5);
-        if fresh && used >= self.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
+        if used >= self.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
     }
 
     /// What comes next: what costs no call for entries first, then the most urgent conversation that may be asked for.
@@ -247,7 +258,7 @@ impl MessageRunner {
     /// When the next trigger is old enough.
     fn settled_at(&self, triggers: &BTreeMap<String, Trigger>, now: Instant) -> Option<Instant> {
         let settle = TimeDelta::from_std(self.config.settle).unwrap_or_default();
-        let left = |trigger: &Trigger| (trigger.since + settle - Utc::now()).to_std().ok();
+        let left = |trigger: &Trigger| (trigger.renewed_at + settle - Utc::now()).to_std().ok();
         triggers.values().filter_map(left).min().map(|left| now + left)
     }
 

@@ -61,10 +61,10 @@ impl MessageRunner {
         let now = Utc::now();
         let settled = now - TimeDelta::from_std(self.config.settle).unwrap_or_default();
         // A predecessor's clock may have been ahead of ours.
-        let is_old = |since| since <= settled || since > now;
+        let is_old = |at| at <= settled || at > now;
         let wanted = |(session, trigger): &(&String, &Trigger)| {
             let known = self.sessions.resolved.get(*session).is_some_and(|(number, _)| *number == trigger.number);
-            !known && is_old(trigger.since) && !self.is_waiting(session)
+            !known && is_old(trigger.renewed_at) && !self.is_waiting(session)
         };
         let wanted = triggers.iter().filter(wanted).take(SESSIONS);
         wanted.map(|(session, trigger)| (session.clone(), trigger.clone())).collect()
@@ -80,7 +80,7 @@ impl MessageRunner {
         let (mut done, mut lost) = (Vec::new(), Vec::new());
         for (id, trigger) in triggers {
             match found.get(&id) {
-                Some(session) => {
+                Some(session) if !session.hides_its_conversation => {
                     self.waits.remove(&id);
                     match self.heed(session) {
                         Some(conversation) => {
@@ -90,10 +90,10 @@ impl MessageRunner {
                     }
                 }
                 // A copy of the database may have been behind, or a right missing.
-                None if (Utc::now() - trigger.since).to_std().is_ok_and(|since| since >= self.config.give_up_after) => {
+                _ if (Utc::now() - trigger.since).to_std().is_ok_and(|since| since >= self.config.give_up_after) => {
                     lost.push((id, trigger));
                 }
-                None => self.wait_for_one(&id, ONE),
+                _ => self.wait_for_one(&id, ONE),
             }
         }
         self.give_up(&lost).await?;
@@ -137,7 +137,7 @@ impl MessageRunner {
                 .cloned()
                 .collect();
             for session in gone {
-                let ended = MessagingSession { id: session, open: false, case: None, conversation: None };
+                let ended = MessagingSession { id: session, ..MessagingSession::default() };
                 conversation.heed(&ended, now, &self.config);
             }
         }
