@@ -298,7 +298,7 @@ impl Attempt {
         let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone());
         let reader = RecordReader::new(self.rest.clone(), descriptions);
         let (wanting_in, wanting_out) = mpsc::channel(BATCHES);
-        let station = CompletionStation::new(self.context.clone(), reader, self.completion);
+        let station = CompletionStation::new(self.context.clone(), self.memory.clone(), reader, self.completion);
         (Some(wanting_in), tokio::spawn(station.run(wanting_out, stations.clone())))
     }
 
@@ -382,7 +382,7 @@ impl Attempt {
         match end {
             LoopEnd::Kafka(error) => return AttemptEnd::Kafka(error),
             LoopEnd::Oversize(event) => {
-                warn!(topic = %self.context.identity.topic, %event, "a record is larger than Kafka takes: its event becomes a dead letter");
+                warn!(topic = %self.context.identity.topic, %event, "a record is larger than Kafka takes: its event is written without full records, or becomes a dead letter");
                 return AttemptEnd::GoOn;
             }
             LoopEnd::OversizeRow(id) => {

@@ -4,7 +4,8 @@
 //! records, and what was not stands in the gap ledger, in the same transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +19,7 @@ use crate::pipeline::api_budget;
 use crate::pipeline::completion::Wanting;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::ledger::{GapCause, OpenGap};
+use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::prepared::{Prepared, ToldGap};
 use crate::pipeline::text_base::apply_diffs;
 use crate::pipeline::want::{Reason, Want, put_delete, put_record};
@@ -29,7 +31,11 @@ use crate::status::CompletionLevel;
 
 /// A record that grows beyond this with what was read is written without: Kafka would refuse it, and then its event
 /// would be lost to consumers as well.
-const MOST_BYTES: usize = 1_000_000;
+///
+/// Less than what Kafka takes by default, by what stands around a record.
+const MOST_BYTES: usize = 990_000;
+
+const TOO_LARGE: &str = "the record is larger than Kafka takes";
 
 /// Waits of a stream that does not go on without its records.
 const WAITING: BackoffLimits = BackoffLimits::constant(Duration::from_secs(2), Duration::from_secs(60));
@@ -37,6 +43,7 @@ const WAITING: BackoffLimits = BackoffLimits::constant(Duration::from_secs(2), D
 /// Batches whose records are read together.
 pub(crate) struct Group {
     pub(crate) context: Arc<StreamContext>,
+    pub(crate) memory: Arc<StreamMemory>,
     pub(crate) reader: RecordReader,
     pub(crate) batches: Vec<Wanting>,
     pub(crate) level: CompletionLevel,
@@ -93,7 +100,8 @@ impl Group {
             asking.ask(questions, Instant::now() + self.patience, &mut outcome).await
         };
         for (mut batch, reply) in batches.into_iter().zip(replies) {
-            let mut filling = Filling { asking: &asking, answers: &answers, read_after, missing: Missing::default() };
+            let (memory, missing) = (&self.memory, Missing::default());
+            let mut filling = Filling { asking: &asking, memory, answers: &answers, read_after, missing };
             let counts = filling.fill(&mut batch);
             outcome.completed += counts.0;
             outcome.unread += counts.1;
@@ -230,6 +238,7 @@ struct Unread {
 
 struct Filling<'g> {
     asking: &'g Asking<'g>,
+    memory: &'g StreamMemory,
     answers: &'g HashMap<Arc<str>, Answer>,
     read_after: Option<DateTime<Utc>>,
     missing: Missing,
@@ -238,7 +247,8 @@ struct Filling<'g> {
 impl Filling<'_> {
     /// Puts what was found into a batch, and into the ledger what was not; returns how many records that were.
     fn fill(&mut self, batch: &mut Prepared) -> (u64, u64) {
-        let (mut completed, mut unread) = (0, 0);
+        let (mut completed, mut unread, mut added) = (0, 0, 0);
+        let bare = self.memory.bare.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut deletes = Vec::new();
         let told: HashSet<u32> = batch.told.iter().map(|told| told.event).collect();
         for mut want in std::mem::take(&mut batch.wants) {
@@ -246,7 +256,13 @@ impl Filling<'_> {
             let event = batch.origins.get(want.record).copied().flatten().unwrap_or_default();
             let Some(output) = batch.records.get_mut(want.record) else { continue };
             let before = size(output);
-            match self.fill_one(output, &want) {
+            let key = usize::try_from(event).ok().and_then(|event| batch.events.get(event));
+            let filled = if key.is_some_and(|key| bare.contains(key)) {
+                Err((GapCause::Unread, TOO_LARGE.to_owned()))
+            } else {
+                self.fill_one(output, &want)
+            };
+            match filled {
                 Ok(Filled::Deleted) => {
                     completed += 1;
                     deletes.push(want.record);
@@ -269,6 +285,10 @@ impl Filling<'_> {
                 }
             }
             batch.bytes = (batch.bytes + size(output)).saturating_sub(before);
+            added += size(output).saturating_sub(before);
+        }
+        if let Some(each) = usize::try_from(completed).ok().and_then(|completed| added.checked_div(completed)) {
+            self.memory.row_bytes.store(each, Ordering::Relaxed);
         }
         if self.asking.context.stream.tombstones {
             add_tombstones(batch, &deletes);
@@ -288,9 +308,7 @@ impl Filling<'_> {
             None => None,
         };
         match (found, &want.reason) {
-            (Some(Found::Row(row)), _) if row.record.as_str().len() + size(output) > MOST_BYTES => {
-                unread("the record is larger than Kafka takes")
-            }
+            (Some(Found::Row(row)), _) if row.record.as_str().len() + size(output) > MOST_BYTES => unread(TOO_LARGE),
             (Some(Found::Row(row)), _) => {
                 put_record(output, want, row);
                 Ok(Filled::Completed)

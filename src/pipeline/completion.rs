@@ -21,6 +21,7 @@ use crate::config::{CompletionConfig, OnIncomplete};
 use crate::pipeline::api_budget;
 use crate::pipeline::complete::{Group, Outcome};
 use crate::pipeline::context::StreamContext;
+use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::prepared::Prepared;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest::RestError;
@@ -52,6 +53,7 @@ pub struct Wanting {
 /// The station of one attempt of a stream.
 pub struct CompletionStation {
     context: Arc<StreamContext>,
+    memory: Arc<StreamMemory>,
     reader: RecordReader,
     config: CompletionConfig,
     waiting: VecDeque<Wanting>,
@@ -67,13 +69,19 @@ pub struct CompletionStation {
 
 impl CompletionStation {
     /// A station that reads with `reader`.
-    pub fn new(context: Arc<StreamContext>, reader: RecordReader, config: CompletionConfig) -> Self {
+    pub fn new(
+        context: Arc<StreamContext>,
+        memory: Arc<StreamMemory>,
+        reader: RecordReader,
+        config: CompletionConfig,
+    ) -> Self {
         let level = CompletionLevel::Full;
         context.board.update(|status| {
             status.completion.get_or_insert_with(CompletionStatus::default);
         });
         Self {
             context,
+            memory,
             reader,
             config,
             waiting: VecDeque::new(),
@@ -148,6 +156,7 @@ impl CompletionStation {
         let closed = self.closed.iter().map(|(name, (_, cause))| (name.clone(), cause.clone())).collect();
         Group {
             context: self.context.clone(),
+            memory: self.memory.clone(),
             reader: self.reader.clone(),
             batches,
             // An old figure may be that of a day that has passed. One read tells.

@@ -118,7 +118,7 @@ impl DecodeStation {
                 return Err(halt);
             }
             let limits = &self.context.batch;
-            if chunk.records.len() >= limits.max_records || chunk.bytes >= limits.max_bytes {
+            if chunk.records.len() >= limits.max_records || self.bytes_to_come(&chunk) >= limits.max_bytes {
                 let full = std::mem::take(&mut chunk);
                 self.hand_on(full, None, out).await?;
             }
@@ -296,9 +296,18 @@ impl DecodeStation {
         self.hand_on(chunk, None, out).await
     }
 
+    /// What the records of a chunk will take once they are completed, as far as can be told before.
+    fn bytes_to_come(&self, chunk: &Chunk) -> usize {
+        if self.completion.is_none() {
+            return chunk.bytes;
+        }
+        let each = self.memory.row_bytes.load(Ordering::Relaxed);
+        chunk.bytes.saturating_add(chunk.wants.len().saturating_mul(each))
+    }
+
     /// Straight to the run loop, unless records are to be completed first: then a promise goes there in their place.
     async fn hand_on(&self, chunk: Chunk, events: Option<Hold>, out: &mpsc::Sender<HandOver>) -> Result<(), Halt> {
-        let kib = u32::try_from(chunk.bytes / 1024).unwrap_or(u32::MAX).clamp(1, self.budget_kib);
+        let kib = u32::try_from(self.bytes_to_come(&chunk) / 1024).unwrap_or(u32::MAX).clamp(1, self.budget_kib);
         let permit = self.budget.clone().acquire_many_owned(kib).await.ok();
         let prepared = chunk.prepared(self.position.clone(), Room { _events: events, _records: permit });
         let item = match &self.completion {

@@ -1,6 +1,7 @@
 //! What a stream keeps from one attempt to the next. Everything else is read back from Kafka.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use crate::identity::ReplayId;
@@ -14,6 +15,10 @@ pub struct StreamMemory {
     pub brake: Mutex<FloodBrake>,
     /// Events of which Kafka refused a record for its size: they become dead letters.
     pub oversize: Mutex<HashSet<EventKey>>,
+    /// Events that Kafka took for too large with full records in them: they are written without.
+    pub bare: Mutex<HashSet<EventKey>>,
+    /// What a full record adds to the record that it completes, in bytes, as it was last.
+    pub row_bytes: AtomicUsize,
     /// Records read by jobs that are larger than Kafka takes.
     pub oversize_rows: Mutex<HashSet<String>>,
     /// The position that Salesforce refused last; its gap is in the ledger.

@@ -12,13 +12,15 @@
 //! Transactions grow by themselves: while one commits, the next batches gather. When it is quiet
 //! a transaction holds one event and leaves at once; when behind it holds `max_records`.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use crate::config::RecordMode;
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
@@ -45,7 +47,8 @@ pub enum LoopEnd {
     Drained,
     /// A transaction failed; see the module's head.
     Kafka(KafkaError),
-    /// Kafka refused a record for its size; the event becomes a dead letter at the next attempt.
+    /// Kafka refused a record for its size; the event is written without full records at the next attempt, and if that
+    /// is too large too it becomes a dead letter.
     Oversize(EventKey),
     /// The same of a record that a job read; it will not be read again.
     OversizeRow(String),
@@ -231,8 +234,15 @@ impl RunLoop {
             Err(error) => match error.verdict() {
                 Verdict::SplitRecord(index) => match transaction.event_of(index) {
                     Some(event) if !self.is_letter(&event) => {
-                        let mut oversize = self.memory.oversize.lock().unwrap_or_else(PoisonError::into_inner);
-                        oversize.insert(event.clone());
+                        let memory = &self.memory;
+                        // What was read for it may be what is too much: the event itself goes first.
+                        let completed = self.context.stream.record != RecordMode::Never;
+                        let set = |of: &Mutex<HashSet<EventKey>>| {
+                            of.lock().unwrap_or_else(PoisonError::into_inner).insert(event.clone())
+                        };
+                        if !(completed && set(&memory.bare)) {
+                            set(&memory.oversize);
+                        }
                         Err(LoopEnd::Oversize(event))
                     }
                     _ => Err(LoopEnd::Kafka(error)),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use casewire::config::Config;
 use casewire::simulator::{EventOrder, Fault, LedgerLine, SimulatorConfig};
 use casewire::status::{CompletionLevel, CompletionStatus, StreamStatus};
 use serde_json::{Value, json};
@@ -335,4 +336,33 @@ async fn rest_that_fails_holds_the_first_batch_up_and_no_other_and_a_stop_waits_
     assert_eq!(full, [true, false, false, false, false, false, true]);
     let ledger = deployment.output("gaps").await;
     assert_eq!(ledger.len(), 5, "one for each batch that was not read: {ledger:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_large_with_its_full_record_is_written_without_and_is_no_dead_letter() {
+    let Some(brokers) =
+        brokers("an_event_that_is_too_large_with_its_full_record_is_written_without_and_is_no_dead_letter")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
+    let control = deployment.control();
+    let order = EventOrder::new("Case", "CREATE").with("Description", "x".repeat(15_000));
+    let mut lines = control.publish(order).await.expect("published");
+    lines.extend(control.publish(EventOrder::new("Case", "CREATE")).await.expect("published"));
+    // Enough for the event, and not for the event with all that it says twice.
+    let text = format!("{}[kafka.properties]\n\"message.max.bytes\" = 20000\n", deployment.config_file(&[CASES]));
+    let always = [("CASEWIRE__STREAM__0__RECORD".to_owned(), "always".to_owned())].into();
+    let config = Config::from_table(text.parse().expect("TOML"), &always).expect("a valid configuration");
+    let running = Deployment::run_configured(config);
+    arrived(&running, &lines, CASES).await;
+    running.stop().await.expect("an orderly end");
+    let records = deployment.output("Case").await;
+    assert_eq!(sorted(identities(&records)), expected(&lines, "Case"));
+    let full: Vec<bool> = records.iter().map(|record| record.json()["record"].is_object()).collect();
+    assert_eq!(full, [false, true]);
+    assert_eq!(deployment.output("dead-letters").await.len(), 0);
+    let ledger = deployment.output("gaps").await;
+    let entry = ledger.first().expect("an entry").json();
+    assert_eq!((&entry["cause"], &entry["records"]), (&json!("unread"), &json!(lines[0].record_ids)), "{entry}");
 }
