@@ -160,7 +160,9 @@ impl Generator {
         body: Body,
     ) {
         transaction.sequence += 1;
-        let rows = self.rows(object, &record_ids, transaction.timestamp);
+        // A record is stamped when it is written and its event is dated when the transaction ends, up to seconds later.
+        let stamped = transaction.timestamp - transaction.commit_number.rem_euclid(4) * 1_000;
+        let rows = self.rows(object, &record_ids, stamped);
         let draft = Draft::Change(ChangeEvent {
             object,
             record_ids,

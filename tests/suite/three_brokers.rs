@@ -209,10 +209,12 @@ async fn two_of_three_are_gone(
 
     cluster.isolate(parted, "everybody").await;
     let stopped = |snapshot: &Snapshot| {
-        let recovering = |state: &StreamState| matches!(state, StreamState::Recovering { .. });
+        // A call that hangs instead of failing is waited for in other words.
+        let stands =
+            |state: &StreamState| matches!(state, StreamState::Recovering { .. } | StreamState::Stalled { .. });
         snapshot.streams.iter().all(|stream| {
             let told = stream.last_error.as_ref().is_some_and(|error| !error.remedy.is_empty());
-            recovering(&stream.state) && told
+            stands(&stream.state) && told
         }) && !snapshot.not_ready().is_empty()
     };
     pipelines[0].running.until_all("both streams that wait", stopped).await;
