@@ -1,4 +1,4 @@
-//! `/live`, `/ready`, `/metrics` and `/status`, all read from the status board; and the way to `POST /snapshots`.
+//! `/live`, `/ready`, `/metrics` and `/status`, all read from the status board; and the ways to the page and to what acts.
 //!
 //! - `/live` fails only for what a restart mends: a stream whose call to Kafka hangs for good.
 //! - `/ready` says for each stream why it is not ready. A fault at Salesforce makes the
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chrono::Utc;
@@ -19,9 +20,15 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::events::News;
+use crate::admin::guard::{self, Guard};
 use crate::admin::snapshots::{SnapshotDoor, Wanted};
+use crate::admin::{page, pause};
 use crate::failure::{Exit, Failure};
 use crate::status::{Board, METRICS_CONTENT_TYPE, Metrics, NotReady};
+
+/// The most that a request may bring.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,7 @@ struct Shown {
     board: Board,
     metrics: Metrics,
     door: Arc<SnapshotDoor>,
+    news: News,
 }
 
 /// Opens the port. Port 0 takes a free one; the listener knows which.
@@ -60,17 +68,42 @@ pub async fn serve(
     listener: TcpListener,
     board: Board,
     metrics: Metrics,
-    door: SnapshotDoor,
+    (guard, door): (Guard, SnapshotDoor),
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    let door = Arc::new(door);
+    let news = News::new(board.clone(), door.clone(), guard.acts(), stop.clone());
+    tokio::spawn(news.clone().sample());
+    let acts = Router::new()
+        .route("/snapshots", post(snapshots))
+        .route("/streams/pause", post(pause_stream))
+        .route("/streams/resume", post(resume_stream))
+        .route_layer(from_fn_with_state(guard.clone(), guard::acts));
     let router = Router::new()
+        .route("/", get(page::page))
+        .route("/events", get(events))
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(scrape))
         .route("/status", get(status))
-        .route("/snapshots", post(snapshots))
-        .with_state(Shown { board, metrics, door: Arc::new(door) });
+        .merge(acts)
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(from_fn_with_state((guard, address), guard::answers))
+        .with_state(Shown { board, metrics, door, news });
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+async fn events(State(shown): State<Shown>) -> Response {
+    shown.news.listen()
+}
+
+async fn pause_stream(State(shown): State<Shown>, body: Bytes) -> Response {
+    pause::answer(&shown.board, &body, true)
+}
+
+async fn resume_stream(State(shown): State<Shown>, body: Bytes) -> Response {
+    pause::answer(&shown.board, &body, false)
 }
 
 async fn live(State(shown): State<Shown>) -> Response {
@@ -95,10 +128,10 @@ async fn scrape(State(shown): State<Shown>) -> Response {
     }
 }
 
-async fn snapshots(State(shown): State<Shown>, headers: HeaderMap, body: Bytes) -> Response {
+async fn snapshots(State(shown): State<Shown>, body: Bytes) -> Response {
     let wanted = if body.is_empty() { Ok(Wanted::default()) } else { serde_json::from_slice(&body) };
     let wanted = wanted.map_err(|error| format!("The body is not what is expected: {error}"));
-    shown.door.answer(&shown.board, &headers, wanted).await
+    shown.door.answer(&shown.board, wanted).await
 }
 
 async fn status(State(shown): State<Shown>) -> Response {
@@ -111,8 +144,9 @@ async fn status(State(shown): State<Shown>) -> Response {
             (stream.topic.to_string(), left.into())
         })
         .collect();
-    let not_ready = snapshot.not_ready();
-    Json(json!({ "process": snapshot, "seconds_until_data_loss": loss, "not_ready": not_ready })).into_response()
+    let (not_ready, journal) = (snapshot.not_ready(), shown.board.journal(0));
+    let all = json!({ "process": snapshot, "seconds_until_data_loss": loss, "not_ready": not_ready, "journal": journal });
+    Json(all).into_response()
 }
 
 #[cfg(test)]
@@ -124,10 +158,11 @@ mod tests {
     const CONFIGURATION: &str = "[salesforce]\nusername = 'u'\nclient_id = 'c'\nprivate_key = 'k'\n[kafka]\nbrokers = 'b:1'\n\
         [[stream]]\ntopic = '/data/CaseChangeEvent'\nstart = 'earliest'\n[snapshot]\nentities = ['User']\n";
 
-    fn door(token: &str) -> SnapshotDoor {
+    fn doors(token: &str) -> (Guard, SnapshotDoor) {
         let variables = (!token.is_empty()).then(|| ("CASEWIRE__ADMIN__TOKEN".to_owned(), token.to_owned()));
         let table = CONFIGURATION.parse().expect("TOML");
-        SnapshotDoor::of(&Config::from_table(table, &variables.into_iter().collect()).expect("valid"))
+        let config = Config::from_table(table, &variables.into_iter().collect()).expect("valid");
+        (Guard::of(&config.admin), SnapshotDoor::of(&config))
     }
 
     #[tokio::test]
@@ -140,11 +175,12 @@ mod tests {
             let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
             addresses.push(listener.local_addr().expect("bound"));
             let metrics = Metrics::new(board.clone());
-            tokio::spawn(serve(listener, board.clone(), metrics, door(token), stop.clone()));
+            tokio::spawn(serve(listener, board.clone(), metrics, doors(token), stop.clone()));
         }
         let ask = async |address: usize, token: &str, body: &str| {
             let asked = reqwest::Client::new().post(format!("http://{}/snapshots", addresses[address]));
-            let answer = asked.bearer_auth(token).body(body.to_owned()).send().await.expect("answered");
+            let asked = asked.bearer_auth(token).header(header::CONTENT_TYPE, "application/json");
+            let answer = asked.body(body.to_owned()).send().await.expect("answered");
             (answer.status().as_u16(), answer.text().await.expect("text"))
         };
         let (code, text) = ask(0, "sesame", "{}").await;
@@ -194,7 +230,7 @@ mod tests {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, board.clone(), Metrics::new(board.clone()), door(""), stop.clone()));
+        let server = tokio::spawn(serve(listener, board.clone(), Metrics::new(board.clone()), doors(""), stop.clone()));
         let get = async |path: &str| {
             let answer = reqwest::get(format!("http://{address}{path}")).await.expect("answered");
             (answer.status().as_u16(), answer.text().await.expect("text"))
