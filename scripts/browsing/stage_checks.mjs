@@ -50,6 +50,7 @@ export const STAGE_CHECKS = {
             await until('the new state', async () => (await card(page, CASES)).includes('Nothing moves'), 5_000);
             stage.change({ streams: { [CASES]: { state: 'running', call: null, since: null, not_ready: null }, '/data/NewChangeEvent': stream(1, '/data/NewChangeEvent') } });
             await until('the other state', async () => !(await card(page, CASES)).includes('Nothing moves'), 5_000);
+            await until('that it is ready', async () => !(await text(page, '.first')).includes('not ready'), 5_000);
             await until('another stream', async () => (await card(page, '/data/NewChangeEvent')) !== '', 5_000);
             stage.tell('journal', { entries: [{ ...journal()[0], id: 9, number: 9, what: 'another thing' }] });
             await until('the new entry', async () => (await text(page, '#log')).includes('another thing'), 5_000);
@@ -78,6 +79,7 @@ export const STAGE_CHECKS = {
             hold(!(await page.locator('#banner').isVisible()), 'it says that the service is away, and it is not');
             await stage.stop();
             await until('"no news since"', async () => /^no news since \d\d:\d\d:\d\d$/.test(await text(page, '#link')), 15_000);
+            hold(await page.locator('#banner').isVisible(), 'it does not say that the service is away');
             hold(/does not answer.*of \d\d:\d\d:\d\d/.test(await text(page, '#banner')), `the banner: ${await text(page, '#banner')}`);
             hold((await card(page, CASES)).includes('1,310'), 'what was known last is gone');
             stage.document.streams[CASES].records_committed = 2222;

@@ -223,6 +223,145 @@ mod tests {
         stop.cancel();
     }
 
+    /// Events of a listener, one after the other.
+    struct Listening(reqwest::Response, String);
+
+    impl Listening {
+        async fn to(address: SocketAddr) -> Self {
+            let answer = reqwest::get(format!("http://{address}/events")).await.expect("answered");
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
+            Self(answer, String::new())
+        }
+
+        /// Name and data of the next one, samples left out; none at the end.
+        async fn next(&mut self) -> Option<(String, serde_json::Value)> {
+            loop {
+                if let Some((event, rest)) = self.1.split_once("\n\n") {
+                    let member = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                    let (name, data) = (member("event: ").to_owned(), serde_json::from_str(member("data: ")));
+                    self.1 = rest.to_owned();
+                    if name != "sample" {
+                        return Some((name, data.expect("JSON")));
+                    }
+                    continue;
+                }
+                let chunk = self.0.chunk().await.expect("it lives")?;
+                self.1.push_str(std::str::from_utf8(&chunk).expect("text"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_gets_everything_and_then_what_changes_and_there_are_so_many_of_them_until_the_end() {
+        let board = Board::new();
+        let stream = board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
+        let server =
+            tokio::spawn(serve(listener, board.clone(), Metrics::new(board.clone()), doors("sesame"), stop.clone()));
+        let mut first = Listening::to(address).await;
+        let (name, all) = first.next().await.expect("an event");
+        let shown = &all["document"]["streams"]["/data/CaseChangeEvent"];
+        assert!(name == "snapshot" && shown["state"] == "starting" && shown["objects"] == json!(["Case", "User"]), "{all}");
+        assert!(!all.to_string().contains("sesame"), "{all}");
+
+        stream.update(|status| (status.state, status.records_committed) = (StreamState::Running, 41));
+        let (name, news) = first.next().await.expect("an event");
+        assert!(name == "journal" && news["entries"][0]["what"] == "running", "{name} {news}");
+        // Many changes are few events, and the last of them tells how it is.
+        for count in 42..=1_041 {
+            stream.update(|status| status.records_committed = count);
+        }
+        let (mut told, mut newest) = (0, serde_json::Value::Null);
+        while newest != json!(1_041) {
+            let (name, change) = first.next().await.expect("an event");
+            assert_eq!(name, "change");
+            newest = change["patch"]["streams"]["/data/CaseChangeEvent"]["records_committed"].clone();
+            told += 1;
+        }
+        assert!(told <= 3, "{told} events");
+
+        let mut others = Vec::new();
+        let refused = loop {
+            let answer = reqwest::get(format!("http://{address}/events")).await.expect("answered");
+            match answer.status().as_u16() {
+                200 => others.push(answer),
+                _ => break answer,
+            }
+            assert!(others.len() < 100, "they are not bounded");
+        };
+        assert_eq!(refused.status(), 503);
+        assert!(refused.text().await.expect("text").contains("listeners are connected already"));
+        drop(others);
+        // A place that is left can be had again.
+        let mut second = loop {
+            let answer = reqwest::get(format!("http://{address}/events")).await.expect("answered");
+            if answer.status() == 200 {
+                break Listening(answer, String::new());
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(second.next().await.is_some_and(|(name, _)| name == "snapshot"));
+        stop.cancel();
+        while first.next().await.is_some() {}
+        while second.next().await.is_some() {}
+        server.await.expect("joined").expect("the listeners do not hold the end up");
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_paused_by_who_may_and_a_page_of_another_name_gets_nothing() {
+        let board = Board::new();
+        let stream = board.stream("/data/CaseChangeEvent".parse().expect("a topic"));
+        stream.set_state(StreamState::Running);
+        let paused = stream.requests().paused();
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, board.clone(), Metrics::new(board.clone()), doors("sesame"), stop.clone()));
+        let ask = async |path: &str, token: &str, body: serde_json::Value| {
+            let asked = reqwest::Client::new().post(format!("http://{address}{path}")).bearer_auth(token).json(&body);
+            let answer = asked.send().await.expect("answered");
+            (answer.status().as_u16(), answer.text().await.expect("text"))
+        };
+        let cases = json!({ "topic": "/data/CaseChangeEvent" });
+        assert_eq!(ask("/streams/pause", "wrong", cases.clone()).await.0, 401);
+        assert_eq!(ask("/streams/pause", "sesame", json!({ "stream": 1 })).await.0, 400);
+        let (code, text) = ask("/streams/pause", "sesame", json!({ "topic": "/data/OtherChangeEvent" })).await;
+        assert!(code == 404 && text.contains("/data/CaseChangeEvent"), "{code} {text}");
+        assert!(!*paused.borrow());
+        let (code, text) = ask("/streams/pause", "sesame", cases.clone()).await;
+        assert!(code == 200 && text.contains("\"state\":\"paused\"") && *paused.borrow(), "{code} {text}");
+        // A station that says that the stream runs does not end the pause.
+        stream.set_state(StreamState::Running);
+        let shown = board.snapshot();
+        assert!(matches!(shown.streams[0].state, StreamState::Paused { .. }), "{shown:?}");
+        assert!(shown.not_ready().iter().any(|one| one.reason.contains("paused by an operator")), "{shown:?}");
+        let metrics = reqwest::get(format!("http://{address}/metrics")).await.expect("answered").text().await.expect("text");
+        for line in ["casewire_stream_running{topic=\"/data/CaseChangeEvent\"} 0", "casewire_stream_paused{topic=\"/data/CaseChangeEvent\"} 1"] {
+            assert!(metrics.contains(line), "{line}: {metrics}");
+        }
+        assert_eq!(ask("/streams/resume", "sesame", cases.clone()).await.0, 200);
+        assert!(!*paused.borrow() && board.snapshot().streams[0].state == StreamState::Running);
+        stream.set_state(StreamState::Standby { by: "other".to_owned(), since: Utc::now() });
+        assert_eq!(ask("/streams/pause", "sesame", cases).await.0, 409);
+        assert!(!*paused.borrow(), "it would stay paused when the other one falls silent");
+
+        let told = async |path: &str, host: &str| {
+            let answer = reqwest::Client::new().get(format!("http://{address}{path}")).header(header::HOST, host).send().await;
+            let answer = answer.expect("answered");
+            (answer.status().as_u16(), answer.text().await.expect("text"))
+        };
+        for path in ["/", "/events", "/status", "/ready", "/metrics"] {
+            let (code, text) = told(path, "evil.example:8686").await;
+            assert!(code == 421 && text.contains("admin.hosts") && !text.contains("/data/"), "{path}: {code} {text}");
+        }
+        let (code, page) = told("/", "localhost:8686").await;
+        assert!(code == 200 && page.contains("<title>casewire</title>"), "{code}");
+        stop.cancel();
+    }
+
     #[tokio::test]
     async fn ready_names_each_stream_that_is_not_and_why() {
         let board = Board::new();
