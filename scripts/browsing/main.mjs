@@ -23,7 +23,7 @@ async function onStage(browser) {
 async function selfTest(browser) {
     await onStage(browser);
     for (const { name, check, source: broken } of mutants(source)) {
-        const found = await STAGE_CHECKS[check](browser, broken, { lax: name.includes('markup') }).then(() => null, (error) => error);
+        const found = await STAGE_CHECKS[check](browser, broken, { lax: name.includes('markup'), patience: 12_000 }).then(() => null, (error) => error);
         if (!found) {
             throw new Finding(`a page that ${name} is taken for good`);
         }

@@ -90,6 +90,6 @@ function merged(target, patch) {
 }
 
 function trend(document) {
-    const samples = Array.from({ length: 120 }, (_, index) => ({ rate: 6 + 4 * Math.sin(index / 9), lag_ms: index % 3 ? 140 + 60 * Math.cos(index / 7) : null }));
+    const samples = Array.from({ length: 120 }, (_, index) => ({ rate: 6 + 4 * Math.sin(index / 9), lag_ms: index % 3 ? 2400 + 1800 * Math.cos(index / 7) : null }));
     return Object.fromEntries(Object.keys(document.streams).map((topic) => [topic, samples]));
 }

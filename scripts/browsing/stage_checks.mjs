@@ -84,7 +84,7 @@ export const STAGE_CHECKS = {
             hold((await card(page, CASES)).includes('1,310'), 'what was known last is gone');
             stage.document.streams[CASES].records_committed = 2222;
             await stage.start();
-            await until('the news after the restart', async () => (await card(page, CASES)).includes('2,222') && (await text(page, '#link')) === 'live', 30_000);
+            await until('the news after the restart', async () => (await card(page, CASES)).includes('2,222') && (await text(page, '#link')) === 'live', options?.patience ?? 30_000);
             hold(!(await page.locator('#banner').isVisible()), 'the banner stays');
         });
     },
