@@ -5,7 +5,8 @@ import { MARKUP } from './states.mjs';
 import { TOKEN, TOPICS } from './scene.mjs';
 
 const [CASES, SESSIONS] = TOPICS;
-const AWAY = ['ERR_CONNECTION_REFUSED', 'ERR_INCOMPLETE_CHUNKED_ENCODING', 'ERR_CONNECTION_RESET', 'ERR_EMPTY_RESPONSE'];
+// What a browser says of a service that is away, and of a token that is refused.
+const AWAY = ['ERR_CONNECTION_REFUSED', 'ERR_INCOMPLETE_CHUNKED_ENCODING', 'ERR_CONNECTION_RESET', 'ERR_EMPTY_RESPONSE', '401 (Unauthorized)'];
 
 /** What a fact of a card says. */
 async function fact(page, topic, name) {
