@@ -157,18 +157,26 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().expect("a value"))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().expect("a value")))
+            .collect()
     }
 
     #[test]
     fn a_port_on_loopback_knows_itself_by_the_names_of_loopback_and_those_it_was_told() {
         let (loopback, open) = (SocketAddr::from(([127, 0, 0, 1], 8686)), SocketAddr::from(([0, 0, 0, 0], 8686)));
         let guard = guard(None, &["casewire.example.com"]);
-        let answered = |address: SocketAddr, host: &'static str| guard.refuses(address, &headers(&[("host", host)])).is_none();
-        for host in ["127.0.0.1:8686", "localhost", "LOCALHOST:1", "[::1]:8686", "127.9.9.9:80", "casewire.example.com:8686"] {
+        let answered =
+            |address: SocketAddr, host: &'static str| guard.refuses(address, &headers(&[("host", host)])).is_none();
+        for host in
+            ["127.0.0.1:8686", "localhost", "LOCALHOST:1", "[::1]:8686", "127.9.9.9:80", "casewire.example.com:8686"]
+        {
             assert!(answered(loopback, host), "{host}");
         }
-        for host in ["evil.example:8686", "10.0.0.7:8686", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::2]:1"] {
+        for host in
+            ["evil.example:8686", "10.0.0.7:8686", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::2]:1"]
+        {
             assert!(!answered(loopback, host), "{host}");
         }
         assert!(answered(open, "anything.example:8686"), "a network has its own names");
@@ -177,8 +185,11 @@ mod tests {
 
     #[test]
     fn only_who_shows_the_token_with_json_and_from_nowhere_else_has_something_done() {
-        let good: [(&str, &str); 3] =
-            [("host", "127.0.0.1:8686"), ("content-type", "application/json; charset=utf-8"), ("authorization", "Bearer sesame")];
+        let good: [(&str, &str); 3] = [
+            ("host", "127.0.0.1:8686"),
+            ("content-type", "application/json; charset=utf-8"),
+            ("authorization", "Bearer sesame"),
+        ];
         let with = |more: &[(&'static str, &'static str)]| {
             let mut all = headers(&good);
             all.extend(headers(more));

@@ -52,7 +52,19 @@ mod tests {
         }
         let policy = POLICY.as_str();
         assert!(!policy.contains("unsafe"), "{policy}");
-        for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "style=\"", "onclick=", "src=\"", "@import", "url("] {
+        for word in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "style=\"",
+            "onclick=",
+            "src=\"",
+            "@import",
+            "url(",
+        ] {
             assert!(!PAGE.contains(word), "{word}");
         }
         let addresses = PAGE.match_indices("://").map(|(at, _)| &PAGE[at.saturating_sub(5)..(at + 22).min(PAGE.len())]);

@@ -145,7 +145,8 @@ async fn status(State(shown): State<Shown>) -> Response {
         })
         .collect();
     let (not_ready, journal) = (snapshot.not_ready(), shown.board.journal(0));
-    let all = json!({ "process": snapshot, "seconds_until_data_loss": loss, "not_ready": not_ready, "journal": journal });
+    let all =
+        json!({ "process": snapshot, "seconds_until_data_loss": loss, "not_ready": not_ready, "journal": journal });
     Json(all).into_response()
 }
 
@@ -238,7 +239,8 @@ mod tests {
         async fn next(&mut self) -> Option<(String, serde_json::Value)> {
             loop {
                 if let Some((event, rest)) = self.1.split_once("\n\n") {
-                    let member = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                    let member =
+                        |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
                     let (name, data) = (member("event: ").to_owned(), serde_json::from_str(member("data: ")));
                     self.1 = rest.to_owned();
                     if name != "sample" {
@@ -264,7 +266,10 @@ mod tests {
         let mut first = Listening::to(address).await;
         let (name, all) = first.next().await.expect("an event");
         let shown = &all["document"]["streams"]["/data/CaseChangeEvent"];
-        assert!(name == "snapshot" && shown["state"] == "starting" && shown["objects"] == json!(["Case", "User"]), "{all}");
+        assert!(
+            name == "snapshot" && shown["state"] == "starting" && shown["objects"] == json!(["Case", "User"]),
+            "{all}"
+        );
         assert!(!all.to_string().contains("sesame"), "{all}");
 
         stream.update(|status| (status.state, status.records_committed) = (StreamState::Running, 41));
@@ -338,8 +343,12 @@ mod tests {
         let shown = board.snapshot();
         assert!(matches!(shown.streams[0].state, StreamState::Paused { .. }), "{shown:?}");
         assert!(shown.not_ready().iter().any(|one| one.reason.contains("paused by an operator")), "{shown:?}");
-        let metrics = reqwest::get(format!("http://{address}/metrics")).await.expect("answered").text().await.expect("text");
-        for line in ["casewire_stream_running{topic=\"/data/CaseChangeEvent\"} 0", "casewire_stream_paused{topic=\"/data/CaseChangeEvent\"} 1"] {
+        let metrics =
+            reqwest::get(format!("http://{address}/metrics")).await.expect("answered").text().await.expect("text");
+        for line in [
+            "casewire_stream_running{topic=\"/data/CaseChangeEvent\"} 0",
+            "casewire_stream_paused{topic=\"/data/CaseChangeEvent\"} 1",
+        ] {
             assert!(metrics.contains(line), "{line}: {metrics}");
         }
         assert_eq!(ask("/streams/resume", "sesame", cases.clone()).await.0, 200);
@@ -349,7 +358,8 @@ mod tests {
         assert!(!*paused.borrow(), "it would stay paused when the other one falls silent");
 
         let told = async |path: &str, host: &str| {
-            let answer = reqwest::Client::new().get(format!("http://{address}{path}")).header(header::HOST, host).send().await;
+            let answer =
+                reqwest::Client::new().get(format!("http://{address}{path}")).header(header::HOST, host).send().await;
             let answer = answer.expect("answered");
             (answer.status().as_u16(), answer.text().await.expect("text"))
         };

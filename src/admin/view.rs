@@ -116,6 +116,9 @@ mod tests {
                 }
             }
         }
-        assert_eq!(patch(&documents[1], &documents[2]), Some(json!({ "a": 2, "b": { "c": [1], "d": null, "e": { "f": true } } })));
+        assert_eq!(
+            patch(&documents[1], &documents[2]),
+            Some(json!({ "a": 2, "b": { "c": [1], "d": null, "e": { "f": true } } }))
+        );
     }
 }

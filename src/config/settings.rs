@@ -194,7 +194,9 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let port = || text.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let address = text.parse().ok().or_else(port);
-        address.map(Self).ok_or("an address with a port such as 127.0.0.1:8686 is expected, or a port alone, for loopback")
+        address
+            .map(Self)
+            .ok_or("an address with a port such as 127.0.0.1:8686 is expected, or a port alone, for loopback")
     }
 }
 
@@ -400,10 +402,10 @@ impl AdminConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
         let listen = section.parsed::<Listen>("listen", findings).map(|listen| listen.0);
         let token = section.secret("token", findings);
-        let name = |name: &str| {
-            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-        };
-        let hosts = section.texts("hosts", name, "host names without ports, such as [\"casewire.example.com\"]", findings);
+        let name =
+            |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+        let hosts =
+            section.texts("hosts", name, "host names without ports, such as [\"casewire.example.com\"]", findings);
         let config = Self { listen, token, hosts };
         section.finish(findings);
         config

@@ -247,8 +247,11 @@ fn a_snapshot_is_of_the_objects_that_have_streams_and_of_those_that_are_named() 
     assert!(
         faults(COMPLETE, &[("CASEWIRE__SNAPSHOT__ENTITIES", "CaseChangeEvent")])[0].contains("API names of objects")
     );
-    let admin =
-        [("CASEWIRE__ADMIN__TOKEN", "sesame"), ("CASEWIRE__ADMIN__LISTEN", "8686"), ("CASEWIRE__ADMIN__HOSTS", "a.example")];
+    let admin = [
+        ("CASEWIRE__ADMIN__TOKEN", "sesame"),
+        ("CASEWIRE__ADMIN__LISTEN", "8686"),
+        ("CASEWIRE__ADMIN__HOSTS", "a.example"),
+    ];
     let config = load(COMPLETE, &admin).expect("valid");
     assert!(!config.printed().contains("sesame") && config.printed().contains("token = \"(secret)\""));
     assert_eq!(config.admin.listen, Some(([127, 0, 0, 1], 8686).into()), "a port alone is one of loopback");

@@ -377,7 +377,8 @@ async fn while_it_is_paused_nothing_is_asked_for_and_it_goes_on_after_what_came_
     // What is still on its way is not taken: it comes again.
     call.send(&events([4], 96));
     call.finish();
-    let waits = |state: &SubscriptionState| state.reconnects.get("paused") == Some(&1) && state.next_attempt_at.is_none();
+    let waits =
+        |state: &SubscriptionState| state.reconnects.get("paused") == Some(&1) && state.next_attempt_at.is_none();
     let state = stream.state(waits).await;
     assert!(!state.connected && state.last_error.is_none() && !stream.server.has_call(), "{state:?}");
     pauses.send_replace(false);

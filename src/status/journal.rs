@@ -156,9 +156,8 @@ impl Journal {
         let at = Utc::now();
         self.number += 1;
         self.take_in(part, &mut finding);
-        let same = |entry: &JournalEntry| {
-            entry.part == part && entry.kind == finding.kind && entry.what == finding.what
-        };
+        let same =
+            |entry: &JournalEntry| entry.part == part && entry.kind == finding.kind && entry.what == finding.what;
         let earliest = self.entries.len().saturating_sub(LOOKED_BACK);
         let known = (earliest..self.entries.len()).find(|index| self.entries.get(*index).is_some_and(same));
         if let Some(mut entry) = known.and_then(|index| self.entries.remove(index)) {
@@ -210,7 +209,8 @@ impl Told {
         if self.state.as_ref() == Some(&now.state) {
             return;
         }
-        let same_words = |before: &StreamState| words(before).map(|one| one.what) == words(&now.state).map(|one| one.what);
+        let same_words =
+            |before: &StreamState| words(before).map(|one| one.what) == words(&now.state).map(|one| one.what);
         // Only the time of the next attempt, or the step, is another.
         let repeated = self.state.as_ref().is_some_and(same_words);
         self.state = Some(now.state.clone());
@@ -265,7 +265,9 @@ impl Told {
             let (weight, what) = match level {
                 CompletionLevel::Full => (Good, "completion reads all that is configured again"),
                 CompletionLevel::Slowed => (Note, "completion reads with fewer calls, to spare the org's API requests"),
-                CompletionLevel::NeededOnly => (Warning, "completion reads only what is needed: API requests run short"),
+                CompletionLevel::NeededOnly => {
+                    (Warning, "completion reads only what is needed: API requests run short")
+                }
                 CompletionLevel::GapsOnly => (Warning, "completion reads only for gap events: API requests run short"),
             };
             found.push(finding(JournalKind::State, weight, what));
@@ -277,13 +279,18 @@ impl Told {
         let name = |entity: &Option<String>| entity.clone().unwrap_or_else(|| "all objects".to_owned());
         for job in now.jobs.iter().filter(|job| job.snapshot) {
             if self.begun.insert(job.job.clone()) {
-                found.push(finding(JournalKind::Snapshot, Note, format!("snapshot of {} under way", name(&job.entity))));
+                found.push(finding(
+                    JournalKind::Snapshot,
+                    Note,
+                    format!("snapshot of {} under way", name(&job.entity)),
+                ));
             }
         }
         for done in &now.snapshots {
             if self.finished.insert(done.job.clone()) {
                 let weight = if done.unread > 0 { Warning } else { Good };
-                let unread = if done.unread > 0 { format!(", {} could not be read", done.unread) } else { String::new() };
+                let unread =
+                    if done.unread > 0 { format!(", {} could not be read", done.unread) } else { String::new() };
                 let what = format!("snapshot of {} finished: {} records{unread}", name(&done.entity), done.rows);
                 found.push(finding(JournalKind::Snapshot, weight, what));
             }

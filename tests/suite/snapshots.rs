@@ -243,7 +243,8 @@ fn start(installation: &Installation, words: &str, token: Option<&str>) -> Start
 /// A paused stream asks for nothing, opens no snapshot, and has lost nothing when it is resumed.
 async fn paused_and_resumed(admin: &Admin, control: &Control, id: &str, snapshot: impl Future<Output = Finished>) {
     let order = async |what: &str| {
-        let asked = reqwest::Client::new().post(format!("http://{}/streams/{what}", admin.address)).bearer_auth("sesame");
+        let asked =
+            reqwest::Client::new().post(format!("http://{}/streams/{what}", admin.address)).bearer_auth("sesame");
         let answer = asked.json(&json!({ "topic": CASES })).send().await.expect("answered");
         assert_eq!(answer.status(), 200, "{what}");
     };
