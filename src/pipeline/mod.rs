@@ -48,7 +48,7 @@ mod jobs;
 pub mod ledger;
 pub mod ledger_entries;
 mod memory;
-mod messages;
+pub mod messages;
 mod mirror;
 mod output_topics;
 pub mod policy_check;

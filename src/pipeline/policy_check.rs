@@ -4,8 +4,6 @@
 //! is known, from the schema of the object's events or from describe. The schema comes first because it has the fields
 //! that the user may not see, and costs none of the org's API requests; describe knows objects that have no events.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,9 +16,6 @@ use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest::RestError;
 use crate::status::StreamBoard;
-
-/// Between two looks at what an operator has to mend.
-const AGAIN: Duration = Duration::from_secs(300);
 
 /// Why a policy cannot be relied on.
 #[derive(Debug, thiserror::Error)]
@@ -187,8 +182,9 @@ pub fn in_words(policy: &EntityPolicy) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Returns when every policy can be relied on; false when `stop` came first. A disturbance is waited for. What an operator
-/// has to mend ends a process that has never run; one that has shows it on its streams, whose time to data loss goes on.
+/// Returns when every policy can be relied on; false when `stop` came first. A disturbance is waited for. What is wrong in the
+/// configuration ends the process, also one that ran before: only another configuration and another start mend it, and whoever
+/// has just changed it has to see that.
 ///
 /// # Errors
 /// What an operator has to mend.
@@ -196,7 +192,6 @@ pub async fn hold(
     policies: &FieldPolicies,
     pubsub: &PubSub,
     boards: &[StreamBoard],
-    ran_before: bool,
     stop: &CancellationToken,
 ) -> Result<bool, Failure> {
     let mut backoff = Backoff::new(RECOVERY);
@@ -206,18 +201,13 @@ pub async fn hold(
             checked = check(policies, pubsub) => checked,
         };
         let Err(error) = checked else { return Ok(true) };
-        let failure = error.failure();
-        let wait = if error.is_retryable() { backoff.next_wait() } else { AGAIN };
-        if !error.is_retryable() && !ran_before {
+        let (failure, wait) = (error.failure(), backoff.next_wait());
+        if !error.is_retryable() {
             return Err(failure);
         }
-        warn!(error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "the field policies are not held yet");
+        warn!(error = failure.what, ?wait, "the field policies cannot be checked; trying again");
         for board in boards {
-            if error.is_retryable() {
-                board.recovering(&failure, wait);
-            } else {
-                board.stopped(&failure);
-            }
+            board.recovering(&failure, wait);
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(false),

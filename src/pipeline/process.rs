@@ -110,7 +110,7 @@ impl Process {
         };
         let org = self.sign_in(&boards, !ran_before.is_empty(), &stop).await?;
         let Some(org) = org else { return Ok(()) };
-        if !policy_check::hold(&self.policies, &self.pubsub, &boards, !ran_before.is_empty(), &stop).await? {
+        if !policy_check::hold(&self.policies, &self.pubsub, &boards, &stop).await? {
             return Ok(());
         }
         // Before the streams start, so that one that begins at the oldest event can say whether that fits.
