@@ -18,6 +18,7 @@ mod suite {
     mod outages;
     mod own_broker;
     mod partitions;
+    mod policy;
     mod real_events;
     mod reconciliation;
     mod redrive;

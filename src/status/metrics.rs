@@ -169,16 +169,18 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     let jobs = |stream: &StreamStatus| Some(stream.jobs.len() as f64);
     #[allow(clippy::cast_precision_loss, reason = "the jobs of a stream are bounded")]
     let waiting = |stream: &StreamStatus| Some(stream.jobs.iter().filter(|job| job.waits_for.is_some()).count() as f64);
+    let paused = |stream: &StreamStatus| Some(f64::from(u8::from(stream.paused_since.is_some())));
     let standby =
         |stream: &StreamStatus| Some(f64::from(u8::from(matches!(stream.state, StreamState::Standby { .. }))));
     let dead = |stream: &StreamStatus| Some(f64::from(u8::from(stream.hangs(Utc::now()).is_some())));
-    let gauges: [(&str, &str, ReadGauge<'_>); 11] = [
+    let gauges: [(&str, &str, ReadGauge<'_>); 12] = [
         ("gap_jobs", "Jobs that heal gaps", &jobs),
         ("gap_jobs_waiting", "Those among them that cannot go on at the moment", &waiting),
         ("last_message_age_seconds", "Since the last event or keepalive", &message),
         ("last_event_age_seconds", "Age of the last committed event", &event),
         ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),
         ("stream_running", "1 while the stream carries events", &up),
+        ("stream_paused", "1 while an operator wants nothing to be asked for", &paused),
         ("stream_standby", "1 while another instance writes the stream and this one stands by", &standby),
         ("stream_dead", "1 while the stream hangs so that only a restart helps", &dead),
         ("events_in_flight", "Events received and not yet committed", &flight),
