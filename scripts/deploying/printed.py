@@ -29,7 +29,7 @@ def check_configurations(place):
 
 def with_every_key(text):
     """The example with every key that is commented out in it."""
-    return tomllib.loads(re.sub(r'^# ("?[A-Za-z0-9_.]+"? = )', r"\1", text, flags=re.MULTILINE))
+    return tomllib.loads(re.sub(r'^# ("?[A-Za-z0-9_.]+"? = |\[\[\w+\]\]$)', r"\1", text, flags=re.MULTILINE))
 
 
 def check_schema(place):
