@@ -48,8 +48,9 @@ const browser = await launch();
 try {
     await (what === 'self-test' ? selfTest(browser) : live(browser));
 } catch (error) {
-    say(`FAILED ${error instanceof Finding ? error.message : error.stack}`);
-    process.exitCode = 1;
+    say(error.missing ? error.message : `FAILED ${error instanceof Finding ? error.message : error.stack}`);
+    // sysexits: something that is needed is not there.
+    process.exitCode = error.missing ? 69 : 1;
 } finally {
     await browser.close();
 }

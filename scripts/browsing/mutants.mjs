@@ -6,6 +6,7 @@ const BREAKS = {
     'leaves out what mends it': ['every state is shown as such, with its reason and what mends it', 'words(stream.what), stream.remedy]', 'words(stream.what)]'],
     'does not listen to changes': ['what changes is shown without loading the page anew', 'on("change"', 'on("changes"'],
     'keeps what was taken away': ['what changes is shown without loading the page anew', 'if (change === null) delete result[name]; else', 'if (change !== null)'],
+    'keeps what happened for ever': ['what changes is shown without loading the page anew', 'if (!there.has(id)) known.journal.delete(id);', ';'],
     'makes markup of texts': ['texts with markup in them stay text', 'if (element.textContent !== text) element.textContent = text;', 'element.innerHTML = text;'],
     'makes markup of options': ['texts with markup in them stay text', 'if (text !== undefined) made.textContent = text;', 'if (text !== undefined) made.innerHTML = text;'],
     'does not notice that the service is gone': ['when the service goes away the page says so with the time, and comes back by itself', 'show(byId("banner"), gone && known.heardAt > 0);', 'show(byId("banner"), false);'],

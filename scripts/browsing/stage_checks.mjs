@@ -52,8 +52,12 @@ export const STAGE_CHECKS = {
             await until('the other state', async () => !(await card(page, CASES)).includes('Nothing moves'), 5_000);
             await until('that it is ready', async () => !(await text(page, '.first')).includes('not ready'), 5_000);
             await until('another stream', async () => (await card(page, '/data/NewChangeEvent')) !== '', 5_000);
-            stage.tell('journal', { entries: [{ ...journal()[0], id: 9, number: 9, what: 'another thing' }] });
-            await until('the new entry', async () => (await text(page, '#log')).includes('another thing'), 5_000);
+            const entry = (id, what) => ({ ...journal()[0], id, number: id, what });
+            stage.tell('journal', { entries: [entry(8, 'a thing'), entry(9, 'another thing')], ids: [8, 9] });
+            await until('the new entries', async () => (await text(page, '#log')).includes('another thing'), 5_000);
+            stage.tell('journal', { entries: [entry(10, 'a third')], ids: [9, 10] });
+            const told = async () => (await page.locator('#log .mark').allInnerTexts()).join();
+            await until('what is left of them', async () => (await told()) === 'a third,another thing', 5_000);
             hold((await page.evaluate(() => performance.timeOrigin)) === loaded, 'the page was loaded anew');
         });
     },
