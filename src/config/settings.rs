@@ -14,6 +14,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
+use crate::config::policy::PoliciesConfig;
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
 use crate::config::snapshot::SnapshotConfig;
@@ -36,6 +37,8 @@ pub struct Config {
     pub salesforce: SalesforceConfig,
     /// The topics to carry.
     pub streams: Vec<StreamConfig>,
+    /// Which fields are kept from readers.
+    pub policies: PoliciesConfig,
     /// When a transaction is full.
     pub batch: BatchConfig,
     /// How much may be under way between Salesforce and Kafka.
@@ -225,6 +228,7 @@ impl Config {
     pub(in crate::config) fn read(mut root: Section, findings: &mut Findings) -> Option<Self> {
         let salesforce = SalesforceConfig::read(root.section("salesforce", findings), findings);
         let streams = read_streams(root.sections("stream", findings), findings);
+        let policies = PoliciesConfig::read(&mut root, findings);
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
@@ -240,6 +244,7 @@ impl Config {
         Some(Self {
             salesforce: salesforce?,
             streams,
+            policies,
             batch,
             buffer,
             completion,

@@ -113,6 +113,37 @@ fn full_records_are_read_when_needed_unless_a_stream_says_otherwise() {
 }
 
 #[test]
+fn a_policy_names_its_fields_once_and_hashes_with_a_long_key() {
+    let policy = |lines: &str| format!("policy_key = \"{}\"\n{COMPLETE}[[policy]]\nentity = \"Case\"\n{lines}", "k".repeat(32));
+    let text = policy("drop = [\"Description\"]\nhash = [\"SuppliedEmail\"]\nmask = [\"BillingAddress.Street\"]\nkeep_last = 4");
+    let config = load(&text, &[]).expect("valid").policies;
+    assert_eq!((config.policies[0].hash.as_slice(), config.policies[0].keep_last), (["SuppliedEmail".to_owned()].as_slice(), 4));
+    assert_eq!(config.key.as_ref().map(|key| key.expose_secret().len()), Some(32));
+    assert!(!format!("{config:?}").contains("kkkk") && !load(&text, &[]).expect("valid").printed().contains("kkkk"));
+    let line_break = [("CASEWIRE__POLICY_KEY", format!("{}\n", "x".repeat(40)))];
+    let line_break = line_break.each_ref().map(|(name, value)| (*name, value.as_str()));
+    assert_eq!(load(&text, &line_break).expect("valid").policies.key.expect("set").expose_secret().len(), 40);
+    for (lines, expected) in [
+        ("", "policy[0].drop: is empty, and so are hash and mask"),
+        ("drop = [\"A\"]\nmask = [\"A\"]", "policy[0].mask: names \"A\", which is named already"),
+        ("drop = [\"Id\"]", "policy[0].drop: names \"Id\", which every record tells"),
+        ("drop = [\"A\"]\nkeep_last = 9", "policy[0].keep_last: is 9"),
+        ("drop = [\"A.B.C\"]", "policy[0].drop: is [\"A.B.C\"]"),
+        ("drop = [\"A\"]\nblur = []", "policy[0].blur: is not a key"),
+        ("drop = [\"A\"]\n[[policy]]\nentity = \"Case\"\ndrop = [\"B\"]", "policy[1].entity: is \"Case\", which another"),
+        ("drop = [\"A\"]\n[[policy]]\ndrop = [\"B\"]", "policy[1].entity: is missing"),
+        ("drop = [\"A\"]\n[[policy]]\nentity = \"ConversationEntry\"\ndrop = [\"id\"]", "of messages a policy can name text"),
+    ] {
+        let found = faults(&policy(lines), &[]);
+        assert!(found.len() == 1 && found[0].starts_with(expected) || found[0].contains(expected), "{lines}: {found:?}");
+    }
+    let keyless = policy("hash = [\"A\"]").replace("policy_key", "# policy_key");
+    assert!(faults(&keyless, &[])[0].starts_with("policy_key_file: is missing"));
+    let short = [("CASEWIRE__POLICY_KEY", "short")];
+    assert!(faults(&policy("hash = [\"A\"]"), &short)[0].contains("has fewer than 32 bytes"));
+}
+
+#[test]
 fn fields_are_chosen_in_one_of_two_ways() {
     let with = |line: &str| COMPLETE.replace("start =", &format!("{line}\n    start ="));
     let choice = |text: &str| load(text, &[]).expect("valid").streams[0].fields.clone();
