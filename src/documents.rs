@@ -240,7 +240,7 @@ fn configuration() -> Vec<Failure> {
 /// A text as a cell of a table has it.
 fn cell(text: &str) -> String {
     let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    one_line.replace('|', "\\|").replace('<', "&lt;").replace('*', "\\*").replace("_", "\\_")
+    one_line.replace('|', "\\|").replace('<', "&lt;").replace('*', "\\*")
 }
 
 fn troubleshooting() -> String {
