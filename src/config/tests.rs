@@ -75,7 +75,7 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
         [kafka]
         topic_prefix = "a b"
         [admin]
-        listen = "8686"
+        listen = "here"
     "#;
     let found = faults(text, &[]).join("\n");
     for expected in [
@@ -93,7 +93,7 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
         "batch.max_records: is 0, but a whole number from 1",
         "kafka.brokers: is missing",
         "kafka.topic_prefix: is \"a b\"",
-        "admin.listen: is \"8686\"",
+        "admin.listen: is \"here\"",
     ] {
         assert!(found.contains(expected), "`{expected}` is not among:\n{found}");
     }
@@ -293,7 +293,15 @@ fn a_snapshot_is_of_the_objects_that_have_streams_and_of_those_that_are_named() 
     assert!(
         faults(COMPLETE, &[("CASEWIRE__SNAPSHOT__ENTITIES", "CaseChangeEvent")])[0].contains("API names of objects")
     );
-    let config = load(COMPLETE, &[("CASEWIRE__ADMIN__TOKEN", "sesame")]).expect("valid");
+    let admin = [
+        ("CASEWIRE__ADMIN__TOKEN", "sesame"),
+        ("CASEWIRE__ADMIN__LISTEN", "8686"),
+        ("CASEWIRE__ADMIN__HOSTS", "a.example"),
+    ];
+    let config = load(COMPLETE, &admin).expect("valid");
+    assert!(!config.printed().contains("sesame") && config.printed().contains("token = \"(secret)\""));
+    assert_eq!(config.admin.listen, Some(([127, 0, 0, 1], 8686).into()), "a port alone is one of loopback");
+    assert_eq!(config.admin.hosts, ["a.example"]);
     assert_eq!(config.admin.token.expect("a token").expose_secret(), "sesame");
     assert!(!config.snapshot.on_first_run);
 }

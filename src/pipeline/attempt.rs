@@ -243,6 +243,7 @@ impl Attempt {
 
         let settings = SubscriptionSettings {
             silence_limit: self.silence_limit,
+            paused: context.board.requests().paused(),
             ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
         };
         let room = Buffer::new(
