@@ -1,5 +1,5 @@
 //! The pages of `docs/` that are made of the code: `troubleshooting.md` of the tables of errors, `configuration.md` of the
-//! commented example. Each is compared with what it has to be; `CASEWIRE_WRITE_DOCS=1 cargo test --lib documents` writes them.
+//! commented example. Each is compared with what it has to be; `UPDATE_DOCS=1 cargo test --features failpoints --lib documents` writes them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -259,7 +259,7 @@ fn troubleshooting() -> String {
     ];
     let mut page = text(
         "# Troubleshooting\n\n\
-         <!-- Made of the tables of errors in src/. CASEWIRE_WRITE_DOCS=1 cargo test --lib documents writes it anew. -->\n\n\
+         <!-- Made of the tables of errors in src/. UPDATE_DOCS=1 cargo test --features failpoints --lib documents writes it anew. -->\n\n\
          Every error of the parts that speak to Salesforce and Kafka, with what to do. casewire says the same with each: on stderr, in the log (`error`, `remedy`), in `/status` (`last_error`) and in `casewire doctor`. Words in\n\
          capital letters stand for what differs. The number is the [exit code](operating.md#exit-codes) if the process ends by it.\n\n\
          Begin with `casewire doctor --config casewire.toml`: it makes all checks in order, and the first that fails is the one to mend. What commands say of their own command lines is not listed here: `--help` is\n\
@@ -312,7 +312,7 @@ fn line_of(line: &str) -> Option<Line> {
 fn configuration_page(example: &str) -> String {
     let mut page = text(
         "# Configuration\n\n\
-         <!-- Made of config/casewire.toml. CASEWIRE_WRITE_DOCS=1 cargo test --lib documents writes it anew. -->\n\n\
+         <!-- Made of config/casewire.toml. UPDATE_DOCS=1 cargo test --features failpoints --lib documents writes it anew. -->\n\n\
          Every key, in the order of [config/casewire.toml](../config/casewire.toml), which is the same as a file to begin with. \"Default\" is what holds without the key; a value in italics is an example, because there is no default.\n\n\
          - Each key can be overridden by a variable: `CASEWIRE__SECTION__KEY`, such as `CASEWIRE__KAFKA__BROKERS` or `CASEWIRE__STREAM__0__START`; under `kafka.properties` an underscore stands for a point.\n\
          - A secret can be given inline, by a variable, or as a file (`private_key_file`, `client_secret_file`, `policy_key_file`, `token_file`, `\"sasl.password_file\"`). None is ever shown.\n\
@@ -379,14 +379,14 @@ fn cell_text(text: &str) -> String {
 /// Compares a page with what it has to be, or writes it.
 fn held(name: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
-    if std::env::var_os("CASEWIRE_WRITE_DOCS").is_some() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, expected).expect("written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
     assert!(
         found == expected,
-        "docs/{name} is not what the code says, from line {} on: CASEWIRE_WRITE_DOCS=1 cargo test --lib documents writes it",
+        "docs/{name} is not what the code says, from line {} on: UPDATE_DOCS=1 cargo test --features failpoints --lib documents writes it",
         differs.unwrap_or_else(|| found.lines().count().min(expected.lines().count())) + 1
     );
 }

@@ -11,6 +11,7 @@
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
+//! - `schema`: the same keys as a JSON Schema
 //! - `print`: the effective configuration, secrets left out
 
 mod completion;
@@ -22,6 +23,7 @@ mod policy;
 mod print;
 mod reader;
 mod reconcile;
+mod schema;
 mod settings;
 mod snapshot;
 mod stream;

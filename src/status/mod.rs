@@ -7,6 +7,7 @@
 //! - `journal`: what happened, as comparing one moment with the next tells
 //! - `trend`: rate and lag of the last minutes
 //! - `messages`: how fetching messages is doing
+//! - `pulse`: whether the task that carries a stream still runs
 //! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
@@ -20,6 +21,9 @@ mod jobs;
 mod journal;
 mod messages;
 mod metrics;
+#[cfg(test)]
+mod metrics_page;
+mod pulse;
 mod reconcile;
 mod requests;
 mod snapshot;
@@ -31,6 +35,7 @@ pub use jobs::{FinishedSnapshot, JobStatus};
 pub use journal::{JournalEntry, JournalKind, JournalWeight};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use pulse::Pulse;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
