@@ -139,9 +139,11 @@ impl Config {
     /// The JSON Schema of the file.
     pub fn schema() -> Value {
         let mut findings = Findings::default();
-        // A file with nothing in it but a stream with nothing in it: the faults are many, and all keys are asked for.
-        let stream = toml::Value::Array(vec![toml::Value::Table(Table::new())]);
-        let _ = Self::read(Section::new("", Table::from_iter([("stream".to_owned(), stream)])), &mut findings);
+        // A file with nothing in it but a stream and a policy with nothing in them: the faults are many, and all keys are
+        // asked for.
+        let empty = |name: &str| (name.to_owned(), toml::Value::Array(vec![toml::Value::Table(Table::new())]));
+        let file = Table::from_iter([empty("stream"), empty("policy")]);
+        let _ = Self::read(Section::new("", file), &mut findings);
         let asked = findings.asked;
         let mut schema = asked.section("", &comments(EXAMPLE, &asked));
         if let Some(root) = schema.as_object_mut() {
@@ -158,7 +160,7 @@ fn comments(example: &str, asked: &Asked) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut above: Vec<&str> = Vec::new();
     for line in example.lines() {
-        let path = if let Some(header) = line.strip_prefix('[') {
+        let path = if let Some(header) = header_of(line) {
             section = header.trim_start_matches('[').split(']').next().unwrap_or_default().to_owned();
             Some(section.clone())
         } else {
@@ -178,6 +180,12 @@ fn comments(example: &str, asked: &Asked) -> BTreeMap<String, String> {
     found
 }
 
+/// What stands behind the first bracket of a section's head, also of one that is commented out.
+fn header_of(line: &str) -> Option<&str> {
+    let bare = line.strip_prefix("# ").unwrap_or(line);
+    bare.strip_prefix('[').filter(|header| header.ends_with(']') && !header.contains(' '))
+}
+
 /// The path of the key that a line sets, or would set without the `#` before it.
 fn key_of(line: &str, section: &str, asked: &Asked) -> Option<String> {
     let (key, _) = line.strip_prefix("# ").unwrap_or(line).split_once(" = ")?;
@@ -195,6 +203,7 @@ mod tests {
             |key: &str| key.trim_matches('"').bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
         let line = |line: &str| match line.strip_prefix("# ") {
             Some(key) if key.split_once(" = ").is_some_and(|(key, _)| bare(key)) => format!("{key}\n"),
+            Some(head) if header_of(line).is_some() => format!("{head}\n"),
             _ => format!("{line}\n"),
         };
         let text: String = EXAMPLE.lines().map(line).collect();
