@@ -183,7 +183,9 @@ impl<'a> Opener<'a> {
         let topic = stream.topic.clone();
         let gap = match (topic.kind(), schema) {
             (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, schema) => schema.and_then(|schema| {
-                schema.decode(payload(letter), &settings::policies(&self.config.policies)).map_err(|error| error.to_string())?;
+                schema
+                    .decode(payload(letter), &settings::policies(&self.config.policies))
+                    .map_err(|error| error.to_string())?;
                 Ok(self.gap(letter, schema.name(), Vec::new(), None))
             }),
             (kind, schema) => {

@@ -162,8 +162,7 @@ fn comments(example: &str, asked: &Asked) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut above: Vec<&str> = Vec::new();
     for line in example.lines() {
-        let bare = line.strip_prefix("# ").unwrap_or(line);
-        let path = if let Some(header) = bare.strip_prefix('[').filter(|header| header.ends_with(']')) {
+        let path = if let Some(header) = header_of(line) {
             section = header.trim_start_matches('[').split(']').next().unwrap_or_default().to_owned();
             Some(section.clone())
         } else {
@@ -183,6 +182,12 @@ fn comments(example: &str, asked: &Asked) -> BTreeMap<String, String> {
     found
 }
 
+/// What stands behind the first bracket of a section's head, also of one that is commented out.
+fn header_of(line: &str) -> Option<&str> {
+    let bare = line.strip_prefix("# ").unwrap_or(line);
+    bare.strip_prefix('[').filter(|header| header.ends_with(']') && !header.contains(' '))
+}
+
 /// The path of the key that a line sets, or would set without the `#` before it.
 fn key_of(line: &str, section: &str, asked: &Asked) -> Option<String> {
     let (key, _) = line.strip_prefix("# ").unwrap_or(line).split_once(" = ")?;
@@ -200,7 +205,7 @@ mod tests {
             |key: &str| key.trim_matches('"').bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
         let line = |line: &str| match line.strip_prefix("# ") {
             Some(key) if key.split_once(" = ").is_some_and(|(key, _)| bare(key)) => format!("{key}\n"),
-            Some(header) if header.starts_with("[[") && header.ends_with("]]") => format!("{header}\n"),
+            Some(head) if header_of(line).is_some() => format!("{head}\n"),
             _ => format!("{line}\n"),
         };
         let text: String = EXAMPLE.lines().map(line).collect();

@@ -114,10 +114,16 @@ fn full_records_are_read_when_needed_unless_a_stream_says_otherwise() {
 
 #[test]
 fn a_policy_names_its_fields_once_and_hashes_with_a_long_key() {
-    let policy = |lines: &str| format!("policy_key = \"{}\"\n{COMPLETE}[[policy]]\nentity = \"Case\"\n{lines}", "k".repeat(32));
-    let text = policy("drop = [\"Description\"]\nhash = [\"SuppliedEmail\"]\nmask = [\"BillingAddress.Street\"]\nkeep_last = 4");
+    let policy =
+        |lines: &str| format!("policy_key = \"{}\"\n{COMPLETE}[[policy]]\nentity = \"Case\"\n{lines}", "k".repeat(32));
+    let text = policy(
+        "drop = [\"Description\"]\nhash = [\"SuppliedEmail\"]\nmask = [\"BillingAddress.Street\"]\nkeep_last = 4",
+    );
     let config = load(&text, &[]).expect("valid").policies;
-    assert_eq!((config.policies[0].hash.as_slice(), config.policies[0].keep_last), (["SuppliedEmail".to_owned()].as_slice(), 4));
+    assert_eq!(
+        (config.policies[0].hash.as_slice(), config.policies[0].keep_last),
+        (["SuppliedEmail".to_owned()].as_slice(), 4)
+    );
     assert_eq!(config.key.as_ref().map(|key| key.expose_secret().len()), Some(32));
     assert!(!format!("{config:?}").contains("kkkk") && !load(&text, &[]).expect("valid").printed().contains("kkkk"));
     let line_break = [("CASEWIRE__POLICY_KEY", format!("{}\n", "x".repeat(40)))];
@@ -130,12 +136,21 @@ fn a_policy_names_its_fields_once_and_hashes_with_a_long_key() {
         ("drop = [\"A\"]\nkeep_last = 9", "policy[0].keep_last: is 9"),
         ("drop = [\"A.B.C\"]", "policy[0].drop: is [\"A.B.C\"]"),
         ("drop = [\"A\"]\nblur = []", "policy[0].blur: is not a key"),
-        ("drop = [\"A\"]\n[[policy]]\nentity = \"Case\"\ndrop = [\"B\"]", "policy[1].entity: is \"Case\", which another"),
+        (
+            "drop = [\"A\"]\n[[policy]]\nentity = \"Case\"\ndrop = [\"B\"]",
+            "policy[1].entity: is \"Case\", which another",
+        ),
         ("drop = [\"A\"]\n[[policy]]\ndrop = [\"B\"]", "policy[1].entity: is missing"),
-        ("drop = [\"A\"]\n[[policy]]\nentity = \"ConversationEntry\"\ndrop = [\"id\"]", "of messages a policy can name text"),
+        (
+            "drop = [\"A\"]\n[[policy]]\nentity = \"ConversationEntry\"\ndrop = [\"id\"]",
+            "of messages a policy can name text",
+        ),
     ] {
         let found = faults(&policy(lines), &[]);
-        assert!(found.len() == 1 && found[0].starts_with(expected) || found[0].contains(expected), "{lines}: {found:?}");
+        assert!(
+            found.len() == 1 && found[0].starts_with(expected) || found[0].contains(expected),
+            "{lines}: {found:?}"
+        );
     }
     let keyless = policy("hash = [\"A\"]").replace("policy_key", "# policy_key");
     assert!(faults(&keyless, &[])[0].starts_with("policy_key_file: is missing"));

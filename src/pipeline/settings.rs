@@ -72,11 +72,8 @@ pub fn policies(config: &PoliciesConfig) -> FieldPolicies {
         let of = |fields: &[String], treatment| {
             fields.iter().map(move |field| (field.clone(), treatment)).collect::<Vec<_>>()
         };
-        let named = [
-            of(drop, Treatment::Drop),
-            of(hash, Treatment::Hash),
-            of(mask, Treatment::Mask { keep_last: *keep_last }),
-        ];
+        let named =
+            [of(drop, Treatment::Drop), of(hash, Treatment::Hash), of(mask, Treatment::Mask { keep_last: *keep_last })];
         EntityPolicy::new(entity.as_str(), named.concat(), key.clone())
     }))
 }

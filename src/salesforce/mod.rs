@@ -71,7 +71,7 @@ pub mod session;
 pub mod session_error;
 pub mod subscription;
 mod subscription_state;
-mod tls;
+pub(crate) mod tls;
 pub mod verdict;
 
 /// How answers are read, apart from the network that brings them. The fuzz targets of `fuzz/` are a crate of their own

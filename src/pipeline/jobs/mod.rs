@@ -105,4 +105,6 @@ pub(super) mod touched;
 pub(super) use desk::{Desk, Noted};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
+#[cfg(test)]
+pub(crate) use setback::one_of_each;
 pub(super) use snapshots::open_at_first_run;
