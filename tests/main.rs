@@ -16,6 +16,7 @@ mod suite {
     mod messages;
     mod outages;
     mod own_broker;
+    mod panics;
     mod partitions;
     mod real_events;
     mod reconciliation;
