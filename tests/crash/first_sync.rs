@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::checkpoints::{ARRIVAL, AllSeen};
-use crate::healing::ended;
 use crate::{Plan, Scene, assert_aborted_transactions, checkpoint_topic, set_up};
 
 /// Of the calls for messages that are allowed in an hour, so many flow into a bucket that is empty at each start.
@@ -104,7 +103,7 @@ impl Scene {
                 let hit = if jobs.contains(&place) { self.dice_between(1, 4) } else { self.dice_between(5, 10) };
                 let instance = self.start(Some(&format!("{place}:{hit}")));
                 self.go_on(records).await;
-                ended(instance, place).await;
+                self.ended(instance, place).await;
             }
             None => {
                 let most = (2 * records / SLICE / LIVES).max(12);

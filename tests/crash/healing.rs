@@ -85,7 +85,13 @@ impl Scene {
     pub async fn ended_at(&mut self, place: &str, hit: u64) {
         let instance = self.start(Some(&format!("{place}:{hit}")));
         self.org.generate(SOME).await;
-        ended(instance, place).await;
+        self.ended(instance, place).await;
+    }
+
+    /// Waits until an instance has come to its end at a place.
+    pub async fn ended(&self, instance: Instance, place: &str) {
+        let status = instance.ended_within(self.checkpoints.patience).await;
+        assert!(status.signal().is_some(), "at {place} it did not come to its end but ended with {status}");
     }
 
     /// Has all letters redriven, and returns what became of each.
@@ -124,11 +130,6 @@ impl Scene {
         assert_eq!((count("gaps open"), count("gaps given_up")), (0, 0), "{verdict:#}");
         verdict
     }
-}
-
-pub async fn ended(instance: Instance, place: &str) {
-    let status = instance.ended().await;
-    assert!(status.signal().is_some(), "at {place} it did not come to its end but ended with {status}");
 }
 
 /// Gap events of records that nobody may see for a while, and others that REST does not answer for.
@@ -235,7 +236,7 @@ async fn what_nobody_told_is_found(scene: &mut Scene) {
     for place in ["after_read", "after_slice", "after_closing"] {
         let instance = scene.start(Some(place));
         scene.org.publish(json!({ "entity": "Case", "change_type": "CREATE" })).await;
-        ended(instance, place).await;
+        scene.ended(instance, place).await;
     }
     let verdict = scene.assert_the_truth(1).await;
     assert!(verdict["seen"]["entries of comparisons"].as_u64() > Some(0), "{verdict:#}");
