@@ -18,13 +18,15 @@ use chrono::Utc;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
 
 use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
+use crate::pipeline::beside::Beside;
 use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
@@ -68,6 +70,8 @@ pub enum AttemptEnd {
     Kafka(KafkaError),
     /// The stream goes on at once from what has just been committed.
     GoOn,
+    /// A task beside the events ended by itself; it is logged and shown, and the stream begins again after a while.
+    Broken(Failure),
     /// An operator has to look.
     Stopped(Failure),
 }
@@ -268,12 +272,15 @@ impl Attempt {
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
         let (inlet, messages) = self.messages(&mut writer, &stations);
+        let mut beside = Beside { jobs: AbortOnDropHandle::new(jobs), messages };
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
-        let end = run_loop.run(&mut prepared_out).await;
-        // What it has not handed over by now is read again from the checkpoint.
-        jobs.abort();
-        messages.abort();
+        let (end, broken) = beside.carry(run_loop.run(&mut prepared_out), &stations).await;
+        beside.abort();
+        if let Some(Failure { what, remedy, .. }) = &broken {
+            error!(topic = %context.identity.topic, error = what, remedy, "the stream begins again");
+            context.board.error(what.clone(), remedy.clone());
+        }
         drop(prepared_out);
         if !matches!(end, LoopEnd::Drained) {
             stations.cancel();
@@ -288,7 +295,12 @@ impl Attempt {
         let _ = joined(mirror.await);
         context.board.update(|status| (status.call_open_since, status.next_call_at) = (None, None));
         let (writer, checkpoint) = run_loop.into_parts();
-        self.conclude(end, decoded, ended, writer, checkpoint).await
+        let concluded = self.conclude(end, decoded, ended, writer, checkpoint).await;
+        match (concluded, broken) {
+            // Its end was asked for because of that.
+            (AttemptEnd::Finished, Some(failure)) if !self.stop.is_cancelled() => AttemptEnd::Broken(failure),
+            (concluded, _) => concluded,
+        }
     }
 
     /// Reads records as the stream's configuration has them.
@@ -334,9 +346,11 @@ impl Attempt {
         &self,
         writer: &mut TransactionalWriter,
         stations: &CancellationToken,
-    ) -> (MessageInlet, JoinHandle<()>) {
+    ) -> (MessageInlet, Option<AbortOnDropHandle<()>>) {
         let sides = (&self.kafka, &self.rest);
-        MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations)
+        let (inlet, task) = MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations);
+        let task = AbortOnDropHandle::new(task);
+        (inlet, Some(task).filter(|_| self.context.stream.messages))
     }
 
     fn station(
