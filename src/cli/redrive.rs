@@ -9,6 +9,7 @@
 //! anew once more, and writes a platform event only if its topic does not hold it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::change::{Header, RecordIdKind};
+use crate::change::{ChangeType, Header, RecordIdKind, WriterSchema};
 use crate::cli::dead_letters::{letters, payload};
 use crate::cli::stored_records::{header, key, newest_by_key};
 use crate::cli::{ConfigFile, say, table};
@@ -95,17 +96,17 @@ enum Outcome {
 pub async fn run(arguments: &RedriveArguments) -> Result<(), Failure> {
     let config = arguments.file.load()?;
     let (kafka, topic, letters) = letters(&config).await?;
-    let chosen = chosen(arguments, &topic, letters)?;
+    let chosen = chosen(arguments, &topic, &letters)?;
     let redriven = redriven(&kafka).await?;
     let mut outcomes: Vec<(String, Outcome)> = Vec::with_capacity(chosen.len());
     let mut opener = None;
-    for letter in &chosen {
+    for letter in chosen {
         let outcome = match redriven.get(&key(letter)) {
             Some(Redriven { state, at }) if state != "given_up" => Outcome::Already(format!("{state} since {at}")),
             _ => {
                 let opener = match &mut opener {
                     Some(opener) => opener,
-                    none => none.insert(Opener::new(&config, arguments.whole).await?),
+                    none => none.insert(Opener::new(&config, arguments.whole, &letters).await?),
                 };
                 opener.open(letter).await?
             }
@@ -127,18 +128,18 @@ pub async fn run(arguments: &RedriveArguments) -> Result<(), Failure> {
     Err(Failure::new(Exit::Unavailable, what, "each says why; `casewire dead-letters show ID` tells more"))
 }
 
-fn chosen(
+fn chosen<'l>(
     arguments: &RedriveArguments,
     topic: &str,
-    letters: Vec<ScannedRecord>,
-) -> Result<Vec<ScannedRecord>, Failure> {
+    letters: &'l [ScannedRecord],
+) -> Result<Vec<&'l ScannedRecord>, Failure> {
     let absent = arguments.id.iter().find(|id| !letters.iter().any(|letter| key(letter) == **id));
     if let Some(absent) = absent {
         let what = format!("There is no letter `{absent}` in {topic}");
         return Err(Failure::new(Exit::Usage, what, "`casewire dead-letters list` prints the ids of all letters"));
     }
-    let wanted = |letter: &ScannedRecord| arguments.all || arguments.id.contains(&key(letter));
-    Ok(letters.into_iter().filter(wanted).collect())
+    let wanted = |letter: &&ScannedRecord| arguments.all || arguments.id.contains(&key(letter));
+    Ok(letters.iter().filter(wanted).collect())
 }
 
 /// Finds out what a letter is about.
@@ -147,17 +148,45 @@ struct Opener<'a> {
     whole: bool,
     org: OrgId,
     schemas: SchemaCache,
+    /// All letters there are.
+    letters: &'a [ScannedRecord],
+    /// What the last of them tells of each record; empty until a deletion is among those that are opened.
+    last_words: HashMap<String, LastWord>,
+}
+
+/// What the last letter that names a record tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LastWord {
+    commit_number: i64,
+    sequence: i64,
+    deleted: bool,
+}
+
+impl LastWord {
+    fn of(header: &Header) -> Self {
+        Self {
+            commit_number: header.commit_number,
+            sequence: header.sequence_number,
+            deleted: matches!(header.change_type, ChangeType::Delete | ChangeType::GapDelete),
+        }
+    }
+
+    /// The later of two; that a record is there, where they are of one moment.
+    fn then(self, other: Self) -> Self {
+        let order = |word: &Self| (word.commit_number, word.sequence, !word.deleted);
+        if order(&self) >= order(&other) { self } else { other }
+    }
 }
 
 impl<'a> Opener<'a> {
     /// Signs in: only Salesforce has the schemas, and only the sign-in proves which organisation is meant.
-    async fn new(config: &'a Config, whole: bool) -> Result<Self, Failure> {
+    async fn new(config: &'a Config, whole: bool, letters: &'a [ScannedRecord]) -> Result<Self, Failure> {
         let pubsub = settings::salesforce(config)?;
         let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
-        Ok(Self { config, whole, org, schemas: SchemaCache::new(pubsub) })
+        Ok(Self { config, whole, org, schemas: SchemaCache::new(pubsub), letters, last_words: HashMap::new() })
     }
 
-    async fn open(&self, letter: &ScannedRecord) -> Result<Outcome, Failure> {
+    async fn open(&mut self, letter: &ScannedRecord) -> Result<Outcome, Failure> {
         let (org, name) = (header(letter, "org"), header(letter, "topic"));
         if org != self.org.as_str() {
             return Ok(Outcome::Left(format!("it is of the organisation {org}, and this is {}", self.org)));
@@ -165,41 +194,25 @@ impl<'a> Opener<'a> {
         let Some(stream) = self.config.streams.iter().find(|stream| stream.topic.as_str() == name) else {
             return Ok(Outcome::Left(format!("the configuration has no stream of {name}")));
         };
-        let id: SchemaId = header(letter, "schema_id").as_str().into();
-        let asked = timeout(PATIENCE, self.schemas.get(&id, &CancellationToken::new(), |_, _| {})).await;
-        let schema = match asked {
-            Ok(Ok(schema)) => Ok(schema),
-            Ok(Err(NoSchema::Undecodable(reason))) => Err(reason),
-            Ok(Err(NoSchema::Stop(failure))) => return Err(failure),
-            Ok(Err(NoSchema::Cancelled)) | Err(_) => {
-                let what = format!("Salesforce gave no schema within {} s", PATIENCE.as_secs());
-                return Err(Failure::new(Exit::Temporary, what, "try again; nothing was changed"));
-            }
-        };
         let topic = stream.topic.clone();
-        let gap = match (topic.kind(), schema) {
-            (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, schema) => schema.and_then(|schema| {
+        let kind = topic.kind();
+        let gap = if let TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel = kind {
+            self.schema(letter).await?.and_then(|schema| {
                 schema.decode(payload(letter)).map_err(|error| error.to_string())?;
-                Ok(self.gap(letter, schema.name(), Vec::new(), None))
-            }),
-            (kind, schema) => {
-                let told = schema.and_then(|schema| {
-                    let header = schema.decode_header(payload(letter)).map_err(|error| error.to_string())?;
-                    header.ok_or_else(|| "it has no header".to_owned())
-                });
-                match (told.and_then(usable), kind) {
-                    (Ok(header), _) => {
-                        let committed_at = header.committed_at();
-                        Ok(self.gap(letter, &header.entity, header.record_ids, committed_at))
-                    }
-                    (Err(_), TopicKind::Entity(object)) if self.whole => {
-                        Ok(self.gap(letter, &object, Vec::new(), None))
-                    }
-                    (Err(reason), TopicKind::Entity(object)) => {
-                        Err(format!("{reason}; --whole reads all records of {object}"))
-                    }
-                    (Err(reason), _) => Err(format!("{reason}; nobody knows which object of the channel it concerns")),
+                Ok(gap(letter, schema.name(), Vec::new(), None))
+            })
+        } else {
+            match (self.told(letter).await?, kind) {
+                (Ok(told), _) => {
+                    let deleted = self.deleted(&told).await?;
+                    let committed_at = told.committed_at();
+                    Ok(OpenGap { deleted, ..gap(letter, &told.entity, told.record_ids, committed_at) })
                 }
+                (Err(_), TopicKind::Entity(object)) if self.whole => Ok(gap(letter, &object, Vec::new(), None)),
+                (Err(reason), TopicKind::Entity(object)) => {
+                    Err(format!("{reason}; --whole reads all records of {object}"))
+                }
+                (Err(reason), _) => Err(format!("{reason}; nobody knows which object of the channel it concerns")),
             }
         };
         Ok(match gap {
@@ -208,16 +221,47 @@ impl<'a> Opener<'a> {
         })
     }
 
-    fn gap(
-        &self,
-        letter: &ScannedRecord,
-        entity: &str,
-        records: Vec<String>,
-        committed_at: Option<chrono::DateTime<chrono::Utc>>,
-    ) -> OpenGap {
-        let to = GapEnd { replay_id: header(letter, "replay_id").parse().ok(), time: committed_at };
-        let detail = format!("a dead letter was redriven; it became one because: {}", header(letter, "reason"));
-        OpenGap::of_letter(&key(letter), Some(entity.to_owned()), records, to, detail)
+    /// The schema of a letter, or why it cannot be had.
+    async fn schema(&self, letter: &ScannedRecord) -> Result<Result<Arc<WriterSchema>, String>, Failure> {
+        let id: SchemaId = header(letter, "schema_id").as_str().into();
+        match timeout(PATIENCE, self.schemas.get(&id, &CancellationToken::new(), |_, _| {})).await {
+            Ok(Ok(schema)) => Ok(Ok(schema)),
+            Ok(Err(NoSchema::Undecodable(reason))) => Ok(Err(reason)),
+            Ok(Err(NoSchema::Stop(failure))) => Err(failure),
+            Ok(Err(NoSchema::Cancelled)) | Err(_) => {
+                let what = format!("Salesforce gave no schema within {} s", PATIENCE.as_secs());
+                Err(Failure::new(Exit::Temporary, what, "try again; nothing was changed"))
+            }
+        }
+    }
+
+    /// The header of a letter's change event, or why there is none that can be used.
+    async fn told(&self, letter: &ScannedRecord) -> Result<Result<Header, String>, Failure> {
+        let told = self.schema(letter).await?.and_then(|schema| {
+            let told = schema.decode_header(payload(letter)).map_err(|error| error.to_string())?;
+            usable(told.ok_or_else(|| "it has no header".to_owned())?)
+        });
+        Ok(told)
+    }
+
+    /// Those of a deletion's records of which no letter tells anything later. If such a record is not found any more, its
+    /// job may take it for deleted (`pipeline::jobs`); one that has come back since, as another letter tells, it may not.
+    async fn deleted(&mut self, told: &Header) -> Result<Vec<String>, Failure> {
+        if !LastWord::of(told).deleted {
+            return Ok(Vec::new());
+        }
+        if self.last_words.is_empty() {
+            let letters = self.letters;
+            for letter in letters.iter().filter(|letter| header(letter, "org") == self.org.as_str()) {
+                let Ok(told) = self.told(letter).await? else { continue };
+                let word = LastWord::of(&told);
+                for id in told.record_ids {
+                    self.last_words.entry(id).and_modify(|last| *last = last.then(word)).or_insert(word);
+                }
+            }
+        }
+        let last = |id: &&String| self.last_words.get(*id).is_none_or(|last| last.deleted);
+        Ok(told.record_ids.iter().filter(last).cloned().collect())
     }
 
     async fn append(&self, kafka: &KafkaSettings, outcomes: &[(String, Outcome)]) -> Result<(), Failure> {
@@ -234,6 +278,18 @@ impl<'a> Opener<'a> {
         }
         Ok(())
     }
+}
+
+/// The gap that a letter left.
+fn gap(
+    letter: &ScannedRecord,
+    entity: &str,
+    records: Vec<String>,
+    committed_at: Option<chrono::DateTime<chrono::Utc>>,
+) -> OpenGap {
+    let to = GapEnd { replay_id: header(letter, "replay_id").parse().ok(), time: committed_at };
+    let detail = format!("a dead letter was redriven; it became one because: {}", header(letter, "reason"));
+    OpenGap::of_letter(&key(letter), entity, records, to, detail)
 }
 
 /// A header that says which records are meant.
@@ -309,6 +365,15 @@ fn show(arguments: &RedriveArguments, outcomes: &[(String, Outcome)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_deleted_only_by_the_last_word_of_all_letters() {
+        let word = |commit_number, sequence, deleted| LastWord { commit_number, sequence, deleted };
+        let (deleted, back) = (word(7, 2, true), word(8, 1, false));
+        assert_eq!((deleted.then(back), back.then(deleted)), (back, back), "whatever is read first");
+        assert!(word(7, 1, false).then(deleted).deleted, "changed and deleted in one transaction");
+        assert!(!deleted.then(word(7, 2, false)).deleted, "of one moment");
+    }
 
     #[test]
     fn a_few_ids_stand_for_many() {

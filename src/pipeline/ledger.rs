@@ -112,6 +112,8 @@ pub struct OpenGap {
     pub compared: Option<Compared>,
     /// The key of the dead letter that is redriven.
     pub letter: Option<String>,
+    /// Those of the records of which no letter tells anything later than that they were deleted.
+    pub deleted: Vec<String>,
 }
 
 impl OpenGap {
@@ -129,6 +131,7 @@ impl OpenGap {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         }
     }
 
@@ -147,13 +150,15 @@ impl OpenGap {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         }
     }
 
     /// The gap that a dead letter left. Its id is made of the letter's key, so that a letter never has two.
-    pub fn of_letter(letter: &str, entity: Option<String>, records: Vec<String>, to: GapEnd, detail: String) -> Self {
+    pub fn of_letter(letter: &str, entity: &str, records: Vec<String>, to: GapEnd, detail: String) -> Self {
         let range = Self::of_range(GapCause::Redriven, GapEnd::default(), to, detail);
-        Self { id: format!("letter-{letter}"), entity, records, letter: Some(letter.to_owned()), ..range }
+        let (letter, entity) = (letter.to_owned(), Some(entity.to_owned()));
+        Self { id: format!("letter-{letter}"), entity, records, letter: Some(letter), ..range }
     }
 
     /// What a comparison of an object found: these records, or, where there are none, all that were changed since `from`.
@@ -210,6 +215,9 @@ impl OpenGap {
         }
         if let (Some(letter), Value::Object(members)) = (&self.letter, &mut value) {
             members.insert("letter".to_owned(), Value::from(letter.as_str()));
+            if !self.deleted.is_empty() {
+                members.insert("deleted".to_owned(), serde_json::json!(self.deleted));
+            }
         }
         let mut headers = vec![
             ("casewire", Bytes::from_static(b"1")),
