@@ -91,7 +91,7 @@ impl CsvPlan {
     /// # Errors
     /// When it is not a row of this object.
     pub fn render<'r>(&self, cell: impl Fn(usize) -> &'r str) -> Result<Row, RowFault> {
-        let mut writer = ObjectWriter::with_capacity(1024);
+        let mut writer = ObjectWriter::with_capacity(32 * self.members.len());
         for (member, cells) in self.plan.members().iter().zip(&self.members) {
             let out = writer.text();
             json::write_key(&member.key, out);
