@@ -233,6 +233,23 @@ impl RowPlan {
         Some(format!("{}, {}, {}", name(self.id)?, name(self.deleted?)?, name(self.as_of)?))
     }
 
+    /// A plan for the same rows without their members: who they are, since when as they are, and whether deleted. `None` where
+    /// the object cannot say that.
+    pub fn without_members(&self) -> Option<Self> {
+        let names = [self.id_field(), self.time_field(), self.deleted_field()?].map(str::to_owned);
+        let places = names.iter().cloned().zip(0..).collect();
+        Some(Self {
+            object: self.object.clone(),
+            fields: names.into(),
+            places,
+            members: Vec::new(),
+            id: 0,
+            as_of: 1,
+            deleted: Some(2),
+            not_in_csv: None,
+        })
+    }
+
     /// Renders one row. Fields that are not in it count as empty.
     ///
     /// # Errors
@@ -243,9 +260,9 @@ impl RowPlan {
             .deserialize(&mut json)
             .map_err(|_| RowFault::NotAnObject)?;
         let value = |place: usize| values.get(place).copied().flatten();
-        let fault = |place: usize| {
+        let fault = |place: usize, fault| {
             let field = self.fields.get(place).cloned().unwrap_or_default();
-            move |fault| RowFault::Value { field, fault }
+            RowFault::Value { field, fault }
         };
         let mut writer = ObjectWriter::with_capacity(row.len());
         for member in &self.members {
@@ -259,17 +276,17 @@ impl RowPlan {
                     write_name(parts, value(member.place), out)
                 }
             };
-            written.map_err(fault(member.place))?;
+            written.map_err(|found| fault(member.place, found))?;
         }
         let filled = |place: usize| value(place).filter(|value| value.get() != "null");
-        let text = |place: usize| filled(place).map(read_text).transpose().map_err(fault(place));
+        let text = |place: usize| filled(place).map(read_text).transpose().map_err(|found| fault(place, found));
         let id = text(self.id)?.filter(|id| !id.is_empty()).ok_or(RowFault::Missing("Id"))?;
         let as_of = text(self.as_of)?.filter(|time| !time.is_empty()).ok_or(RowFault::Missing("SystemModstamp"))?;
         let deleted = self.deleted.and_then(value).is_some_and(|deleted| deleted.get() == "true");
         Ok(Row {
             id: crate::identity::case_safe_id(&id).into_owned(),
             record: writer.finish(),
-            as_of: read_date_time(&as_of).map_err(fault(self.as_of))?,
+            as_of: read_date_time(&as_of).map_err(|found| fault(self.as_of, found))?,
             deleted,
         })
     }
