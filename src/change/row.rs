@@ -78,6 +78,8 @@ pub struct RowPlan {
     /// Place in `fields` by name.
     places: HashMap<String, usize>,
     members: Vec<Member>,
+    /// What the names of the members take in a record.
+    names_bytes: usize,
     id: usize,
     as_of: usize,
     deleted: Option<usize>,
@@ -132,6 +134,7 @@ impl RowPlan {
             fields: Vec::new(),
             places: HashMap::new(),
             members: Vec::new(),
+            names_bytes: 2,
             id: 0,
             as_of: 0,
             deleted: None,
@@ -145,6 +148,7 @@ impl RowPlan {
                 plan.add(object, field);
             }
         }
+        plan.names_bytes += plan.members.iter().map(|member| member.key.len() + 1).sum::<usize>();
         plan.id = plan.place("Id");
         plan.as_of = plan.place(time);
         plan.deleted = known("IsDeleted").then(|| plan.place("IsDeleted"));
@@ -243,6 +247,7 @@ impl RowPlan {
             fields: names.into(),
             places,
             members: Vec::new(),
+            names_bytes: 2,
             id: 0,
             as_of: 1,
             deleted: Some(2),
@@ -256,15 +261,17 @@ impl RowPlan {
     /// When it is not a row of this object.
     pub fn render(&self, row: &str) -> Result<Row, RowFault> {
         let mut json = serde_json::Deserializer::from_str(row);
-        let values = Values { places: &self.places, names: &self.fields }
-            .deserialize(&mut json)
-            .map_err(|_| RowFault::NotAnObject)?;
+        self.deserialize(&mut json).map_err(|_| RowFault::NotAnObject)?
+    }
+
+    fn render_values(&self, values: &[Option<&RawValue>]) -> Result<Row, RowFault> {
         let value = |place: usize| values.get(place).copied().flatten();
         let fault = |place: usize, fault| {
             let field = self.fields.get(place).cloned().unwrap_or_default();
             RowFault::Value { field, fault }
         };
-        let mut writer = ObjectWriter::with_capacity(row.len());
+        let most: usize = values.iter().flatten().map(|value| value.get().len()).sum();
+        let mut writer = ObjectWriter::with_capacity(self.names_bytes + most);
         for member in &self.members {
             let out = writer.text();
             json::write_key(&member.key, out);
@@ -289,6 +296,16 @@ impl RowPlan {
             as_of: read_date_time(&as_of).map_err(|found| fault(self.as_of, found))?,
             deleted,
         })
+    }
+}
+
+/// One row in the midst of others: what is wrong with its values is no fault of theirs.
+impl<'de> DeserializeSeed<'de> for &RowPlan {
+    type Value = Result<Row, RowFault>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let values = Values { places: &self.places, names: &self.fields }.deserialize(deserializer)?;
+        Ok(self.render_values(&values))
     }
 }
 

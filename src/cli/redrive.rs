@@ -199,16 +199,16 @@ impl<'a> Opener<'a> {
         let gap = if let TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel = kind {
             self.schema(letter).await?.and_then(|schema| {
                 schema.decode(payload(letter)).map_err(|error| error.to_string())?;
-                Ok(gap(letter, schema.name(), Vec::new(), None))
+                Ok(self.gap(letter, schema.name(), Vec::new(), None))
             })
         } else {
             match (self.told(letter).await?, kind) {
                 (Ok(told), _) => {
                     let deleted = self.deleted(&told).await?;
                     let committed_at = told.committed_at();
-                    Ok(OpenGap { deleted, ..gap(letter, &told.entity, told.record_ids, committed_at) })
+                    Ok(OpenGap { deleted, ..self.gap(letter, &told.entity, told.record_ids, committed_at) })
                 }
-                (Err(_), TopicKind::Entity(object)) if self.whole => Ok(gap(letter, &object, Vec::new(), None)),
+                (Err(_), TopicKind::Entity(object)) if self.whole => Ok(self.gap(letter, &object, Vec::new(), None)),
                 (Err(reason), TopicKind::Entity(object)) => {
                     Err(format!("{reason}; --whole reads all records of {object}"))
                 }
@@ -264,6 +264,18 @@ impl<'a> Opener<'a> {
         Ok(told.record_ids.iter().filter(last).cloned().collect())
     }
 
+    fn gap(
+        &self,
+        letter: &ScannedRecord,
+        entity: &str,
+        records: Vec<String>,
+        committed_at: Option<chrono::DateTime<chrono::Utc>>,
+    ) -> OpenGap {
+        let to = GapEnd { replay_id: header(letter, "replay_id").parse().ok(), time: committed_at };
+        let detail = format!("a dead letter was redriven; it became one because: {}", header(letter, "reason"));
+        OpenGap::of_letter(&key(letter), Some(entity.to_owned()), records, to, detail)
+    }
+
     async fn append(&self, kafka: &KafkaSettings, outcomes: &[(String, Outcome)]) -> Result<(), Failure> {
         let mut of_streams: BTreeMap<&TopicName, Vec<OpenGap>> = BTreeMap::new();
         for (_, outcome) in outcomes {
@@ -278,18 +290,6 @@ impl<'a> Opener<'a> {
         }
         Ok(())
     }
-}
-
-/// The gap that a letter left.
-fn gap(
-    letter: &ScannedRecord,
-    entity: &str,
-    records: Vec<String>,
-    committed_at: Option<chrono::DateTime<chrono::Utc>>,
-) -> OpenGap {
-    let to = GapEnd { replay_id: header(letter, "replay_id").parse().ok(), time: committed_at };
-    let detail = format!("a dead letter was redriven; it became one because: {}", header(letter, "reason"));
-    OpenGap::of_letter(&key(letter), entity, records, to, detail)
 }
 
 /// A header that says which records are meant.

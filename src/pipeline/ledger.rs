@@ -155,10 +155,9 @@ impl OpenGap {
     }
 
     /// The gap that a dead letter left. Its id is made of the letter's key, so that a letter never has two.
-    pub fn of_letter(letter: &str, entity: &str, records: Vec<String>, to: GapEnd, detail: String) -> Self {
+    pub fn of_letter(letter: &str, entity: Option<String>, records: Vec<String>, to: GapEnd, detail: String) -> Self {
         let range = Self::of_range(GapCause::Redriven, GapEnd::default(), to, detail);
-        let (letter, entity) = (letter.to_owned(), Some(entity.to_owned()));
-        Self { id: format!("letter-{letter}"), entity, records, letter: Some(letter), ..range }
+        Self { id: format!("letter-{letter}"), entity, records, letter: Some(letter.to_owned()), ..range }
     }
 
     /// What a comparison of an object found: these records, or, where there are none, all that were changed since `from`.
