@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -26,6 +27,7 @@ use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, SchemaId, TopicKind, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, ScannedRecord};
 use crate::pipeline::context::ledger_topic;
+use crate::pipeline::dead_letter::Withheld;
 use crate::pipeline::ledger::{GapEnd, OpenGap};
 use crate::pipeline::ledger_entries::append_entries;
 use crate::pipeline::records::check_entity;
@@ -151,30 +153,54 @@ struct Opener<'a> {
     /// All letters there are.
     letters: &'a [ScannedRecord],
     /// What the last of them tells of each record; empty until a deletion is among those that are opened.
-    last_words: HashMap<String, LastWord>,
+    last_words: HashMap<String, Word>,
 }
 
-/// What the last letter that names a record tells of it.
+/// What a letter of a change event says, with its bytes or without them.
+struct Told {
+    entity: String,
+    records: Vec<String>,
+    word: Word,
+}
+
+/// What a letter tells of its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LastWord {
-    commit_number: i64,
-    sequence: i64,
+struct Word {
+    /// When it was committed.
+    at: Option<DateTime<Utc>>,
+    /// Its place among what was committed then: the commit and the number within it. A letter without bytes does not say.
+    place: Option<(i64, i64)>,
     deleted: bool,
 }
 
-impl LastWord {
-    fn of(header: &Header) -> Self {
-        Self {
-            commit_number: header.commit_number,
-            sequence: header.sequence_number,
-            deleted: matches!(header.change_type, ChangeType::Delete | ChangeType::GapDelete),
-        }
+impl Told {
+    fn of_header(header: Header) -> Self {
+        let deleted = matches!(header.change_type, ChangeType::Delete | ChangeType::GapDelete);
+        let place = Some((header.commit_number, header.sequence_number));
+        let word = Word { at: header.committed_at(), place, deleted };
+        Self { entity: header.entity, records: header.record_ids, word }
     }
 
-    /// The later of two; that a record is there, where they are of one moment.
+    fn of_withheld(withheld: &Withheld) -> Option<Self> {
+        let change_type = withheld.change_type.as_deref().map(ChangeType::from_symbol);
+        let deleted = matches!(change_type, Some(ChangeType::Delete | ChangeType::GapDelete));
+        let word = Word { at: withheld.committed_at, place: None, deleted };
+        Some(Self { entity: withheld.entity.clone()?, records: withheld.records.clone(), word })
+    }
+}
+
+impl Word {
+    /// The later of two; that a record is there, where nobody can say which of them is.
     fn then(self, other: Self) -> Self {
-        let order = |word: &Self| (word.commit_number, word.sequence, !word.deleted);
-        if order(&self) >= order(&other) { self } else { other }
+        let later = match (self.at, other.at) {
+            (Some(own), Some(others)) if own != others => own > others,
+            (Some(_), Some(_)) => match (self.place, other.place) {
+                (Some(own), Some(others)) if own != others => own > others,
+                _ => !self.deleted,
+            },
+            _ => !self.deleted,
+        };
+        if later { self } else { other }
     }
 }
 
@@ -195,18 +221,25 @@ impl<'a> Opener<'a> {
             return Ok(Outcome::Left(format!("the configuration has no stream of {name}")));
         };
         let topic = stream.topic.clone();
+        if let Some(withheld) = Withheld::of_letter(letter) {
+            let deleted = match Told::of_withheld(&withheld) {
+                Some(told) => self.deleted(&told).await?,
+                None => Vec::new(),
+            };
+            return Ok(self.open_withheld(letter, &topic, withheld, deleted));
+        }
         let kind = topic.kind();
         let gap = if let TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel = kind {
+            let policies = settings::policies(&self.config.policies);
             self.schema(letter).await?.and_then(|schema| {
-                schema.decode(payload(letter)).map_err(|error| error.to_string())?;
+                schema.decode(payload(letter), &policies).map_err(|error| error.to_string())?;
                 Ok(self.gap(letter, schema.name(), Vec::new(), None))
             })
         } else {
             match (self.told(letter).await?, kind) {
                 (Ok(told), _) => {
                     let deleted = self.deleted(&told).await?;
-                    let committed_at = told.committed_at();
-                    Ok(OpenGap { deleted, ..self.gap(letter, &told.entity, told.record_ids, committed_at) })
+                    Ok(OpenGap { deleted, ..self.gap(letter, &told.entity, told.records, told.word.at) })
                 }
                 (Err(_), TopicKind::Entity(object)) if self.whole => Ok(self.gap(letter, &object, Vec::new(), None)),
                 (Err(reason), TopicKind::Entity(object)) => {
@@ -235,33 +268,68 @@ impl<'a> Opener<'a> {
         }
     }
 
-    /// The header of a letter's change event, or why there is none that can be used.
-    async fn told(&self, letter: &ScannedRecord) -> Result<Result<Header, String>, Failure> {
+    /// What the header of a letter's change event says, or why there is none that can be used.
+    async fn told(&self, letter: &ScannedRecord) -> Result<Result<Told, String>, Failure> {
+        if let Some(withheld) = Withheld::of_letter(letter) {
+            return Ok(Told::of_withheld(&withheld).ok_or_else(|| "its header could not be decoded".to_owned()));
+        }
         let told = self.schema(letter).await?.and_then(|schema| {
             let told = schema.decode_header(payload(letter)).map_err(|error| error.to_string())?;
-            usable(told.ok_or_else(|| "it has no header".to_owned())?)
+            usable(told.ok_or_else(|| "it has no header".to_owned())?).map(Told::of_header)
         });
         Ok(told)
     }
 
     /// Those of a deletion's records of which no letter tells anything later. If such a record is not found any more, its
     /// job may take it for deleted (`pipeline::jobs`); one that has come back since, as another letter tells, it may not.
-    async fn deleted(&mut self, told: &Header) -> Result<Vec<String>, Failure> {
-        if !LastWord::of(told).deleted {
+    async fn deleted(&mut self, told: &Told) -> Result<Vec<String>, Failure> {
+        if !told.word.deleted {
             return Ok(Vec::new());
         }
         if self.last_words.is_empty() {
             let letters = self.letters;
             for letter in letters.iter().filter(|letter| header(letter, "org") == self.org.as_str()) {
                 let Ok(told) = self.told(letter).await? else { continue };
-                let word = LastWord::of(&told);
-                for id in told.record_ids {
+                for id in told.records {
+                    let word = told.word;
                     self.last_words.entry(id).and_modify(|last| *last = last.then(word)).or_insert(word);
                 }
             }
         }
         let last = |id: &&String| self.last_words.get(*id).is_none_or(|last| last.deleted);
-        Ok(told.record_ids.iter().filter(last).cloned().collect())
+        Ok(told.records.iter().filter(last).cloned().collect())
+    }
+
+    /// A letter without bytes names the records to be read.
+    fn open_withheld(
+        &self,
+        letter: &ScannedRecord,
+        topic: &TopicName,
+        withheld: Withheld,
+        deleted: Vec<String>,
+    ) -> Outcome {
+        let Withheld { entity, records, committed_at, .. } = withheld;
+        let why = "a field policy kept its bytes back";
+        match (topic.kind(), entity) {
+            (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, _) => {
+                let id = header(letter, "replay_id");
+                Outcome::Left(format!(
+                    "{why}, and a platform event cannot be read: for three days `casewire checkpoint set` to a position before \
+                     {id} has it delivered again"
+                ))
+            }
+            (_, Some(entity)) if !records.is_empty() => {
+                let gap = OpenGap { deleted, ..self.gap(letter, &entity, records, committed_at) };
+                Outcome::Opened(Box::new(gap), topic.clone())
+            }
+            (TopicKind::Entity(object), _) if self.whole => {
+                Outcome::Opened(Box::new(self.gap(letter, &object, Vec::new(), None)), topic.clone())
+            }
+            (TopicKind::Entity(object), _) => {
+                Outcome::Left(format!("{why}, and it named no record; --whole reads all records of {object}"))
+            }
+            _ => Outcome::Left(format!("{why}, and nobody knows which object of the channel it concerns")),
+        }
     }
 
     fn gap(
@@ -269,7 +337,7 @@ impl<'a> Opener<'a> {
         letter: &ScannedRecord,
         entity: &str,
         records: Vec<String>,
-        committed_at: Option<chrono::DateTime<chrono::Utc>>,
+        committed_at: Option<DateTime<Utc>>,
     ) -> OpenGap {
         let to = GapEnd { replay_id: header(letter, "replay_id").parse().ok(), time: committed_at };
         let detail = format!("a dead letter was redriven; it became one because: {}", header(letter, "reason"));
@@ -368,11 +436,19 @@ mod tests {
 
     #[test]
     fn a_record_is_deleted_only_by_the_last_word_of_all_letters() {
-        let word = |commit_number, sequence, deleted| LastWord { commit_number, sequence, deleted };
-        let (deleted, back) = (word(7, 2, true), word(8, 1, false));
+        let at = |second: i64| DateTime::from_timestamp(second, 0);
+        let word = |second, place, deleted| Word { at: at(second), place, deleted };
+        let (deleted, back) = (word(7, Some((3, 2)), true), word(8, Some((4, 1)), false));
         assert_eq!((deleted.then(back), back.then(deleted)), (back, back), "whatever is read first");
-        assert!(word(7, 1, false).then(deleted).deleted, "changed and deleted in one transaction");
-        assert!(!deleted.then(word(7, 2, false)).deleted, "of one moment");
+        assert!(word(7, Some((3, 1)), false).then(deleted).deleted, "changed and deleted in one transaction");
+        let unplaced = word(7, None, false);
+        assert!(
+            !deleted.then(unplaced).deleted && !unplaced.then(deleted).deleted,
+            "nobody knows which is the later one"
+        );
+        let undated = Word { at: None, ..back };
+        assert!(!deleted.then(undated).deleted && !undated.then(deleted).deleted);
+        assert!(word(6, None, false).then(word(7, None, true)).deleted);
     }
 
     #[test]

@@ -31,8 +31,8 @@ use crate::status::{Allowance, CompletionLevel, CompletionStatus};
 const MOST_WANTS: usize = 2_000;
 
 /// So many records of each of the objects are worth a read beside others. What waits is bounded by the memory for rendered
-/// records, and most of it has to be under way: were each read to wait for all that a call takes, there would be two of them
-/// at a time, and the stream would wait for Salesforce with both processors idle. Two calls for a thousand records is what it costs.
+/// records, and most of it should be under way: were each read to wait for all that a call takes, that memory would hold
+/// two of them, whatever `parallel` says. Two calls for a thousand records is what it costs.
 const WORTH_A_READ: usize = 500;
 
 /// After a failed read, so long nothing is read: each batch would wait as long as the first.
