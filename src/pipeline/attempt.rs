@@ -58,6 +58,9 @@ const BATCHES: usize = 1024;
 /// commit and one gathering.
 const TRANSACTIONS_IN_MEMORY: usize = 2;
 
+/// And where records are completed, one for which Salesforce is asked.
+const TRANSACTIONS_READ: usize = 1;
+
 /// Salesforce's retention in days.
 const RETENTION_DAYS: u64 = 3;
 
@@ -361,7 +364,8 @@ impl Attempt {
         completion: Option<mpsc::Sender<Wanting>>,
     ) -> DecodeStation {
         let context = self.context.clone();
-        let budget = TRANSACTIONS_IN_MEMORY * context.batch.max_bytes.max(1024 * 1024) / 1024;
+        let read = if completion.is_some() { TRANSACTIONS_READ } else { 0 };
+        let budget = (TRANSACTIONS_IN_MEMORY + read) * context.batch.max_bytes.max(1024 * 1024) / 1024;
         let budget_kib = u32::try_from(budget).unwrap_or(u32::MAX >> 4);
         let identity = &context.identity;
         let writer = RecordWriter::new(
