@@ -221,13 +221,6 @@ impl<'a> Opener<'a> {
             return Ok(Outcome::Left(format!("the configuration has no stream of {name}")));
         };
         let topic = stream.topic.clone();
-<<<<<<< HEAD
-        let gap = match (topic.kind(), schema) {
-            (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, schema) => schema.and_then(|schema| {
-                schema
-                    .decode(payload(letter), &settings::policies(&self.config.policies))
-                    .map_err(|error| error.to_string())?;
-=======
         if let Some(withheld) = Withheld::of_letter(letter) {
             let deleted = match Told::of_withheld(&withheld) {
                 Some(told) => self.deleted(&told).await?,
@@ -240,7 +233,6 @@ impl<'a> Opener<'a> {
             let policies = settings::policies(&self.config.policies);
             self.schema(letter).await?.and_then(|schema| {
                 schema.decode(payload(letter), &policies).map_err(|error| error.to_string())?;
->>>>>>> reading
                 Ok(self.gap(letter, schema.name(), Vec::new(), None))
             })
         } else {

@@ -144,21 +144,6 @@ impl DecodeStation {
             self.context.board.update(|status| status.events_already_written += 1);
             return Ok(());
         }
-<<<<<<< HEAD
-=======
-        let oversize = &self.memory.oversize;
-        if oversize.lock().unwrap_or_else(PoisonError::into_inner).contains(&event.key) {
-            // Most of them were decoded before, and their schema is at hand.
-            let schema =
-                self.schema.as_ref().filter(|(id, _)| *id == event.schema_id).map(|(_, schema)| schema.clone());
-            return self.dead_letter(
-                event,
-                schema.as_deref(),
-                "A record of this event is larger than Kafka takes",
-                chunk,
-            );
-        }
->>>>>>> reading
         let board = &self.context.board;
         let waited = AtomicBool::new(false);
         let waiting = |error: &CallError, wait| {
