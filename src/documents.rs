@@ -210,6 +210,7 @@ fn comparison() -> Vec<Failure> {
     let topic = || "/data/CaseChangeEvent".parse().expect("a topic");
     failures_of![
         Unable::Rest(_) => [],
+        Unable::Bulk(_) => [],
         Unable::Kafka(_) => [],
         Unable::NoPosition(_) => [Unable::NoPosition(topic())],
         Unable::Behind { .. } => [Unable::Behind { topic: topic(), position: at() }],

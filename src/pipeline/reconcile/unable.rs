@@ -69,7 +69,7 @@ impl Unable {
     pub fn failure(&self) -> Failure {
         let (exit, remedy) = match self {
             Self::Rest(error) => return error.failure(),
-            Self::Bulk(_) => (Exit::Temporary, "compare again; Setup > Bulk Data Load Jobs shows the job"),
+            Self::Bulk(error) => return error.failure(),
             Self::Kafka(error) => return error.failure(),
             Self::NoPosition(_) => (Exit::Temporary, "start the stream, and compare once it has had a message"),
             Self::Behind { .. } => (
