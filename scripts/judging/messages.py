@@ -10,7 +10,7 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 MEMBERS = {
     "op", "id", "conversation", "session", "case", "sender", "text", "type", "payload", "client_time", "server_time", "source",
 }
-SOURCES = ("event", "sweep", "final")
+SOURCES = ("event", "sweep", "final", "history")
 
 
 def examine(report, records, org):

@@ -22,7 +22,7 @@ pub struct MessagesConfig {
     pub settle: Duration,
     /// How far back each fetch looks for entries that changed, or came late.
     pub reread: Duration,
-    /// How far back the first fetch of a conversation goes.
+    /// How far back the first fetch of a conversation goes, and the sessions that a snapshot finds are fetched.
     pub history: Duration,
     /// How often the conversation of an open session is looked at while things happen in it.
     pub sweep_least: Duration,
@@ -30,7 +30,8 @@ pub struct MessagesConfig {
     pub sweep_most: Duration,
     /// How long after a session ended, paused or went inactive its conversation is looked at once more.
     pub final_after: Duration,
-    /// How long a session that no query finds is looked for before it becomes an entry of the gap ledger.
+    /// How long a session that no query finds, or a conversation that cannot be read, is tried before it becomes an entry of
+    /// the gap ledger. It is tried on for [`Self::history`].
     pub give_up_after: Duration,
 }
 

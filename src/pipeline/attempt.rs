@@ -386,7 +386,7 @@ impl Attempt {
                 return AttemptEnd::GoOn;
             }
             LoopEnd::OversizeRow(id) => {
-                warn!(topic = %self.context.identity.topic, id, "a record that a job read is larger than Kafka takes: it is left out");
+                warn!(topic = %self.context.identity.topic, id, "a record of a job or of a conversation is larger than Kafka takes: it is left out, or written with less");
                 return AttemptEnd::GoOn;
             }
             LoopEnd::Drained => {}

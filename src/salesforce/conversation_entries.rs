@@ -69,6 +69,8 @@ pub struct Entry {
 pub struct Place {
     /// Milliseconds since 1970; what has this time is asked for.
     pub from: i64,
+    /// The same of the end; without one, all that there is.
+    pub to: Option<i64>,
     /// Of the page before.
     pub token: Option<String>,
 }
@@ -76,7 +78,12 @@ pub struct Place {
 impl Place {
     /// At a time.
     pub fn at(from: i64) -> Self {
-        Self { from, token: None }
+        Self::within(from, None)
+    }
+
+    /// Between two times, both of which are meant.
+    pub fn within(from: i64, to: Option<i64>) -> Self {
+        Self { from, to, token: None }
     }
 }
 
@@ -87,6 +94,8 @@ pub struct EntriesPage {
     pub entries: Vec<Entry>,
     /// Where the next page begins; `None` when there is none.
     pub next: Option<Place>,
+    /// The length of the answer.
+    pub bytes: usize,
 }
 
 #[derive(Deserialize)]
@@ -130,8 +139,7 @@ impl RestClient {
     ) -> Result<EntriesPage, RestError> {
         let request = RestRequest::get(self.path(&resource(conversation, place)?));
         let answer = self.call_once(&request, deadline).await?;
-        let answer: Answer = read_json("conversation entries", &answer)?;
-        page(answer, place)
+        page(read_json("conversation entries", &answer)?, place, answer.len())
     }
 }
 
@@ -144,6 +152,9 @@ fn resource(conversation: &str, place: &Place) -> Result<String, RestError> {
     let mut resource = format!(
         "connect/conversation/{conversation}/entries?queryDirection=FromStart&recordLimit={PAGE}&startTimestamp={from}"
     );
+    if let Some(to) = place.to {
+        resource.push_str(&format!("&endTimestamp={}", to.saturating_add(1)));
+    }
     if let Some(token) = &place.token {
         resource.push_str("&pageToken=");
         resource.extend(url::form_urlencoded::byte_serialize(token.as_bytes()));
@@ -151,7 +162,7 @@ fn resource(conversation: &str, place: &Place) -> Result<String, RestError> {
     Ok(resource)
 }
 
-fn page(answer: Answer, place: &Place) -> Result<EntriesPage, RestError> {
+fn page(answer: Answer, place: &Place, bytes: usize) -> Result<EntriesPage, RestError> {
     let unexpected = |what: &str| Err(RestError::Unexpected(format!("conversation entries: {what}")));
     let many = answer.conversation_entries.len();
     let mut entries: BTreeMap<(i64, String), Entry> = BTreeMap::new();
@@ -174,19 +185,23 @@ fn page(answer: Answer, place: &Place) -> Result<EntriesPage, RestError> {
         };
         entries.entry((server_time, entry.identifier.clone())).or_insert(entry);
     }
+    let all = entries.len();
+    entries.retain(|(time, _), _| place.to.is_none_or(|to| *time <= to));
     let newest = entries.keys().next_back().map(|(time, _)| *time);
     let next = match (answer.next_page_token.filter(|token| !token.is_empty()), newest) {
         (Some(token), _) if place.token.as_ref() == Some(&token) => return unexpected("a page that follows itself"),
-        (Some(token), _) => Some(Place { from: place.from, token: Some(token) }),
+        (Some(token), _) => Some(Place { token: Some(token), ..place.clone() }),
+        // From the oldest on: what lies beyond the end was the last of what is meant.
+        _ if entries.len() < all => None,
         (None, Some(newest)) if many >= PAGE && newest <= place.from => {
             return unexpected("a page without end within one millisecond");
         }
         (None, Some(newest)) if (many >= PAGE || many == DEFAULT_PAGE) && newest > place.from => {
-            Some(Place::at(newest))
+            Some(Place::within(newest, place.to))
         }
         _ => None,
     };
-    Ok(EntriesPage { entries: entries.into_values().collect(), next })
+    Ok(EntriesPage { entries: entries.into_values().collect(), next, bytes })
 }
 
 #[cfg(test)]
@@ -212,15 +227,18 @@ mod tests {
 
     #[test]
     fn a_page_is_in_order_without_repeats_and_the_last_when_it_is_not_full() {
+        let page = |answer, place: &Place| page(answer, place, 0);
         let read = page(answer(&[(3, "c"), (1, "b"), (1, "a"), (3, "c")], None), &Place::at(0)).expect("a page");
         let order: Vec<&str> = read.entries.iter().map(|entry| entry.identifier.as_str()).collect();
         assert_eq!((order, read.next), (vec!["a", "b", "c"], None));
         assert_eq!(page(answer(&[], None), &Place::at(7)).expect("a page").next, None);
+        let read = page(answer(&[(3, "c"), (4, "d"), (5, "e")], None), &Place::within(3, Some(4))).expect("a page");
+        assert_eq!((read.entries.len(), read.next), (2, None), "nothing beyond the end");
     }
 
     #[test]
     fn a_full_page_and_one_of_the_default_length_are_followed_from_their_newest_entry() {
-        let next = |answer, from| page(answer, &Place::at(from)).map(|page| page.next);
+        let next = |answer, from| page(answer, &Place::at(from), 0).map(|page| page.next);
         let step = |number| i64::try_from(number).expect("small");
         assert_eq!(next(many(1_000, step), 0), Ok(Some(Place::at(999))));
         assert_eq!(next(many(25, step), 0), Ok(Some(Place::at(24))));
@@ -232,14 +250,15 @@ mod tests {
 
     #[test]
     fn a_token_is_followed_and_never_in_a_circle() {
+        let page = |answer, place: &Place| page(answer, place, 0);
         let first = page(answer(&[(1, "a")], Some("t1")), &Place::at(0)).expect("a page").next.expect("another");
-        assert_eq!(first, Place { from: 0, token: Some("t1".into()) });
+        assert_eq!(first, Place { token: Some("t1".into()), ..Place::at(0) });
         assert!(page(answer(&[(2, "b")], Some("t1")), &first).is_err());
         assert_eq!(page(answer(&[(2, "b")], Some("")), &first).expect("a page").next, None);
-        let path = resource("36b0f4d9-7c14", &Place { from: 10, token: Some("a b&c".into()) }).expect("a path");
+        let path = resource("36b0f4d9-7c14", &Place { token: Some("a b&c".into()), ..Place::within(10, Some(20)) }).expect("a path");
         assert_eq!(
             path,
-            "connect/conversation/36b0f4d9-7c14/entries?queryDirection=FromStart&recordLimit=1000&startTimestamp=9&pageToken=a+b%26c"
+            "connect/conversation/36b0f4d9-7c14/entries?queryDirection=FromStart&recordLimit=1000&startTimestamp=9&endTimestamp=21&pageToken=a+b%26c"
         );
     }
 
@@ -249,7 +268,7 @@ mod tests {
         assert!(resource("", &Place::at(0)).is_err());
         let refused = |entry: Value| {
             let text = json!({"conversationEntries": [entry]}).to_string();
-            page(read_json("/", text.as_bytes()).expect("an answer"), &Place::at(0)).is_err()
+            page(read_json("/", text.as_bytes()).expect("an answer"), &Place::at(0), 0).is_err()
         };
         assert!(refused(json!({"identifier": "", "serverReceivedTimestamp": 1})));
         assert!(refused(json!({"identifier": "a"})));

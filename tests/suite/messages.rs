@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use casewire::config::Config;
 use casewire::identity::case_safe_id;
 use casewire::simulator::{Control, EntryLine, EventOrder, Fault, MessageOrder, SimulatorConfig, TimeBounds};
-use casewire::status::{MessagesStatus, StreamStatus};
+use casewire::status::{MessagesStatus, StreamState, StreamStatus};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -313,15 +314,104 @@ async fn a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_
     say(&control, &session, "is anybody there?", true).await;
     let settings = format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s\nGAPS__HEAL = true\nGAPS__LOOK_EVERY = 1s");
     let running = deployment.run(&[SESSIONS], &settings);
-    let status = running.until("the open entry", |status| status.gaps_open.get("unread") == Some(&1)).await;
+    let told = |status: &StreamStatus| status.gaps_open.get("unread") == Some(&1);
+    let status = running.until("the open entry", told).await;
     assert_eq!((messages(&status).sessions_given_up, messages(&status).entries_written), (1, 0));
     let entries = deployment.output("gaps").await;
     let entry = entries.last().expect("an entry").json();
-    assert_eq!((&entry["entity"], &entry["records"]), (&json!("MessagingSession"), &json!([session])), "{entry}");
+    assert_eq!((&entry["entity"], &entry["records"]), (&json!("ConversationEntry"), &json!([session])), "{entry}");
+
+    // It stays that one entry, whatever happens to the session and over a restart.
+    running.stop().await.expect("an orderly end");
+    say(&control, &session, "nobody?", true).await;
+    let running = deployment.run(&[SESSIONS], &settings);
+    running.until("the same entry", |status| told(status) && messages(status).sessions_in_vain == 1).await;
 
     control.inflict(Fault::ShowRecords { record_ids }).await.expect("inflicted");
     let records = until_told(&deployment, &running).await;
     running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
     running.stop().await.expect("an orderly end");
     assert_once(&records, &control.messages());
+    let states: Vec<Value> =
+        deployment.output("gaps").await.iter().map(|entry| json!([entry.key, entry.json()["state"]])).collect();
+    let id = &entries[0].key;
+    assert_eq!(states, [json!([id, "open"]), json!([id, "healed"])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_nothing_and_is_written_once() {
+    let Some(brokers) =
+        brokers("a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_nothing_and_is_written_once")
+    else {
+        return;
+    };
+    let mut config = org();
+    // The order of pages that follow a token is nobody's promise: what is kept cannot shrink between them.
+    config.rest.conversation_page_tokens = true;
+    let deployment = Deployment::new(brokers, config).await;
+    let control = deployment.control();
+    let huge = session(&control, 1, "Ended").await;
+    for number in 0..1_300 {
+        say(&control, &huge, &format!("number {number}"), false).await;
+    }
+    // A text that no record of this size holds goes without it.
+    say(&control, &huge, &"x".repeat(40_000), true).await;
+    let other = session(&control, 2, "Ended").await;
+    say(&control, &other, "and I?", true).await;
+    let text = format!("{}[kafka.properties]\n\"message.max.bytes\" = 20000\n", deployment.config_file(&[SESSIONS]));
+    let overrides = TOLD_ONLY.lines().filter_map(|line| line.trim().split_once('='));
+    let overrides: Vec<(String, String)> =
+        overrides.map(|(key, value)| (format!("CASEWIRE__{}", key.trim()), value.trim().to_owned())).collect();
+    let config = Config::from_table(text.parse().expect("TOML"), &overrides.into_iter().collect());
+    let running = Deployment::run_configured(config.expect("a configuration"));
+    let all = |status: &StreamStatus| messages(status).sessions_waiting == 0 && messages(status).entries_written >= 1_302;
+    let status = running.until("all of them", all).await;
+    assert!(status.gaps_open.is_empty() && matches!(status.state, StreamState::Running), "{:?}", status.state);
+    running.stop().await.expect("an orderly end");
+    let records = deployment.output("ConversationEntry").await;
+    assert_eq!(written(&records).len(), 1_302);
+    assert_eq!(records.len(), 1_302, "each once");
+    assert_eq!(records.iter().filter(|record| record.json()["too_large"] == json!(true)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first_over_an_abrupt_end() {
+    let Some(brokers) =
+        brokers("messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first_over_an_abrupt_end")
+    else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let days = |days: i64| {
+        let at = chrono::Utc::now() - chrono::TimeDelta::days(days);
+        json!(at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+    };
+    let mut ended = BTreeMap::new();
+    for (number, ago) in [(1, 3), (2, 1), (3, 5), (4, 30), (5, 2)] {
+        let session = session(&control, number, "Ended").await;
+        let update = EventOrder::new("MessagingSession", "UPDATE").on([session.as_str()]);
+        control.publish(update.with("EndTime", days(ago))).await.expect("published");
+        say(&control, &session, &format!("{ago} days ago"), false).await;
+        ended.insert(session, ago);
+    }
+    // The stream begins behind all of that: only the snapshot finds it.
+    let settings = format!("{TOLD_ONLY}\nSTREAM__0__START = latest\nSNAPSHOT__ON_FIRST_RUN = true\nBATCH__MAX_RECORDS = 1");
+    let running = deployment.run(&[SESSIONS], &settings);
+    running.until("the first of them", |status| messages(status).entries_written >= 1).await;
+    running.abort().await;
+    let running = deployment.run(&[SESSIONS], &settings);
+    let done = |status: &StreamStatus| {
+        messages(status).history_waiting == 0 && status.jobs.is_empty() && messages(status).sessions_waiting == 0
+    };
+    running.until("all of them", done).await;
+    running.stop().await.expect("an orderly end");
+    let records = deployment.output("ConversationEntry").await;
+    let old: BTreeSet<&String> = ended.iter().filter(|(_, ago)| **ago > 7).map(|(session, _)| session).collect();
+    let truth: Vec<EntryLine> =
+        control.messages().into_iter().filter(|entry| !old.contains(&entry.session)).collect();
+    assert_eq!(truth.len(), 4, "the one of a month ago is older than messages.history");
+    assert_once(&records, &truth);
+    assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("history")));
+    assert_eq!(control.stats().conversation_calls_refused, 0);
 }

@@ -13,6 +13,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A call makes its conversation active for so long.
 pub(super) const ACTIVE_FOR: Duration = Duration::from_secs(30 * 60);
 
+/// Calls that what can wait leaves to what cannot.
+const SPARED: f64 = 50.0;
+
 /// A bucket of calls, and the conversations that are active.
 ///
 /// The bucket holds a quarter of the hour's calls and the rest flow in evenly, so that no hour has more than all of them
@@ -54,11 +57,25 @@ impl Budget {
 
     /// When there is a call; `now` or earlier if there is one.
     pub fn next_call(&mut self, now: Instant) -> Instant {
+        self.next(now, 1.0)
+    }
+
+    fn next(&mut self, now: Instant, calls: f64) -> Instant {
         self.fill(now);
-        let missing = (1.0 - self.calls).max(0.0) * HOUR.as_secs_f64() / self.per_hour.max(f64::MIN_POSITIVE);
+        let missing = (calls.min(self.most) - self.calls).max(0.0) * HOUR.as_secs_f64();
         // A little more, so that rounding does not end a wait a moment too early.
-        let wait = Duration::try_from_secs_f64(missing * 1.001).unwrap_or(HOUR);
+        let wait = Duration::try_from_secs_f64(missing / self.per_hour.max(f64::MIN_POSITIVE) * 1.001).unwrap_or(HOUR);
         now + wait
+    }
+
+    /// The same for what can wait: it leaves some calls to what comes meanwhile.
+    pub fn next_spare_call(&mut self, now: Instant) -> Instant {
+        self.next(now, 1.0 + (self.most / 2.0).min(SPARED))
+    }
+
+    /// Whether a conversation may be asked for that can wait: it leaves a quarter of the active ones to others.
+    pub fn admits_spare(&self, conversation: &str) -> bool {
+        self.active.contains_key(conversation) || self.active.len() < self.max_active - self.max_active / 4
     }
 
     /// Whether a conversation may be asked for, calls aside.
@@ -136,6 +153,9 @@ mod tests {
         let mut fresh = Budget::new(&config(100, 9), []);
         assert!(fresh.next_call(Instant::now()) > Instant::now(), "a restart adds nothing");
         assert_eq!(fresh.left(Instant::now()), (0, 0));
+        let (now, mut waiting) = (Instant::now(), Budget::new(&config(1_000, 9), []));
+        let spare = waiting.next_spare_call(now) - now;
+        assert!(spare > 40 * (waiting.next_call(now) - now), "history leaves calls to events: {spare:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -146,6 +166,12 @@ mod tests {
         assert!(budget.admits("b"));
         budget.take("b", Instant::now());
         assert!(budget.admits("a") && budget.admits("b") && !budget.admits("c"));
+        let mut four = Budget::new(&config(1_000, 4), []);
+        for conversation in ["a", "b", "c"] {
+            assert!(four.admits_spare(conversation));
+            four.take(conversation, Instant::now());
+        }
+        assert!(four.admits("d") && !four.admits_spare("d") && four.admits_spare("a"));
         let next = budget.next_inactive().expect("a is active");
         assert_eq!(next - Instant::now(), minutes(10));
         advance(minutes(10)).await;

@@ -12,6 +12,9 @@ use crate::kafka::OutputRecord;
 use crate::pipeline::messages::conversation::{Op, Reason};
 use crate::salesforce::conversation_entries::Entry;
 
+/// The longest text that an entry without its content still has, in bytes.
+const LONGEST_MEMBER: usize = 256;
+
 /// What all records of one page have in common.
 pub(super) struct EntryWriter<'a> {
     /// `<prefix>.ConversationEntry`
@@ -62,7 +65,7 @@ struct SourceValue<'a> {
 
 impl EntryWriter<'_> {
     /// The record of an entry that was said in `session`, which is about `case`. One that is `too_large` for Kafka goes
-    /// without its content.
+    /// without its content, and is a kilobyte or two then.
     pub fn record(
         &self,
         op: Op,
@@ -75,6 +78,8 @@ impl EntryWriter<'_> {
             Op::Message => "message",
             Op::Redaction => "redaction",
         };
+        // What may be anything is left out as a whole, never cut.
+        let longest = if too_large { LONGEST_MEMBER } else { usize::MAX };
         let value = EntryValue {
             op,
             id: &entry.identifier,
@@ -82,12 +87,12 @@ impl EntryWriter<'_> {
             session,
             case,
             sender: SenderValue {
-                role: entry.sender.role.as_deref(),
-                app_type: entry.sender.app_type.as_deref(),
-                subject: entry.sender.subject.as_deref(),
+                role: entry.sender.role.as_deref().filter(|text| text.len() <= longest),
+                app_type: entry.sender.app_type.as_deref().filter(|text| text.len() <= longest),
+                subject: entry.sender.subject.as_deref().filter(|text| text.len() <= longest),
             },
             text: entry.text.as_deref().filter(|_| !too_large),
-            kind: entry.kind.as_deref(),
+            kind: entry.kind.as_deref().filter(|text| text.len() <= longest),
             payload: entry.payload.as_ref().filter(|_| !too_large),
             client_time: entry.client_time.and_then(instant),
             server_time: instant(entry.server_time).unwrap_or_default(),
@@ -159,11 +164,13 @@ mod tests {
         );
         assert_eq!((value.as_str(), &record.key[..]), (expected, &b"c-1"[..]));
         assert!(record.headers.contains(&("entry_id", Bytes::from_static(b"e-1"))));
+        let entry = Entry { kind: Some("k".repeat(300)), ..entry };
         let record = writer.record(Op::Redaction, &entry, None, Some("500"), true);
         let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
         assert_eq!(
-            (&value["op"], &value["text"], &value["too_large"]),
-            (&json!("redaction"), &json!(null), &json!(true))
+            (&value["op"], &value["text"], &value["type"], &value["too_large"]),
+            (&json!("redaction"), &json!(null), &json!(null), &json!(true))
         );
+        assert_eq!(value["sender"]["role"], json!("EndUser"));
     }
 }

@@ -13,6 +13,7 @@ use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::desk::{MessageDesk, Triggered};
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
+use crate::pipeline::messages::unread::LedgerWriter;
 use crate::salesforce::rest_client::RestClient;
 
 /// Empty where a stream fetches no messages.
@@ -38,7 +39,8 @@ impl MessageInlet {
             return (Self::default(), tokio::spawn(async {}));
         }
         let kept = writer.take_kept();
-        let desk = Arc::new(MessageDesk::new(&context.identity, context.board.clone(), &kept));
+        let (board, ledger) = (context.board.clone(), LedgerWriter::of(context));
+        let desk = Arc::new(MessageDesk::new(&context.identity, board, ledger, config.history, &kept));
         let (out, batches) = mpsc::channel(1);
         let parts = (context.clone(), memory.clone(), kafka.clone(), rest.clone(), desk.clone());
         let runner = MessageRunner::new(parts, config, &kept, out, cancel.clone());

@@ -8,7 +8,11 @@
 //! | `inlet` | the run loop's end of it |
 //! | `runner` | the task that decides what is fetched next |
 //! | `sessions` | which conversation a session belongs to, and which sessions are open |
+//! | `history` | the sessions that snapshots found |
+//! | `catching_up` | what was said in them, fetched when nothing more urgent is to be |
+//! | `walk` | from page to page of a conversation |
 //! | `fetching` | one page of a conversation: read, compared with what is known, handed over |
+//! | `unread` | what is looked for in vain, and its entry in the gap ledger |
 //! | `entry_record` | from an entry to the record that consumers read |
 //! | `budget` | how much may be asked |
 //! | `setback` | why fetching waits, and for how long |
@@ -50,15 +54,19 @@
 //! in Kafka. Nothing of this ever waits in the way of events: the run loop takes a page when there is one.
 
 mod budget;
+mod catching_up;
 mod conversation;
 mod desk;
 mod entry_record;
 mod fetching;
+mod history;
 mod inlet;
 mod runner;
 mod seam;
 mod sessions;
 mod setback;
+mod unread;
+mod walk;
 
 pub(super) use desk::MessageDesk;
 pub(super) use inlet::MessageInlet;

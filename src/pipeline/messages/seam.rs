@@ -1,11 +1,26 @@
 //! What the runner hands to the run loop.
 
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::kafka::OutputRecord;
+use crate::pipeline::messages::unread::End;
+
+/// A session of which nothing more is to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Clear {
+    /// Its id.
+    pub session: String,
+    /// The number of its trigger when the fetch began: an event with a newer number came meanwhile.
+    pub number: u64,
+    /// How its entry in the ledger ends, should it have one.
+    pub end: End,
+}
 
 /// What is to be committed together.
+#[derive(Default)]
 pub(in crate::pipeline) struct MessageBatch {
     /// The entries of one conversation, in order.
     pub(super) entries: Vec<OutputRecord>,
@@ -15,10 +30,18 @@ pub(in crate::pipeline) struct MessageBatch {
     pub(super) kept: Vec<(String, Option<Bytes>)>,
     /// The conversation, should its record be too large.
     pub(super) conversation: String,
-    /// Sessions that are fetched, unless an event with a newer number came meanwhile.
-    pub(super) clears: Vec<(String, u64)>,
+    /// Entries of the gap ledger.
+    pub(super) ledger: Vec<OutputRecord>,
+    /// Sessions that are done with.
+    pub(super) clears: Vec<Clear>,
+    /// Sessions that are looked for in vain, each with its new entry in the ledger.
+    pub(super) tells: Vec<(String, Value)>,
+    /// Sessions that are to be fetched like those that an event told of.
+    pub(super) owes: Vec<String>,
+    /// Sessions of snapshots that are done with.
+    pub(super) done: Vec<(Uuid, usize)>,
     /// Told once it is committed.
-    pub(super) receipt: oneshot::Sender<()>,
+    pub(super) receipt: Option<oneshot::Sender<()>>,
 }
 
 impl MessageBatch {
@@ -40,6 +63,15 @@ impl MessageBatch {
     /// Tells the runner that its batch is committed.
     pub(in crate::pipeline) fn receipt(self) {
         // A runner that has gone begins again from what is kept.
-        let _ = self.receipt.send(());
+        let _ = self.receipt.map(|receipt| receipt.send(()));
     }
+}
+
+/// What a batch does to the desk once it is committed.
+#[derive(Default)]
+pub(in crate::pipeline) struct Admitted {
+    pub(super) cleared: Vec<String>,
+    pub(super) told: Vec<(String, Value)>,
+    pub(super) owed: Vec<String>,
+    pub(super) done: Vec<(Uuid, usize)>,
 }

@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use crate::failure::{Exit, Failure};
-use crate::kafka::KafkaError;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::rest::{RestError, RestVerdict};
 
 /// Between attempts of what mends itself.
 pub(super) const LIMITS: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(300));
-
-/// Between attempts of what concerns one conversation or session. Each is a call of few.
-pub(super) const ONE: BackoffLimits = BackoffLimits::constant(Duration::from_secs(15), Duration::from_secs(3600));
 
 /// Between attempts of what somebody has to mend, mostly by clicks in Setup that nobody reports back.
 const MENDED: Duration = Duration::from_secs(300);
@@ -26,8 +22,6 @@ pub(super) enum Setback {
     Sessions(RestError),
     /// Entries cannot be asked for.
     Entries(RestError),
-    /// What was looked for in vain cannot be entered in the ledger.
-    Ledger(KafkaError),
     /// Something that an operator mends.
     Stopped(Failure),
     /// Other clients need the rest of the org's API requests.
@@ -62,7 +56,6 @@ impl Setback {
                 RestVerdict::QueryAnew | RestVerdict::NewToken | RestVerdict::AskForLess => backoff.next_wait(),
                 RestVerdict::DescribeAnew | RestVerdict::Stop => MENDED,
             },
-            Self::Ledger(_) => backoff.next_wait(),
             Self::Stopped(_) => MENDED,
             Self::Share { .. } => ALLOWANCE,
             Self::Gone => LIMITS.minimum(),
@@ -101,7 +94,6 @@ impl Setback {
                  (Setup > Messaging Settings); a single one was deleted, or belongs to a channel that keeps no entries",
             ),
             Self::Entries(error) => error.failure(),
-            Self::Ledger(error) => error.failure(),
             Self::Stopped(failure) => failure.clone(),
             Self::Share { used } => Failure::new(
                 Exit::Unavailable,
