@@ -6,6 +6,9 @@ from . import fold, ledger
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 CLOSED = ("healed", "given_up")
+# What stands in `source.job` of the records that are read beside messages, and their objects.
+BESIDE_MESSAGES = "messages"
+CONVERSATIONS = ("Conversation", "ConversationParticipant")
 # A record by its id; what events have for "any record" (500*, 000000000000000AAA) is none.
 RECORD = re.compile(r"(?!0{15})[0-9A-Za-z]{18}")
 
@@ -24,6 +27,7 @@ class Jobs:
         self.written, self.states, self.entities = {}, {}, {}
         # Snapshots are nobody's repair: they need no gap.
         self.snapshots = {}
+        self.beside = {}
         self.page = fold.from_the_page()
 
     def take(self, record, value):
@@ -34,8 +38,13 @@ class Jobs:
         if job is not None:
             self._form(record, value, job)
             self._time(record, value, state)
-            self._once(record, job)
-            if str(job).startswith("snapshot-"):
+            if job == BESIDE_MESSAGES:
+                self._beside(record, value)
+            else:
+                self._once(record, job)
+            if job == BESIDE_MESSAGES:
+                self.report.seen["records beside messages"] += 1
+            elif str(job).startswith("snapshot-"):
                 self.snapshots.setdefault((record.topic, job), set()).add(record.key)
             else:
                 self.entities.setdefault(value.get("entity"), record.place)
@@ -73,6 +82,16 @@ class Jobs:
         at = value.get("record_as_of") or ""
         if str(at)[:19] < state.as_of:
             self.report.fault("late job record", f"{record.place}, key {record.key}: as of {at}, behind a state of {state.as_of}")
+
+    def _beside(self, record, value):
+        """No event and no gap tells of them: they stand there because they changed since they were written last. An abrupt end
+        loses nothing of what was written, so that holds over it too."""
+        where, content = (record.topic, record.key), value.get("record")
+        if value.get("entity") not in CONVERSATIONS:
+            self.report.fault("stray job record", f"{record.place}: {BESIDE_MESSAGES} wrote a {value.get('entity')}")
+        if self.beside.get(where) == content:
+            self.report.fault("doubled job record", f"{record.place}, key {record.key}: nothing of it changed")
+        self.beside[where] = content
 
     def _once(self, record, job):
         before = self.written.setdefault((job, record.topic, record.key), record.place)

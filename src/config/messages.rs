@@ -33,6 +33,8 @@ pub struct MessagesConfig {
     /// How long a session that no query finds, or a conversation that cannot be read, is tried before it becomes an entry of
     /// the gap ledger. It is tried on for [`Self::history`].
     pub give_up_after: Duration,
+    /// Whether the records of conversations and of who takes part in them are written beside the messages.
+    pub records: bool,
 }
 
 impl MessagesConfig {
@@ -48,6 +50,7 @@ impl MessagesConfig {
             sweep_most: section.duration("sweep_most", 30 * MINUTE, (SECOND, DAY), findings),
             final_after: section.duration("final_after", 5 * MINUTE, (SECOND, DAY), findings),
             give_up_after: section.duration("give_up_after", DAY, (SECOND, 30 * DAY), findings),
+            records: section.flag("records", true, findings),
         };
         if config.sweep_least > config.sweep_most {
             findings.fault(section.path_of("sweep_least"), "is longer than sweep_most");

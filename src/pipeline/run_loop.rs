@@ -328,18 +328,19 @@ impl RunLoop {
         self.turns = 0;
         let mut next = self.next_without_events();
         let names = batch.names();
-        let (written, redactions) = batch.counts();
+        let (written, redactions, rows) = batch.counts();
         let (records, admitted) = desk.admit(&mut batch);
         let noted = self.desk.enrol(&mut next, &records);
         let gaps = noted.gaps_opened();
         match self.writer.commit(records, next).await {
             Ok(committed) => {
                 self.context.board.update(|status| {
-                    status.records_committed += written;
+                    status.records_committed += written.saturating_add(rows);
                     status.gaps_opened += gaps;
                     let messages = status.messages.get_or_insert_default();
                     messages.entries_written += written;
                     messages.redactions_written += redactions;
+                    messages.records_written += rows;
                 });
                 self.note(&committed, None);
                 self.checkpoint = committed.checkpoint().clone();

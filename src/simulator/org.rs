@@ -111,7 +111,8 @@ impl Org {
         }
         Self {
             bus: Bus::new(settings.traffic.first_replay_id, topics.keys().cloned()),
-            records: RecordStore::new(objects.clone()),
+            // Those with events have the places that events name them by.
+            records: RecordStore::new(objects.iter().cloned().chain(objects::without_events()).collect()),
             api_allowance: ApiAllowance::new(settings.rest.daily_requests),
             cursors: Cursors::new(settings.rest.query_locator_idle),
             conversations: Conversations::new(

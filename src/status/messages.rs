@@ -28,6 +28,8 @@ pub struct MessagesStatus {
     pub entries_written: u64,
     /// Redactions written.
     pub redactions_written: u64,
+    /// Records of conversations and of who takes part in them written.
+    pub records_written: u64,
     /// Sessions and conversations that were entered in the gap ledger because they could not be read.
     pub sessions_given_up: u64,
     /// Why nothing is fetched, if that is so.

@@ -181,6 +181,26 @@ async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_i
     let of_third = records.iter().find(|record| record.json()["session"] == json!(sessions[4])).expect("an entry");
     assert_eq!(of_third.json()["case"], json!(case));
     assert_eq!(control.stats().conversation_calls_refused, 0);
+    // What folds from the records is what the org has of conversations and of who takes part in them.
+    for entity in ["Conversation", "ConversationParticipant"] {
+        let records = deployment.output(entity).await;
+        assert!(records.iter().all(|record| record.headers["op"] == "refresh"));
+        let contents: BTreeSet<String> = records.iter().map(|record| record.json()["record"].to_string()).collect();
+        assert_eq!(contents.len(), records.len(), "each of them changed something");
+        let held: BTreeMap<&String, &Value> =
+            records.iter().map(|record| (&record.key, &record.json()["record"])).collect();
+        let truth = control.records(entity).expect("the org's records");
+        assert_eq!(held.len(), truth.len());
+        for line in truth {
+            for (name, value) in &line.fields {
+                let same = |held: &Value| held == value || (held.is_number() && held.as_f64() == value.as_f64());
+                assert!(same(&held[&line.id][name]), "{entity} {}: {name} is {}, truly {value}", line.id, held[&line.id][name]);
+            }
+        }
+    }
+    let queries = control.stats().api_calls["query"];
+    let fetches = control.stats().api_calls["conversation-entries"];
+    assert!(queries <= 3 * fetches + 20, "{queries} queries for {fetches} fetches");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,8 +335,9 @@ async fn a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_
     let settings = format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s\nGAPS__HEAL = true\nGAPS__LOOK_EVERY = 1s");
     let running = deployment.run(&[SESSIONS], &settings);
     let told = |status: &StreamStatus| status.gaps_open.get("unread") == Some(&1);
-    let status = running.until("the open entry", told).await;
-    assert_eq!((messages(&status).sessions_given_up, messages(&status).entries_written), (1, 0));
+    let status =
+        running.until("the open entry", |status| told(status) && messages(status).sessions_given_up == 1).await;
+    assert_eq!(messages(&status).entries_written, 0);
     let entries = deployment.output("gaps").await;
     let entry = entries.last().expect("an entry").json();
     assert_eq!((&entry["entity"], &entry["records"]), (&json!("ConversationEntry"), &json!([session])), "{entry}");
@@ -381,7 +402,10 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     else {
         return;
     };
-    let deployment = Deployment::new(brokers, org()).await;
+    let mut config = org();
+    // One of them gives the stream its position, for which snapshots wait.
+    config.pubsub.keepalive = Duration::from_millis(300);
+    let deployment = Deployment::new(brokers, config).await;
     let control = deployment.control();
     let days = |days: i64| {
         let at = chrono::Utc::now() - chrono::TimeDelta::days(days);
@@ -396,14 +420,21 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
         ended.insert(session, ago);
     }
     // The stream begins behind all of that: only the snapshot finds it.
-    let settings = format!("{TOLD_ONLY}\nSTREAM__0__START = latest\nSNAPSHOT__ON_FIRST_RUN = true\nBATCH__MAX_RECORDS = 1");
+    let settings =
+        format!("{TOLD_ONLY}\nSTREAM__0__START = latest\nSNAPSHOT__ON_FIRST_RUN = true\nBATCH__MAX_RECORDS = 1");
+    // Nothing can be fetched before all are found, so the order is that of their ends.
+    let entity = || "ConversationEntry".to_owned();
+    control.inflict(Fault::Deny { entity: entity() }).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS], &settings);
+    let found = |status: &StreamStatus| status.jobs.is_empty() && messages(status).history_waiting == 4;
+    running.until("four of five, one being too old", found).await;
+    running.abort().await;
+    control.inflict(Fault::Allow { entity: entity() }).await.expect("inflicted");
     let running = deployment.run(&[SESSIONS], &settings);
     running.until("the first of them", |status| messages(status).entries_written >= 1).await;
     running.abort().await;
     let running = deployment.run(&[SESSIONS], &settings);
-    let done = |status: &StreamStatus| {
-        messages(status).history_waiting == 0 && status.jobs.is_empty() && messages(status).sessions_waiting == 0
-    };
+    let done = |status: &StreamStatus| status.messages.as_ref().is_some_and(|messages| messages.history_waiting == 0);
     running.until("all of them", done).await;
     running.stop().await.expect("an orderly end");
     let records = deployment.output("ConversationEntry").await;
@@ -413,5 +444,12 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     assert_eq!(truth.len(), 4, "the one of a month ago is older than messages.history");
     assert_once(&records, &truth);
     assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("history")));
+    let mut order: Vec<(String, String)> = records
+        .iter()
+        .map(|record| (record.json()["source"]["fetched_at"].to_string(), record.json()["text"].to_string()))
+        .collect();
+    order.sort();
+    let order: Vec<&str> = order.iter().map(|(_, text)| text.trim_matches('"')).collect();
+    assert_eq!(order, ["1 days ago", "2 days ago", "3 days ago", "5 days ago"]);
     assert_eq!(control.stats().conversation_calls_refused, 0);
 }

@@ -103,6 +103,7 @@ mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
+pub(super) use rows::RowWriter;
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
 pub(super) use snapshots::open_at_first_run;

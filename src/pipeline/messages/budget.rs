@@ -122,6 +122,7 @@ mod tests {
             sweep_most: any,
             final_after: any,
             give_up_after: Duration::from_secs(24 * 3600),
+            records: true,
         }
     }
 

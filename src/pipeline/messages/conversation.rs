@@ -92,6 +92,9 @@ pub(super) struct Conversation {
     /// Its open entry in the gap ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<Value>,
+    /// Digests of the records of it and of who takes part in it, as they were written, by their ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub records: BTreeMap<String, String>,
 }
 
 /// A duration in milliseconds.
@@ -187,6 +190,7 @@ impl Conversation {
     /// Keeps nothing but how far it is written: the least that its record can be.
     pub fn strip(&mut self) {
         self.known.clear();
+        self.records.clear();
         self.open.clear();
         self.floor = self.cursor.saturating_add(1);
     }
@@ -243,6 +247,7 @@ pub(super) mod tests {
             sweep_most: Duration::from_secs(1_800),
             final_after: Duration::from_secs(300),
             give_up_after: Duration::from_secs(24 * 3600),
+            records: true,
         }
     }
 

@@ -167,6 +167,7 @@ impl MessageDesk {
     /// The records of a batch in their order, and what it does once it is committed.
     pub fn admit(&self, batch: &mut MessageBatch) -> (Vec<OutputRecord>, Admitted) {
         let mut records = std::mem::take(&mut batch.entries);
+        records.append(&mut batch.rows);
         records.extend(batch.kept.drain(..).map(|(key, value)| self.kept(&key, value)));
         records.append(&mut batch.ledger);
         let state = self.state();

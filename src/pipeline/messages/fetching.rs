@@ -78,6 +78,7 @@ impl MessageRunner {
         if stretch.more {
             self.underway.insert(id.to_owned(), Underway { since: self.now(), ..underway });
         } else {
+            self.add_records(id, &mut conversation, &mut batch).await?;
             conversation.asked(now, underway.reason, underway.news, &self.config);
             batch.ledger.extend(self.readable(&mut conversation));
             let clear = |(session, number)| Clear { session, number, end: End::Healed };
@@ -183,7 +184,7 @@ impl MessageRunner {
     }
 
     /// What says that something of a conversation will not be written.
-    fn lost(&self, id: &str, detail: String) -> [crate::kafka::OutputRecord; 2] {
+    pub(super) fn lost(&self, id: &str, detail: String) -> [crate::kafka::OutputRecord; 2] {
         warn!(conversation = id, detail, "messages are lost; the gap ledger names their conversation");
         LedgerWriter::of(&self.context).lost(&OpenGap::messages(vec![id.to_owned()], Utc::now(), detail))
     }
@@ -207,12 +208,12 @@ impl MessageRunner {
     }
 
     /// How often Kafka refused something of that name for its size.
-    fn refusals(&self, name: &str) -> usize {
+    pub(super) fn refusals(&self, name: &str) -> usize {
         self.refused().get(name).copied().unwrap_or_default()
     }
 
     /// The triggers of a conversation as they are now.
-    fn triggers_of(&self, id: &str) -> Vec<(String, u64)> {
+    pub(super) fn triggers_of(&self, id: &str) -> Vec<(String, u64)> {
         let triggers = self.desk.triggers();
         let of = |session: &String| {
             let (number, conversation) = self.sessions.resolved.get(session)?;
@@ -230,7 +231,12 @@ impl MessageRunner {
         mut batch: MessageBatch,
         conversation: &mut Conversation,
     ) -> Result<(), Setback> {
-        conversation.settle(self.now(), &self.config, most_known(self.refusals(id)).unwrap_or_default());
+        let most = most_known(self.refusals(id)).unwrap_or_default();
+        conversation.settle(self.now(), &self.config, most);
+        if most == 0 {
+            // They are written once more with the next fetch, which does no harm.
+            conversation.records.clear();
+        }
         batch.kept.push((key(id), Some(conversation.value())));
         id.clone_into(&mut batch.conversation);
         self.hand_over(batch).await

@@ -12,6 +12,7 @@
 //! | `catching_up` | what was said in them, fetched when nothing more urgent is to be |
 //! | `walk` | from page to page of a conversation |
 //! | `fetching` | one page of a conversation: read, compared with what is known, handed over |
+//! | `participants` | the records of conversations and of who takes part in them |
 //! | `unread` | what is looked for in vain, and its entry in the gap ledger |
 //! | `entry_record` | from an entry to the record that consumers read |
 //! | `budget` | how much may be asked |
@@ -61,6 +62,7 @@ mod entry_record;
 mod fetching;
 mod history;
 mod inlet;
+mod participants;
 mod runner;
 mod seam;
 mod sessions;

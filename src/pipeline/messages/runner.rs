@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::config::MessagesConfig;
+use crate::config::{FieldChoice, MessagesConfig};
 use crate::kafka::{KafkaSettings, TopicRole};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::memory::StreamMemory;
@@ -20,12 +20,15 @@ use crate::pipeline::messages::catching_up::Ahead;
 use crate::pipeline::messages::conversation::{self, Conversation, Reason};
 use crate::pipeline::messages::desk::{MessageDesk, Trigger};
 use crate::pipeline::messages::fetching::Underway;
+use crate::pipeline::messages::participants::Beside;
 use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::sessions::{LISTING, Sessions};
 use crate::pipeline::messages::setback::{LIMITS, Setback};
 use crate::pipeline::output_topics::OutputTopics;
 use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::Backoff;
+use crate::salesforce::describe::Descriptions;
+use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
 
 /// The entity of what is written, for claims and topics.
@@ -54,8 +57,10 @@ pub(in crate::pipeline) struct MessageRunner {
     pub(super) out: mpsc::Sender<MessageBatch>,
     /// `<prefix>.ConversationEntry`
     pub(super) topic: Arc<str>,
-    topics: OutputTopics,
-    cancel: CancellationToken,
+    pub(super) topics: OutputTopics,
+    pub(super) cancel: CancellationToken,
+    pub(super) reader: RecordReader,
+    pub(super) beside: Beside,
     /// What is known of each, as the run loop has committed it; sessions may have been heeded since.
     pub(super) conversations: BTreeMap<String, Conversation>,
     pub(super) sessions: Sessions,
@@ -102,6 +107,8 @@ impl MessageRunner {
             budget: Budget::new(&config, active),
             topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
             topics: OutputTopics::new(kafka, context.board.clone(), memory.outputs.clone()),
+            reader: RecordReader::new(rest.clone(), Descriptions::new(rest.clone(), FieldChoice::All)),
+            beside: Beside::default(),
             context,
             memory,
             config,

@@ -26,6 +26,8 @@ pub(in crate::pipeline) struct MessageBatch {
     pub(super) entries: Vec<OutputRecord>,
     /// Those among them that are redactions.
     pub(super) redactions: u64,
+    /// Records of the conversation and of who takes part in it.
+    pub(super) rows: Vec<OutputRecord>,
     /// What is kept afterwards, by key; `None` is not.
     pub(super) kept: Vec<(String, Option<Bytes>)>,
     /// The conversation, should its record be too large.
@@ -45,19 +47,21 @@ pub(in crate::pipeline) struct MessageBatch {
 }
 
 impl MessageBatch {
-    /// What each record is called if Kafka takes it for too large: the entries, then what is kept.
+    /// What each record is called if Kafka takes it for too large: the entries, the other records, then what is kept.
     pub(in crate::pipeline) fn names(&self) -> Vec<String> {
         let id = |record: &OutputRecord| {
             record.headers.iter().find(|(name, _)| *name == "entry_id").map(|(_, id)| id.clone())
         };
         let entries =
             self.entries.iter().map(|entry| String::from_utf8_lossy(&id(entry).unwrap_or_default()).into_owned());
-        entries.chain(self.kept.iter().map(|_| self.conversation.clone())).collect()
+        let rows = self.rows.iter().map(|row| String::from_utf8_lossy(&row.key).into_owned());
+        entries.chain(rows).chain(self.kept.iter().map(|_| self.conversation.clone())).collect()
     }
 
-    /// Its entries, and the redactions among them.
-    pub(in crate::pipeline) fn counts(&self) -> (u64, u64) {
-        (u64::try_from(self.entries.len()).unwrap_or(u64::MAX), self.redactions)
+    /// Its entries, the redactions among them, and its other records.
+    pub(in crate::pipeline) fn counts(&self) -> (u64, u64, u64) {
+        let count = |records: &[OutputRecord]| u64::try_from(records.len()).unwrap_or(u64::MAX);
+        (count(&self.entries), self.redactions, count(&self.rows))
     }
 
     /// Tells the runner that its batch is committed.

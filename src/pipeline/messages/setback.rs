@@ -10,7 +10,7 @@ use crate::salesforce::rest::{RestError, RestVerdict};
 pub(super) const LIMITS: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Between attempts of what somebody has to mend, mostly by clicks in Setup that nobody reports back.
-const MENDED: Duration = Duration::from_secs(300);
+pub(super) const MENDED: Duration = Duration::from_secs(300);
 
 /// Between looks at the API requests of the org.
 const ALLOWANCE: Duration = Duration::from_secs(60);
@@ -20,6 +20,8 @@ const ALLOWANCE: Duration = Duration::from_secs(60);
 pub(super) enum Setback {
     /// Sessions cannot be asked for.
     Sessions(RestError),
+    /// Records of conversations and of who takes part in them cannot be asked for.
+    Records(RestError),
     /// Entries cannot be asked for.
     Entries(RestError),
     /// Something that an operator mends.
@@ -50,7 +52,7 @@ impl Setback {
     pub fn wait(&self, backoff: &mut Backoff) -> Duration {
         match self {
             _ if self.concerns_one() => backoff.next_wait(),
-            Self::Sessions(error) | Self::Entries(error) => match error.verdict() {
+            Self::Sessions(error) | Self::Records(error) | Self::Entries(error) => match error.verdict() {
                 RestVerdict::Pause(length) => length.max(LIMITS.minimum()),
                 RestVerdict::RetryAfter(hint) => backoff.next_wait_at_least(hint),
                 RestVerdict::QueryAnew | RestVerdict::NewToken | RestVerdict::AskForLess => backoff.next_wait(),
@@ -72,6 +74,15 @@ impl Setback {
                     "Setup > Permission Sets > the integration user's set > Object Settings: grant read access to Messaging \
                      Sessions and Conversations and to their fields; Messaging must be set up in the org (Setup > \
                      Messaging Settings)",
+                ),
+                _ => error.failure(),
+            },
+            Self::Records(error) => match error.verdict() {
+                RestVerdict::Stop | RestVerdict::DescribeAnew => Failure::new(
+                    Exit::NoPermission,
+                    format!("Records of conversations cannot be read, so only messages are written: {error}"),
+                    "Setup > Permission Sets > the integration user's set > Object Settings: grant read access to \
+                     Conversations and Conversation Participants and to their fields, or set `messages.records` to false",
                 ),
                 _ => error.failure(),
             },
@@ -129,6 +140,8 @@ mod tests {
             (Setback::Sessions(refused(400, "INVALID_TYPE")), false, 5, "Messaging Sessions"),
             (Setback::Sessions(refused(400, "INVALID_FIELD")), false, 5, "Conversations"),
             (Setback::Sessions(refused(400, "QUERY_TIMEOUT")), false, 0, "Developer Guide"),
+            (Setback::Records(refused(400, "INVALID_TYPE")), false, 5, "messages.records"),
+            (Setback::Records(refused(503, "SERVER_UNAVAILABLE")), false, 0, "status.salesforce.com"),
             (Setback::Share { used: 80 }, false, 1, "messages.api_share"),
         ] {
             assert_eq!((setback.concerns_one(), minutes(&setback)), (one, waits), "{setback:?}");

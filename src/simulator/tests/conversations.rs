@@ -178,6 +178,39 @@ async fn a_query_reads_the_identifier_of_a_sessions_conversation() {
 }
 
 #[tokio::test]
+async fn conversations_and_who_takes_part_in_them_are_records_without_events_and_without_a_stamp_of_the_system() {
+    let (simulator, api) = org(|_| {}).await;
+    let session = session(&simulator, 7).await;
+    let said = say(&simulator, &session, 2).await;
+    let agent = MessageOrder { role: "Agent".into(), ..MessageOrder::new(&session, "hello") };
+    let agent = simulator.control().say(agent.untold()).await.expect("said");
+    let (of, id) = (&said[0].conversation, conversation(7));
+    let soql = format!("SELECT Id, StartTimeMilliSecs FROM Conversation WHERE ConversationIdentifier IN ('{of}','x')");
+    let answer = api.query("query", &soql).await.json();
+    assert_eq!((&answer["totalSize"], &answer["records"][0]["Id"]), (&json!(1), &json!(id)));
+    assert_eq!(answer["records"][0]["StartTimeMilliSecs"].as_f64(), Some(said[0].server_time as f64));
+    let fields = "ParticipantRole, ParticipantKey, LastActiveTimeMilliSecs, JoinedTimeMilliSecs";
+    let soql = format!("SELECT {fields} FROM ConversationParticipant WHERE ConversationId = '{id}'");
+    let answer = api.query("query", &soql).await.json();
+    let rows = answer["records"].as_array().expect("records");
+    let of = |role: &str| rows.iter().find(|row| row["ParticipantRole"] == role).expect("a participant");
+    assert_eq!(rows.len(), 2);
+    let active = |row: &Value, field: &str| row[field].as_f64();
+    assert_eq!(active(of("EndUser"), "JoinedTimeMilliSecs"), Some(said[0].server_time as f64));
+    assert_eq!(active(of("EndUser"), "LastActiveTimeMilliSecs"), Some(said[1].server_time as f64));
+    assert_eq!(of("Agent")["ParticipantKey"], json!(agent.subject));
+    for object in ["Conversation", "ConversationParticipant"] {
+        let refused = api.query("query", &format!("SELECT SystemModstamp FROM {object}")).await.refusal();
+        assert_eq!(refused.1, "INVALID_FIELD");
+        let fields = api.get(&format!("/sobjects/{object}/describe")).await.json();
+        let names: Vec<&str> =
+            fields["fields"].as_array().expect("fields").iter().filter_map(|field| field["name"].as_str()).collect();
+        assert!(names.contains(&"LastModifiedDate") && names.contains(&"IsDeleted"), "{names:?}");
+    }
+    assert_eq!(simulator.control().stats().published, 1, "the session, and nothing else");
+}
+
+#[tokio::test]
 async fn people_talk_in_open_sessions_of_which_some_go_on_in_an_earlier_conversation() {
     let (simulator, _) = org(|config| {
         config.traffic.messages = 500.0;
