@@ -471,6 +471,24 @@ class WhatJobsWrote(unittest.TestCase):
         twice.append_copy(twice.at("Case", -1))
         self.assertIn("doubled job record", self.faults(twice).faults)
 
+    def beside(self, *names, entity="Conversation"):
+        """A record that was read beside messages, as often as it has had another name."""
+        topics, key = self.healed(), "0dw8d0000000001AAA"
+        headers = {"casewire": "1", "content-type": "application/json", "entity": entity, "op": "refresh", "org": ORG}
+        for second, name in enumerate(names):
+            value = {"op": "refresh", "entity": entity, "id": key, "changed": {}, "record": {"Id": key, "Name": name}}
+            value |= {"record_as_of": f"2026-02-17T04:03:4{second}.000Z", "record_from": "rest"}
+            value["source"] = {"org": ORG, "topic": CASES, "job": "messages"}
+            topics.put(f"{PREFIX}.{entity}", key, value, headers)
+        return self.faults(topics)
+
+    def test_records_beside_messages_stand_there_when_they_changed(self):
+        report = self.beside("a", "b", "a")
+        self.assertEqual(report.faults, {})
+        self.assertEqual(report.seen["records beside messages"], 3)
+        self.assertIn("doubled job record", self.beside("a", "b", "b").faults)
+        self.assertIn("stray job record", self.beside("a", entity="Contact").faults)
+
     def test_a_job_without_a_gap_is_found(self):
         topics = self.healed()
         topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]

@@ -41,10 +41,12 @@ use crate::pipeline::run_loop::{LoopEnd, RunLoop, SIGN_OF_LIFE};
 use crate::pipeline::schemas::SchemaCache;
 use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
+use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::describe::Descriptions;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
+use crate::salesforce::session::{Session, SessionError, SessionSettings};
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
 use crate::status::StreamState;
 
@@ -86,6 +88,8 @@ pub struct Attempt {
     pub gaps: GapsConfig,
     /// How messages are fetched.
     pub messages: MessagesConfig,
+    /// The app that signs in to the Conversation Data API, where they are fetched over that.
+    pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the stream's first run makes a snapshot.
     pub first_snapshots: Vec<String>,
     /// The schemas.
@@ -232,6 +236,13 @@ impl Attempt {
         written: Option<HashSet<u128>>,
     ) -> AttemptEnd {
         let context = self.context.clone();
+        let entries = match self.entries() {
+            Ok(entries) => entries,
+            Err(error) => {
+                close(writer, &context).await;
+                return AttemptEnd::Stopped(error.failure());
+            }
+        };
         let position = checkpoint.position.clone();
         // Dropping the guard ends the two other stations on every way out.
         let stations = self.stop.child_token();
@@ -266,7 +277,7 @@ impl Attempt {
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
-        let (inlet, messages) = self.messages(&mut writer, &stations);
+        let (inlet, messages) = self.messages(&mut writer, entries, &stations);
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
         let end = run_loop.run(&mut prepared_out).await;
@@ -328,10 +339,21 @@ impl Attempt {
     fn messages(
         &self,
         writer: &mut TransactionalWriter,
+        entries: EntriesClient,
         stations: &CancellationToken,
     ) -> (MessageInlet, JoinHandle<()>) {
-        let sides = (&self.kafka, &self.rest);
+        let sides = (&self.kafka, &self.rest, entries);
         MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations)
+    }
+
+    /// Where entries of conversations are asked for. The app of the Conversation Data API signs in where the organisation is,
+    /// which Salesforce demands of client credentials and the first session knows.
+    fn entries(&self) -> Result<EntriesClient, SessionError> {
+        let Some(settings) = self.data_api.as_deref() else { return Ok(EntriesClient::Connect(self.rest.clone())) };
+        let login_url = self.instance_url.parse().unwrap_or_else(|_| settings.login_url.clone());
+        let org_id = Some(self.context.identity.org.clone());
+        let session = Session::new(SessionSettings { login_url, org_id, ..settings.clone() })?;
+        Ok(EntriesClient::Data(RestClient::new(session)))
     }
 
     fn station(

@@ -161,7 +161,8 @@ mod tests {
         assert!(by_ids("Id", "Case", &[]).expect("a name").is_empty());
         assert!(by_ids("Id", "Case WHERE", &["500A"]).is_err());
         assert_eq!(
-            by_values("Id", "Conversation", "ConversationIdentifier", &["36b0f4d9-7c14", "' OR Id != '"]).expect("names"),
+            by_values("Id", "Conversation", "ConversationIdentifier", &["36b0f4d9-7c14", "' OR Id != '"])
+                .expect("names"),
             ["SELECT Id FROM Conversation WHERE ConversationIdentifier IN ('36b0f4d9-7c14')"]
         );
     }

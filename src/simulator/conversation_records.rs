@@ -28,7 +28,8 @@ pub(crate) fn note(records: &RecordStore, conversation: &RecordKey, entry: &Entr
     let Some(key) = participant(conversation, entry) else { return };
     // What was known of him stays: when he joined.
     let before = held(records, CONVERSATION_PARTICIPANT, &key);
-    let earlier = |field: &str| before.as_ref().and_then(|(object, values)| values.get(object.position(field)?)?.clone());
+    let earlier =
+        |field: &str| before.as_ref().and_then(|(object, values)| values.get(object.position(field)?)?.clone());
     put(records, CONVERSATION_PARTICIPANT, &key, at, |field| match field {
         "AppType" => text(&entry.app_type),
         "ConversationId" => text(&conversation.id()),
@@ -50,7 +51,8 @@ fn whole_second(millis: i64) -> i64 {
 /// The record of whoever said something: always the same for the same one in the same conversation.
 fn participant(conversation: &RecordKey, entry: &EntryLine) -> Option<RecordKey> {
     let digest = Sha256::digest(format!("{} {} {}", conversation.fifteen(), entry.role, entry.subject));
-    let number = digest.first_chunk().map(|bytes: &[u8; 7]| bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+    let number =
+        digest.first_chunk().map(|bytes: &[u8; 7]| bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
     RecordKey::parse(&record_id("0dx", number?))
 }
 

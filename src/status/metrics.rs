@@ -200,9 +200,11 @@ fn messages(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
             messages.entries_written
         }),
         ("redactions_written", "Redactions written", |messages| messages.redactions_written),
-        ("messages_given_up", "Sessions and conversations that could not be read for messages.give_up_after", |messages| {
-            messages.sessions_given_up
-        }),
+        (
+            "messages_given_up",
+            "Sessions and conversations that could not be read for messages.give_up_after",
+            |messages| messages.sessions_given_up,
+        ),
     ];
     const GAUGES: [(&str, &str, ReadMessages); 6] = [
         ("messages_waiting", "Sessions of which something is to be fetched", |messages| messages.sessions_waiting),

@@ -25,9 +25,20 @@ const TOLD_ONLY: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nME
 /// Everything has to be there by then.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The settings of the Conversation Data API, with a secret.
+fn over_data_api(deployment: &Deployment, secret: &str) -> String {
+    format!(
+        "MESSAGES__API = data\nMESSAGES__DATA_API__CLIENT_ID = {}\nMESSAGES__DATA_API__CLIENT_SECRET = {secret}\n\
+         MESSAGES__DATA_API__URL = {}\nMESSAGES__DATA_API__CALLS_PER_MINUTE = 100000\n",
+        SimulatorConfig::default().sign_in.data_client_id,
+        deployment.simulator.login_url(),
+    )
+}
+
 fn org() -> SimulatorConfig {
     let mut config = SimulatorConfig::on_free_ports();
     config.rest.conversation_calls = 1_000_000;
+    config.rest.conversation_data_calls = 1_000_000;
     config.rest.daily_requests = 10_000_000;
     config.rest.repeated_entries = 20;
     config
@@ -117,7 +128,10 @@ fn assert_once(records: &[Output], truth: &[EntryLine]) {
             };
             assert_eq!(millis(&value["server_time"]), Some(entry.server_time), "{value}");
             assert_eq!(millis(&value["client_time"]), Some(entry.client_time), "{value}");
-            assert_eq!(value["source"]["api"], json!("connect"));
+            let api = value["source"]["api"].as_str().expect("an API");
+            // The Connect resource tells no types.
+            assert_eq!(api == "data", value["type"].is_string(), "{value}");
+            assert!(["connect", "data"].contains(&api), "{value}");
         }
         let texts: BTreeSet<String> = records.iter().map(|record| record.json()["text"].to_string()).collect();
         assert_eq!(texts.len(), records.len(), "{identifier} was written twice with the same text");
@@ -194,7 +208,12 @@ async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_i
         for line in truth {
             for (name, value) in &line.fields {
                 let same = |held: &Value| held == value || (held.is_number() && held.as_f64() == value.as_f64());
-                assert!(same(&held[&line.id][name]), "{entity} {}: {name} is {}, truly {value}", line.id, held[&line.id][name]);
+                assert!(
+                    same(&held[&line.id][name]),
+                    "{entity} {}: {name} is {}, truly {value}",
+                    line.id,
+                    held[&line.id][name]
+                );
             }
         }
     }
@@ -210,9 +229,11 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
     else {
         return;
     };
-    for (bounds, tokens) in
-        [(TimeBounds::Inclusive, false), (TimeBounds::Exclusive, true), (TimeBounds::Exclusive, false)]
-    {
+    for (bounds, tokens, data) in [
+        (TimeBounds::Inclusive, false, false),
+        (TimeBounds::Exclusive, true, false),
+        (TimeBounds::Exclusive, false, true),
+    ] {
         let mut config = org();
         config.rest.conversation_bounds = bounds;
         config.rest.conversation_page_tokens = tokens;
@@ -224,7 +245,9 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
             say(&control, &session, &format!("number {number}"), false).await;
         }
         say(&control, &session, "the last", true).await;
-        let settings = format!("{TOLD_ONLY}\nBATCH__MAX_RECORDS = 150");
+        let secret = SimulatorConfig::default().sign_in.data_client_secret;
+        let api = if data { over_data_api(&deployment, &secret) } else { String::new() };
+        let settings = format!("{TOLD_ONLY}\n{api}BATCH__MAX_RECORDS = 150");
         let running = deployment.run(&[SESSIONS], &settings);
         running.until("some of it", |status| messages(status).entries_written >= 300).await;
         running.abort().await;
@@ -287,6 +310,43 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
         assert_once(&records, &control.messages());
         assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("event")));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_api_has_an_app_of_its_own_whose_refusal_holds_nothing_else_up_and_a_change_of_the_api_repeats_nothing()
+ {
+    let name = "the_data_api_has_an_app_of_its_own_whose_refusal_holds_nothing_else_up_and_a_change_of_the_api_repeats_nothing";
+    let Some(brokers) = brokers(name) else { return };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let first = session(&control, 1, "Ended").await;
+    say(&control, &first, "over connect", true).await;
+    let running = deployment.run(&[SESSIONS], TOLD_ONLY);
+    until_told(&deployment, &running).await;
+    running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
+    running.stop().await.expect("an orderly end");
+
+    let wrong = format!("{TOLD_ONLY}\n{}", over_data_api(&deployment, "wrong"));
+    let running = deployment.run(&[SESSIONS], &wrong);
+    let lines =
+        control.publish(EventOrder::new("MessagingSession", "UPDATE").on([first.as_str()]).with("ChannelName", "x"));
+    let lines = lines.await.expect("published");
+    say(&control, &first, "over the data api", true).await;
+    let refused = |what: &String| what.contains("The app of [messages.data_api] cannot sign in");
+    let waits = |status: &StreamStatus| messages(status).waits_for.as_ref().is_some_and(refused);
+    let status = running.until("the refusal", waits).await;
+    assert!(messages(&status).remedy.is_some_and(|remedy| remedy.contains("Client Credentials Flow")));
+    arrived(&running, &lines, SESSIONS).await;
+    running.stop().await.expect("an orderly end");
+
+    let secret = SimulatorConfig::default().sign_in.data_client_secret;
+    let right = format!("{TOLD_ONLY}\n{}", over_data_api(&deployment, &secret));
+    let running = deployment.run(&[SESSIONS], &right);
+    let records = until_told(&deployment, &running).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    let apis: Vec<&str> = records.iter().filter_map(|record| record.json()["source"]["api"].as_str()).collect();
+    assert_eq!(apis, ["connect", "data"], "what was fetched over the one is not fetched again over the other");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,6 +420,39 @@ async fn a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can() {
+    let Some(brokers) = brokers("a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let session = session(&control, 1, "Ended").await;
+    say(&control, &session, "can you read me?", true).await;
+    let gone = Fault::FailRest {
+        path: "/connect/conversation/".to_owned(),
+        status: 404,
+        error_code: "NOT_FOUND".to_owned(),
+        message: "The requested resource does not exist".to_owned(),
+        retry_after: None,
+        times: 5,
+    };
+    control.inflict(gone).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS], &format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s"));
+    let told = |status: &StreamStatus| status.gaps_open.get("unread") == Some(&1) && messages(status).fetches >= 3;
+    let status = running.until("the open entry", told).await;
+    assert_eq!(messages(&status).sessions_waiting, 0, "the conversation is fetched for itself");
+    say(&control, &session, "and now?", true).await;
+    let records = until_told(&deployment, &running).await;
+    running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    let entries = deployment.output("gaps").await;
+    let states: Vec<&Value> = entries.iter().map(|entry| &entry.json()["state"]).collect();
+    assert_eq!(states, ["open", "healed"]);
+    assert_eq!(entries[0].json()["records"], json!([records[0].key]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_nothing_and_is_written_once() {
     let Some(brokers) =
         brokers("a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_nothing_and_is_written_once")
@@ -385,7 +478,8 @@ async fn a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_noth
         overrides.map(|(key, value)| (format!("CASEWIRE__{}", key.trim()), value.trim().to_owned())).collect();
     let config = Config::from_table(text.parse().expect("TOML"), &overrides.into_iter().collect());
     let running = Deployment::run_configured(config.expect("a configuration"));
-    let all = |status: &StreamStatus| messages(status).sessions_waiting == 0 && messages(status).entries_written >= 1_302;
+    let all =
+        |status: &StreamStatus| messages(status).sessions_waiting == 0 && messages(status).entries_written >= 1_302;
     let status = running.until("all of them", all).await;
     assert!(status.gaps_open.is_empty() && matches!(status.state, StreamState::Running), "{:?}", status.state);
     running.stop().await.expect("an orderly end");
@@ -439,8 +533,7 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     running.stop().await.expect("an orderly end");
     let records = deployment.output("ConversationEntry").await;
     let old: BTreeSet<&String> = ended.iter().filter(|(_, ago)| **ago > 7).map(|(session, _)| session).collect();
-    let truth: Vec<EntryLine> =
-        control.messages().into_iter().filter(|entry| !old.contains(&entry.session)).collect();
+    let truth: Vec<EntryLine> = control.messages().into_iter().filter(|entry| !old.contains(&entry.session)).collect();
     assert_eq!(truth.len(), 4, "the one of a month ago is older than messages.history");
     assert_once(&records, &truth);
     assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("history")));

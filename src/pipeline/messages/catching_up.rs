@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn an_old_session_is_fetched_owed_or_passed_over() {
-        let old = |session: &str, last| Old { place: (Uuid::nil(), 0), session: session.into(), last, found_at: Utc::now() };
+        let old =
+            |session: &str, last| Old { place: (Uuid::nil(), 0), session: session.into(), last, found_at: Utc::now() };
         let session = |id: &str, conversation: Option<&str>, hides_its_conversation| MessagingSession {
             id: id.into(),
             conversation: conversation.map(str::to_owned),

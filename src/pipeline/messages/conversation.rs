@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::config::MessagesConfig;
+use crate::config::{MessagesApi, MessagesConfig};
 use crate::kafka::KEPT;
 use crate::salesforce::conversation_entries::Entry;
 use crate::salesforce::messaging_sessions::MessagingSession;
@@ -92,6 +92,9 @@ pub(super) struct Conversation {
     /// Its open entry in the gap ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<Value>,
+    /// Whether it was read over the Conversation Data API last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_data_api: bool,
     /// Digests of the records of it and of who takes part in it, as they were written, by their ids.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub records: BTreeMap<String, String>,
@@ -130,6 +133,11 @@ fn digest(entry: &Entry) -> String {
 impl Conversation {
     /// Begins a fetch: from when on entries are asked for.
     pub fn begin(&mut self, now: i64, config: &MessagesConfig) -> i64 {
+        let over_data_api = config.api == MessagesApi::Data;
+        if std::mem::replace(&mut self.over_data_api, over_data_api) != over_data_api {
+            // The other API tells other things of the same entries. That is no redaction.
+            self.known.values_mut().for_each(|(_, digest)| digest.clear());
+        }
         if self.cursor == 0 {
             self.floor = now.saturating_sub(millis(config.history)).max(0);
         }
@@ -144,12 +152,13 @@ impl Conversation {
         let digest = digest(entry);
         let op = match self.known.get(&entry.identifier) {
             Some((_, known)) if *known == digest => return None,
-            Some(_) => Op::Redaction,
-            None => Op::Message,
+            Some((_, known)) if known.is_empty() => None,
+            Some(_) => Some(Op::Redaction),
+            None => Some(Op::Message),
         };
         self.known.insert(entry.identifier.clone(), (entry.server_time, digest));
         self.cursor = self.cursor.max(entry.server_time);
-        Some(op)
+        op
     }
 
     /// Lets go of what is not looked at again, after everything up to the cursor was read; keeps `most_known` digests, and
@@ -237,6 +246,8 @@ pub(super) mod tests {
     pub(in crate::pipeline::messages) fn config() -> MessagesConfig {
         let hours = |hours: u64| Duration::from_secs(hours * 3_600);
         MessagesConfig {
+            api: MessagesApi::Connect,
+            calls_per_minute: 80,
             calls_per_hour: 900,
             max_active: 500,
             api_share: 80,
@@ -300,6 +311,20 @@ pub(super) mod tests {
         // A day later nothing of it can be redacted any more, and still it is not written again.
         conversation.settle(NOW + 48 * HOUR, &config(), MOST);
         assert_eq!((conversation.floor, conversation.take(&entry("d", NOW - HOUR, "new"))), (NOW - HOUR, None));
+    }
+
+    #[test]
+    fn another_api_that_tells_more_of_an_entry_has_not_redacted_it() {
+        let (mut conversation, connect) = (Conversation::default(), config());
+        conversation.begin(NOW, &connect);
+        conversation.take(&entry("a", NOW - 2, "one"));
+        let data = MessagesConfig { api: MessagesApi::Data, ..connect };
+        conversation.begin(NOW, &data);
+        let told = |text: &str| Entry { kind: Some("Message".into()), ..entry("a", NOW - 2, text) };
+        assert_eq!(conversation.take(&told("one")), None);
+        assert_eq!(conversation.take(&told("***")), Some(Op::Redaction));
+        conversation.begin(NOW, &data);
+        assert_eq!((conversation.take(&told("***")), conversation.take(&told("+++"))), (None, Some(Op::Redaction)));
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl MessageDesk {
         for (session, read) in records.iter().filter_map(|record| self.session_of(record)) {
             match read {
                 None => drop(sessions.insert(session)),
-                Some(value) => found.extend(last_said(value).filter(|last| *last >= oldest).map(|last| (session, last))),
+                Some(value) => {
+                    found.extend(last_said(value).filter(|last| *last >= oldest).map(|last| (session, last)))
+                }
             }
         }
         let state = self.state();

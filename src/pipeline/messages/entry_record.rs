@@ -25,6 +25,8 @@ pub(super) struct EntryWriter<'a> {
     pub conversation: &'a str,
     /// Why it was fetched.
     pub reason: Reason,
+    /// The API that gave it.
+    pub api: &'static str,
     /// When the page was read.
     pub fetched_at: DateTime<Utc>,
 }
@@ -99,7 +101,7 @@ impl EntryWriter<'_> {
             too_large,
             source: SourceValue {
                 org: self.org.as_str(),
-                api: "connect",
+                api: self.api,
                 trigger: self.reason.as_str(),
                 fetched_at: self.fetched_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             },
@@ -142,6 +144,7 @@ mod tests {
             org: &org,
             conversation: "c-1",
             reason: Reason::Sweep,
+            api: "connect",
             fetched_at: at,
         };
         let entry = Entry {

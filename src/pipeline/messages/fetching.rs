@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::config::MessagesApi;
 use crate::pipeline::ledger::OpenGap;
 use crate::pipeline::messages::conversation::{Conversation, Op, Reason, key, most_known};
 use crate::pipeline::messages::entry_record::EntryWriter;
@@ -66,9 +67,12 @@ impl MessageRunner {
         self.budget.take(id, Instant::now());
         self.context.board.update(|status| status.messages.get_or_insert_default().fetches += 1);
         let deadline = Instant::now() + PATIENCE;
-        let page = self.rest.conversation_entries(id, underway.walk.place(), deadline).await;
-        let page = page.map_err(Setback::Entries)?;
-        let Some(stretch) = underway.walk.take(page, now).map_err(Setback::Entries)? else {
+        let failed = match self.config.api {
+            MessagesApi::Connect => Setback::Entries,
+            MessagesApi::Data => Setback::Data,
+        };
+        let page = self.entries.page(id, underway.walk.place(), deadline).await.map_err(failed)?;
+        let Some(stretch) = underway.walk.take(page, now).map_err(failed)? else {
             self.underway.insert(id.to_owned(), Underway { since: self.now(), ..underway });
             return Ok(());
         };
@@ -106,6 +110,7 @@ impl MessageRunner {
             org: &context.identity.org,
             conversation: id,
             reason,
+            api: self.entries.api(),
             fetched_at: self.rest.session().salesforce_now(),
         };
         let (mut left, mut news, mut bytes) = (MessageBatch::default(), false, 0);
@@ -156,6 +161,8 @@ impl MessageRunner {
                 let entry = ledger.open(&OpenGap::messages(vec![id.to_owned()], begun, detail));
                 batch.ledger.push(ledger.record(&entry));
                 conversation.entry = Some(entry);
+                // From now on it is fetched for itself, and its events are not late.
+                batch.clears = self.clears_of(id, End::Healed);
                 self.wait_for(id, 0, LEAST_PAUSE);
                 warn!(conversation = id, "a conversation cannot be read; the gap ledger names it");
                 self.count_in_vain(1);
@@ -164,8 +171,7 @@ impl MessageRunner {
                 let ended = conversation.entry.take().map(|entry| ledger.ended(&entry, End::GivenUp));
                 batch.ledger.extend(ended.map(|entry| ledger.record(&entry)));
                 conversation.give_up(wall);
-                let clear = |(session, number)| Clear { session, number, end: End::GivenUp };
-                batch.clears = self.triggers_of(id).into_iter().map(clear).collect();
+                batch.clears = self.clears_of(id, End::GivenUp);
                 warn!(conversation = id, "a conversation that cannot be read is given up");
             }
         }
@@ -174,6 +180,11 @@ impl MessageRunner {
         self.commit(id, batch, &mut conversation).await?;
         self.conversations.insert(id.to_owned(), conversation);
         Ok(())
+    }
+
+    /// The end of the triggers of a conversation as they are now.
+    fn clears_of(&self, id: &str, end: End) -> Vec<Clear> {
+        self.triggers_of(id).into_iter().map(|(session, number)| Clear { session, number, end }).collect()
     }
 
     /// What closes the entry of a conversation that can be read.

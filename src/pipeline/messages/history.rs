@@ -94,7 +94,8 @@ impl Found {
 
 impl From<KeptList> for List {
     fn from(kept: KeptList) -> Self {
-        let sessions = kept.sessions.into_iter().filter_map(|(id, last)| Some((id.into_bytes().try_into().ok()?, last)));
+        let sessions =
+            kept.sessions.into_iter().filter_map(|(id, last)| Some((id.into_bytes().try_into().ok()?, last)));
         Self { found_at: kept.found_at, sessions: sessions.collect(), done: 0 }
     }
 }

@@ -14,6 +14,7 @@ use crate::pipeline::messages::desk::{MessageDesk, Triggered};
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::unread::LedgerWriter;
+use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::rest_client::RestClient;
 
 /// Empty where a stream fetches no messages.
@@ -30,7 +31,7 @@ impl MessageInlet {
     pub fn begin(
         context: &Arc<StreamContext>,
         memory: &Arc<StreamMemory>,
-        (kafka, rest): (&KafkaSettings, &RestClient),
+        (kafka, rest, entries): (&KafkaSettings, &RestClient, EntriesClient),
         config: MessagesConfig,
         writer: &mut TransactionalWriter,
         cancel: &CancellationToken,
@@ -42,7 +43,7 @@ impl MessageInlet {
         let (board, ledger) = (context.board.clone(), LedgerWriter::of(context));
         let desk = Arc::new(MessageDesk::new(&context.identity, board, ledger, config.history, &kept));
         let (out, batches) = mpsc::channel(1);
-        let parts = (context.clone(), memory.clone(), kafka.clone(), rest.clone(), desk.clone());
+        let parts = (context.clone(), memory.clone(), kafka.clone(), (rest.clone(), entries), desk.clone());
         let runner = MessageRunner::new(parts, config, &kept, out, cancel.clone());
         (Self(Some(Open { desk, batches })), tokio::spawn(runner.run()))
     }

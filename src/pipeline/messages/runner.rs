@@ -27,6 +27,7 @@ use crate::pipeline::messages::setback::{LIMITS, Setback};
 use crate::pipeline::output_topics::OutputTopics;
 use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::Backoff;
+use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::describe::Descriptions;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
@@ -45,7 +46,7 @@ const FORGETTING: Duration = Duration::from_secs(3600);
 const FORGOTTEN: usize = 1_000;
 
 /// What a runner works with.
-type Parts = (Arc<StreamContext>, Arc<StreamMemory>, KafkaSettings, RestClient, Arc<MessageDesk>);
+type Parts = (Arc<StreamContext>, Arc<StreamMemory>, KafkaSettings, (RestClient, EntriesClient), Arc<MessageDesk>);
 
 /// The runner of one attempt.
 pub(in crate::pipeline) struct MessageRunner {
@@ -53,6 +54,7 @@ pub(in crate::pipeline) struct MessageRunner {
     pub(super) memory: Arc<StreamMemory>,
     pub(super) config: MessagesConfig,
     pub(super) rest: RestClient,
+    pub(super) entries: EntriesClient,
     pub(super) desk: Arc<MessageDesk>,
     pub(super) out: mpsc::Sender<MessageBatch>,
     /// `<prefix>.ConversationEntry`
@@ -91,7 +93,7 @@ enum Next {
 impl MessageRunner {
     /// A runner that goes on from what the stream keeps, and hands what it reads to `out`.
     pub fn new(
-        (context, memory, kafka, rest, desk): Parts,
+        (context, memory, kafka, (rest, entries), desk): Parts,
         config: MessagesConfig,
         kept: &BTreeMap<String, Bytes>,
         out: mpsc::Sender<MessageBatch>,
@@ -113,6 +115,7 @@ impl MessageRunner {
             memory,
             config,
             rest,
+            entries,
             desk,
             out,
             cancel,

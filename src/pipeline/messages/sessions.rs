@@ -87,10 +87,10 @@ impl MessageRunner {
                 Some(session) if !session.hides_its_conversation => {
                     self.waits.remove(&id);
                     match self.heed(session) {
-                        Some(conversation) => {
+                        Some(conversation) if !self.is_owed(&conversation) => {
                             drop(self.sessions.resolved.insert(id, (trigger.number, conversation)));
                         }
-                        None => batch.clears.push(Clear { session: id, number: trigger.number, end: End::Healed }),
+                        _ => batch.clears.push(Clear { session: id, number: trigger.number, end: End::Healed }),
                     }
                 }
                 // A copy of the database may have been behind, or a right missing.
@@ -104,6 +104,11 @@ impl MessageRunner {
         self.hand_over(batch).await?;
         self.count_in_vain(told);
         Ok(())
+    }
+
+    /// Whether a conversation stands in the ledger because it cannot be read: then it is fetched for itself as soon as it can.
+    fn is_owed(&self, conversation: &str) -> bool {
+        self.conversations.get(conversation).is_some_and(|conversation| conversation.entry.is_some())
     }
 
     /// Lets a session wait of which no query finds the conversation; has it entered in the gap ledger when that has gone on

@@ -36,6 +36,8 @@ pub(super) enum Stage {
 /// What follows after it was `tried` for so long; `told` is whether it is in the ledger, `least` the shortest pause.
 /// Pauses grow with the time that was lost already, so they need no memory of their own.
 pub(super) fn stage(tried: Duration, told: bool, least: Duration, config: &MessagesConfig) -> Stage {
+    // Whoever wants to be told soon wants it tried soon.
+    let least = least.min(config.give_up_after);
     match told {
         false if tried >= config.give_up_after => Stage::Tell,
         true if tried >= config.give_up_after.saturating_add(config.history) => Stage::GiveUp,
@@ -165,7 +167,10 @@ mod tests {
         for (end, state, unread) in [(End::Healed, "healed", json!([])), (End::GivenUp, "given_up", json!(["0Mw1"]))] {
             let ended = ledger.ended(&opened, end);
             assert_eq!((&ended["state"], &ended["unread"]), (&json!(state), &unread));
-            assert_eq!((&ended["id"], &ended["detail"], &ended["closed_by"]), (&opened["id"], &json!("why"), &json!("run")));
+            assert_eq!(
+                (&ended["id"], &ended["detail"], &ended["closed_by"]),
+                (&opened["id"], &json!("why"), &json!("run"))
+            );
         }
         let record = ledger.record(&opened);
         assert_eq!(Some(std::str::from_utf8(&record.key).expect("text")), opened["id"].as_str());

@@ -56,7 +56,8 @@ impl Walk {
         self.held.extend(page.entries);
         match page.next {
             Some(next) if next.token.is_some() => {
-                self.place = if self.held.len() > MOST_HELD || self.bytes > MOST_BYTES { self.narrower()? } else { next };
+                self.place =
+                    if self.held.len() > MOST_HELD || self.bytes > MOST_BYTES { self.narrower()? } else { next };
                 if self.place.token.is_none() {
                     (self.held, self.bytes) = (Vec::new(), 0);
                 }
@@ -125,7 +126,8 @@ mod tests {
 
     /// A server that gives the newest first, a thousand a page, by tokens that say how many were given.
     fn answer(all: &[Entry], place: &Place) -> EntriesPage {
-        let meant = |entry: &&Entry| entry.server_time >= place.from && place.to.is_none_or(|to| entry.server_time <= to);
+        let meant =
+            |entry: &&Entry| entry.server_time >= place.from && place.to.is_none_or(|to| entry.server_time <= to);
         let mut meant: Vec<Entry> = all.iter().filter(meant).cloned().collect();
         meant.sort_by_key(|entry| std::cmp::Reverse(entry.server_time));
         let given: usize = place.token.as_ref().map_or(0, |token| token.parse().expect("a number"));
@@ -137,11 +139,13 @@ mod tests {
 
     #[test]
     fn a_conversation_of_any_length_is_written_in_order_although_its_pages_come_in_none_and_little_is_held() {
-        let time = |number: usize| i64::try_from(match number {
-            // Long silence, a thousand entries a second, then one every ten seconds.
-            0..9_000 => 1_000 + number,
-            _ => 100_000 + number * 10,
-        });
+        let time = |number: usize| {
+            i64::try_from(match number {
+                // Long silence, a thousand entries a second, then one every ten seconds.
+                0..9_000 => 1_000 + number,
+                _ => 100_000 + number * 10,
+            })
+        };
         let all: Vec<Entry> = (0..12_500).map(|number| entry(time(number).expect("small"), number)).collect();
         let (mut walk, mut written, mut calls) = (Walk::from(0), Vec::new(), 0);
         loop {
