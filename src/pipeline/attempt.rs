@@ -31,7 +31,7 @@ use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::jobs::{Desk, JobBatch, Runner, open_at_first_run};
 use crate::pipeline::memory::StreamMemory;
-use crate::pipeline::messages::MessageInlet;
+use crate::pipeline::messages::{MessageInlet, entries_client};
 use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -46,7 +46,7 @@ use crate::salesforce::describe::Descriptions;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
-use crate::salesforce::session::{Session, SessionError, SessionSettings};
+use crate::salesforce::session::SessionSettings;
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
 use crate::status::StreamState;
 
@@ -113,6 +113,11 @@ pub struct Attempt {
 impl Attempt {
     /// Makes it.
     pub async fn run(self) -> AttemptEnd {
+        let org = &self.context.identity.org;
+        let entries = match entries_client(&self.rest, self.data_api.as_deref(), &self.instance_url, org) {
+            Ok(entries) => entries,
+            Err(error) => return AttemptEnd::Stopped(error.failure()),
+        };
         // Nothing has been taken from Salesforce yet, so an end that is asked for does not wait for a broker that
         // does not answer. An announcement that is cut off here is what a crash leaves, and the next fence ends it.
         let started = tokio::select! {
@@ -120,7 +125,7 @@ impl Attempt {
             () = self.stop.cancelled() => return AttemptEnd::Finished,
         };
         match started {
-            Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written).await,
+            Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written, entries).await,
             Err(end) => end,
         }
     }
@@ -234,15 +239,9 @@ impl Attempt {
         checkpoint: Checkpoint,
         topics: OutputTopics,
         written: Option<HashSet<u128>>,
+        entries: EntriesClient,
     ) -> AttemptEnd {
         let context = self.context.clone();
-        let entries = match self.entries() {
-            Ok(entries) => entries,
-            Err(error) => {
-                close(writer, &context).await;
-                return AttemptEnd::Stopped(error.failure());
-            }
-        };
         let position = checkpoint.position.clone();
         // Dropping the guard ends the two other stations on every way out.
         let stations = self.stop.child_token();
@@ -344,16 +343,6 @@ impl Attempt {
     ) -> (MessageInlet, JoinHandle<()>) {
         let sides = (&self.kafka, &self.rest, entries);
         MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations)
-    }
-
-    /// Where entries of conversations are asked for. The app of the Conversation Data API signs in where the organisation is,
-    /// which Salesforce demands of client credentials and the first session knows.
-    fn entries(&self) -> Result<EntriesClient, SessionError> {
-        let Some(settings) = self.data_api.as_deref() else { return Ok(EntriesClient::Connect(self.rest.clone())) };
-        let login_url = self.instance_url.parse().unwrap_or_else(|_| settings.login_url.clone());
-        let org_id = Some(self.context.identity.org.clone());
-        let session = Session::new(SessionSettings { login_url, org_id, ..settings.clone() })?;
-        Ok(EntriesClient::Data(RestClient::new(session)))
     }
 
     fn station(

@@ -213,7 +213,9 @@ impl Desk {
         let (healed, given_up) = noted.closed.iter().fold((0, 0), |(healed, given_up), (_, complete)| {
             (healed + u64::from(*complete), given_up + u64::from(!*complete))
         });
-        if self.config.heal || !state.open.is_empty() || had_jobs || !state.jobs.is_empty() {
+        // Entries about messages are closed where no gap is healed, too.
+        let closed = healed + given_up > 0;
+        if self.config.heal || closed || !state.open.is_empty() || had_jobs || !state.jobs.is_empty() {
             self.show(&state, healed, given_up);
         }
         if noted.snapshot_rows > 0 {

@@ -184,11 +184,6 @@ impl Conversation {
         self.final_at = self.final_at.filter(|at| *at > now);
     }
 
-    /// Has it looked at again although nothing asks for it: it could not be read.
-    pub fn owe(&mut self, now: i64) {
-        self.final_at.get_or_insert(now);
-    }
-
     /// Ends what asks for it. An event does anew.
     pub fn give_up(&mut self, now: i64) {
         self.open.clear();
@@ -218,7 +213,9 @@ impl Conversation {
         let every = self.sweep_every.max(millis(config.sweep_least));
         let sweep = self.asked_at.map_or(0, |at| at.saturating_add(every));
         let sweep = Some((sweep, Reason::Sweep)).filter(|_| !self.open.is_empty());
-        self.final_at.map(|at| (at, Reason::Final)).into_iter().chain(sweep).min()
+        // One that could not be read is owed, whatever else asks for it.
+        let owed = self.in_vain_since.map(|_| (0, Reason::Final));
+        self.final_at.map(|at| (at, Reason::Final)).into_iter().chain(sweep).chain(owed).min()
     }
 
     /// Whether nothing has happened in it for so long that it can be forgotten.
@@ -364,6 +361,8 @@ pub(super) mod tests {
         conversation.heed(&session("s", false), NOW + 9, &config);
         conversation.asked(NOW + 10, Reason::Event, true, &config);
         assert_eq!(conversation.due(&config), Some((NOW + 300_000, Reason::Final)), "a trigger is not the last look");
+        let unreadable = Conversation { in_vain_since: Some(Utc::now()), ..conversation.clone() };
+        assert_eq!(unreadable.due(&config), Some((0, Reason::Final)), "and its last look is still to come");
         conversation.asked(NOW + 300_000, Reason::Final, false, &config);
         assert_eq!(conversation.due(&config), None);
         assert!(!conversation.is_over(NOW + 190 * HOUR, &config) && conversation.is_over(NOW + 193 * HOUR, &config));

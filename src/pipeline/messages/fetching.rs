@@ -16,7 +16,7 @@ use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::{Clear, MessageBatch};
 use crate::pipeline::messages::sessions::session_of;
 use crate::pipeline::messages::setback::Setback;
-use crate::pipeline::messages::unread::{End, LedgerWriter, Stage, since, stage};
+use crate::pipeline::messages::unread::{End, LedgerWriter, Stage, shortest, since, stage};
 use crate::pipeline::messages::walk::Walk;
 use crate::salesforce::conversation_entries::Entry;
 
@@ -147,7 +147,6 @@ impl MessageRunner {
         // A trigger waits from its event on, whatever was kept of the conversation.
         let begun: DateTime<Utc> = told_at.chain(conversation.in_vain_since).min().unwrap_or(now);
         let new = conversation.in_vain_since.replace(begun).is_none();
-        conversation.owe(wall);
         let (mut batch, ledger) = (MessageBatch::default(), LedgerWriter::of(&self.context));
         match stage(since(begun, now), conversation.entry.is_some(), LEAST_PAUSE, &self.config) {
             Stage::Wait(pause) => {
@@ -163,7 +162,7 @@ impl MessageRunner {
                 conversation.entry = Some(entry);
                 // From now on it is fetched for itself, and its events are not late.
                 batch.clears = self.clears_of(id, End::Healed);
-                self.wait_for(id, 0, LEAST_PAUSE);
+                self.wait_for(id, 0, shortest(LEAST_PAUSE, &self.config));
                 warn!(conversation = id, "a conversation cannot be read; the gap ledger names it");
                 self.count_in_vain(1);
             }

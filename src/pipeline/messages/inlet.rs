@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MessagesConfig;
+use crate::identity::OrgId;
 use crate::kafka::{KafkaSettings, OutputRecord, TransactionalWriter};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::memory::StreamMemory;
@@ -16,6 +17,24 @@ use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::unread::LedgerWriter;
 use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::rest_client::RestClient;
+use crate::salesforce::session::{Session, SessionError, SessionSettings};
+
+/// Where entries of conversations are asked for. The app of the Conversation Data API, `data_api`, signs in where the
+/// organisation is, which Salesforce demands of client credentials and the first session knows.
+///
+/// # Errors
+/// When its settings cannot be used.
+pub(in crate::pipeline) fn entries_client(
+    rest: &RestClient,
+    data_api: Option<&SessionSettings>,
+    instance_url: &str,
+    org: &OrgId,
+) -> Result<EntriesClient, SessionError> {
+    let Some(settings) = data_api else { return Ok(EntriesClient::Connect(rest.clone())) };
+    let login_url = instance_url.parse().unwrap_or_else(|_| settings.login_url.clone());
+    let session = Session::new(SessionSettings { login_url, org_id: Some(org.clone()), ..settings.clone() })?;
+    Ok(EntriesClient::Data(RestClient::new(session)))
+}
 
 /// Empty where a stream fetches no messages.
 #[derive(Default)]

@@ -255,8 +255,8 @@ impl MessageRunner {
             let (due, reason) = conversation.due(&self.config)?;
             Some((reason, due, id.as_str()))
         });
-        let held = self.underway.iter().filter(|(_, underway)| underway.holds());
-        if let Some((id, _)) = held.filter(|(id, _)| self.budget.admits(id)).next() {
+        let held = self.underway.iter().find(|(id, underway)| underway.holds() && self.budget.admits(id));
+        if let Some((id, _)) = held {
             let id = id.clone();
             return if call_at <= now { Next::Fetch(id, Reason::Event) } else { Next::Wait(call_at) };
         }

@@ -13,7 +13,7 @@ use crate::pipeline::messages::desk::Trigger;
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::{Clear, MessageBatch};
 use crate::pipeline::messages::setback::Setback;
-use crate::pipeline::messages::unread::{End, LedgerWriter, Stage, since, stage};
+use crate::pipeline::messages::unread::{End, LedgerWriter, Stage, shortest, since, stage};
 use crate::salesforce::conversation_entries::Entry;
 use crate::salesforce::messaging_sessions::MessagingSession;
 
@@ -122,7 +122,7 @@ impl MessageRunner {
                 let detail = format!("the messages of a session {what} were not fetched");
                 let gap = OpenGap::messages(vec![id.clone()], trigger.since, detail);
                 let entry = LedgerWriter::of(&self.context).open(&gap);
-                self.wait_for(&id, trigger.number, LEAST_PAUSE);
+                self.wait_for(&id, trigger.number, shortest(LEAST_PAUSE, &self.config));
                 batch.tells.push((id, entry));
             }
             Stage::GiveUp => {

@@ -36,13 +36,17 @@ pub(super) enum Stage {
 /// What follows after it was `tried` for so long; `told` is whether it is in the ledger, `least` the shortest pause.
 /// Pauses grow with the time that was lost already, so they need no memory of their own.
 pub(super) fn stage(tried: Duration, told: bool, least: Duration, config: &MessagesConfig) -> Stage {
-    // Whoever wants to be told soon wants it tried soon.
-    let least = least.min(config.give_up_after);
+    let least = shortest(least, config);
     match told {
         false if tried >= config.give_up_after => Stage::Tell,
         true if tried >= config.give_up_after.saturating_add(config.history) => Stage::GiveUp,
         told => Stage::Wait((tried / 4).clamp(least, if told { LONGEST_TOLD } else { LONGEST })),
     }
+}
+
+/// The shortest pause: whoever wants to be told soon wants it tried soon.
+pub(super) fn shortest(least: Duration, config: &MessagesConfig) -> Duration {
+    least.min(config.give_up_after)
 }
 
 /// How an entry ends.
