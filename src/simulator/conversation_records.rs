@@ -52,7 +52,7 @@ fn whole_second(millis: i64) -> i64 {
 fn participant(conversation: &RecordKey, entry: &EntryLine) -> Option<RecordKey> {
     let digest = Sha256::digest(format!("{} {} {}", conversation.fifteen(), entry.role, entry.subject));
     let number =
-        digest.first_chunk().map(|bytes: &[u8; 7]| bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+        digest.first_chunk().map(|bytes: &[u8; 7]| bytes.iter().fold(0, |all, byte| (all << 8) | u64::from(*byte)));
     RecordKey::parse(&record_id("0dx", number?))
 }
 
