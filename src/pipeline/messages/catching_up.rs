@@ -100,8 +100,8 @@ impl MessageRunner {
     /// The old sessions at the front that a fetch of a conversation has done with.
     pub(super) fn done_by(&mut self, id: &str) -> Vec<(Uuid, usize)> {
         let mut done = Vec::new();
-        while let Some(ahead) = self.ahead.pop_front_if(|ahead| ahead.step == Step::Fetch(id.to_owned())) {
-            done.push(ahead.old.place);
+        while self.ahead.front().is_some_and(|ahead| matches!(&ahead.step, Step::Fetch(of) if of == id)) {
+            done.extend(self.ahead.pop_front().map(|ahead| ahead.old.place));
         }
         done
     }

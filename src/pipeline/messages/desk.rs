@@ -272,15 +272,16 @@ struct ReadSession {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SessionTimes {
+    /// Something else than a time where it is kept from readers.
     #[serde(default)]
-    end_time: Option<DateTime<Utc>>,
+    end_time: Option<Value>,
 }
 
 /// When something can have been said last in a session that a snapshot read, in seconds since 1970: until its end, or until
 /// its last change where it has none or the field is not read. A whole table that was changed yesterday was not spoken in.
 fn last_said(value: &[u8]) -> Option<i64> {
     let read: ReadSession = serde_json::from_slice(value).ok()?;
-    let end = read.record?.end_time;
+    let end: Option<DateTime<Utc>> = read.record?.end_time.and_then(|end| end.as_str()?.parse().ok());
     Some(end.map_or(read.record_as_of, |end| end.min(read.record_as_of)).timestamp())
 }
 
