@@ -12,11 +12,13 @@ mod suite {
     mod gap_healing;
     mod hostile;
     mod kafka;
+    mod log_fields;
     mod main_job;
     mod messages;
     mod outages;
     mod own_broker;
     mod partitions;
+    mod policy;
     mod real_events;
     mod reconciliation;
     mod redrive;

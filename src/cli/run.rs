@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
+use crate::cli::service_manager::ServiceManager;
 use crate::config::Config;
 use crate::doctor::{self, Outcome};
 use crate::failure::{Exit, Failure};
@@ -33,21 +34,26 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
 /// See [`run`].
 pub async fn carry(process: Process, stop: CancellationToken) -> Result<(), Failure> {
     let listen = process.config().admin.listen;
-    let door = admin::SnapshotDoor::of(process.config());
+    let doors = (admin::Guard::of(&process.config().admin), admin::SnapshotDoor::of(process.config()));
     let admin_stop = CancellationToken::new();
     let admin = match listen {
         None => None,
         Some(address) => {
             let listener = admin::bind(address).await?;
             if let Ok(address) = listener.local_addr() {
-                info!(%address, "serving /live, /ready, /metrics, /status and /snapshots");
+                info!(%address, "serving /live, /ready, /metrics, /status and the page");
             }
             let (board, metrics) = (process.board().clone(), process.metrics().clone());
-            Some(tokio::spawn(admin::serve(listener, board, metrics, door, admin_stop.clone())))
+            Some(tokio::spawn(admin::serve(listener, board, metrics, doors, admin_stop.clone())))
         }
     };
+    let told = ServiceManager::from_environment()
+        .map(|manager| tokio::spawn(manager.tell(process.board().clone(), admin_stop.clone())));
     let outcome = process.run(stop).await;
     admin_stop.cancel();
+    if let Some(told) = told {
+        let _ = tokio::time::timeout(LAST_ANSWERS, told).await;
+    }
     if let Some(admin) = admin {
         match tokio::time::timeout(LAST_ANSWERS, admin).await {
             Ok(Ok(Ok(()))) | Err(_) => {}

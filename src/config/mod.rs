@@ -7,9 +7,11 @@
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
 //! - `messages`: how the messages of conversations are fetched
+//! - `policy`: which fields are kept from readers
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
+//! - `schema`: the same keys as a JSON Schema
 //! - `print`: the effective configuration, secrets left out
 
 mod completion;
@@ -17,9 +19,11 @@ mod field_choice;
 mod gaps;
 mod load;
 mod messages;
+mod policy;
 mod print;
 mod reader;
 mod reconcile;
+mod schema;
 mod settings;
 mod snapshot;
 mod stream;
@@ -31,6 +35,7 @@ pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use messages::{DataApiConfig, MessagesApi, MessagesConfig};
+pub use policy::{CONVERSATION_ENTRY, PoliciesConfig, PolicyConfig};
 pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;
 pub use settings::{

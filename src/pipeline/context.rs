@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::change::FieldPolicies;
 use crate::config::{BatchConfig, StreamConfig};
 use crate::failure::{Exit, Failure};
 use crate::identity::{ReplayId, TopicKind};
@@ -35,6 +36,8 @@ pub struct StreamContext {
     pub metrics: Metrics,
     /// Which stream writes which entity.
     pub claims: EntityClaims,
+    /// What is kept from readers.
+    pub policies: FieldPolicies,
     /// When a transaction is full.
     pub batch: BatchConfig,
     /// `<prefix>.gaps`
@@ -111,6 +114,7 @@ impl StreamContext {
         let last = LastCommit { seq: committed.seq(), replay_id: newest(position) };
         *self.last_commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         self.board.board().set_kafka(Ok(()));
+        self.board.pulse().committed();
         self.board.update(|status| {
             status.checkpoint_committed = true;
             status.transactions_committed += 1;

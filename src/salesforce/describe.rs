@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::change::{FieldDescription, FieldKind, ObjectDescription, RowPlan};
+use crate::change::{FieldDescription, FieldKind, FieldPolicies, ObjectDescription, RowPlan};
 use crate::config::FieldChoice;
 use crate::identity::SchemaId;
 use crate::salesforce::rest::{RestError, RestRequest};
@@ -26,6 +26,7 @@ const MAXIMUM_AGE: Duration = Duration::from_secs(3600);
 pub struct Descriptions {
     client: RestClient,
     choice: Arc<FieldChoice>,
+    policies: FieldPolicies,
     known: Arc<Mutex<HashMap<String, Known>>>,
 }
 
@@ -38,9 +39,9 @@ struct Known {
 }
 
 impl Descriptions {
-    /// Nothing is known yet. `choice` says which of the readable fields are read.
-    pub fn new(client: RestClient, choice: FieldChoice) -> Self {
-        Self { client, choice: Arc::new(choice), known: Arc::default() }
+    /// Nothing is known yet. `choice` says which of the readable fields are read, and `policies` what is kept of them.
+    pub fn new(client: RestClient, choice: FieldChoice, policies: FieldPolicies) -> Self {
+        Self { client, choice: Arc::new(choice), policies, known: Arc::default() }
     }
 
     /// The plan for reading an object of which an event came with `schema`.
@@ -106,7 +107,7 @@ impl Descriptions {
         let answer = self.client.call(&request, deadline).await?;
         let unexpected = |what: String| RestError::Unexpected(format!("{}: {what}", request.resource()));
         let description = ObjectDescription::parse(&answer).map_err(unexpected)?;
-        let plan = RowPlan::new(&description, |field| chosen(&self.choice, field));
+        let plan = RowPlan::new(&description, &self.policies, |field| chosen(&self.choice, field));
         let plan = plan.map_err(|fault| unexpected(fault.to_string()))?;
         for name in self.choice.names().iter().filter(|name| !description.shows(name)) {
             warn!(

@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::identity::{OrgId, TopicName};
+use crate::status::journal::{Journal, JournalEntry};
+use crate::status::pulse::Pulse;
 use crate::status::requests::Requests;
 use crate::status::snapshot::{Allowance, KafkaStatus, LastError, Snapshot, StreamState, StreamStatus};
 
@@ -25,6 +27,8 @@ struct Shared {
     facts: Mutex<Facts>,
     /// What is asked of each stream.
     requests: Mutex<Vec<(TopicName, Requests)>>,
+    /// The pulse of each stream's task, in their order.
+    pulses: Mutex<Vec<Pulse>>,
     /// Counts the changes, so that a reader can wait for one.
     changes: watch::Sender<u64>,
 }
@@ -39,6 +43,22 @@ struct Facts {
     api_requests: Option<Allowance>,
     streams: Vec<StreamStatus>,
     stopping: bool,
+    journal: Journal,
+}
+
+impl Facts {
+    /// After a change of what belongs to no stream.
+    fn note_process(&mut self) {
+        self.journal.look_at_process(&self.kafka, self.stopping);
+    }
+
+    /// After a change of a stream.
+    fn note_stream(&mut self, index: usize) {
+        if let Some(status) = self.streams.get_mut(index) {
+            status.show_pause();
+            self.journal.look_at_stream(index, status);
+        }
+    }
 }
 
 /// One stream's part of the board.
@@ -47,6 +67,7 @@ pub struct StreamBoard {
     board: Board,
     index: usize,
     requests: Requests,
+    pulse: Pulse,
 }
 
 impl Default for Board {
@@ -63,6 +84,7 @@ impl Board {
             started_at: Utc::now(),
             facts: Mutex::default(),
             requests: Mutex::default(),
+            pulses: Mutex::default(),
             changes: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -79,11 +101,17 @@ impl Board {
         let mut all = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
         all.push((topic.clone(), requests.clone()));
         drop(all);
+        let pulse = Pulse::default();
+        self.pulses().push(pulse.clone());
         let index = self.change(|facts| {
             facts.streams.push(StreamStatus::new(topic));
             facts.streams.len() - 1
         });
-        StreamBoard { board: self.clone(), index, requests }
+        StreamBoard { board: self.clone(), index, requests, pulse }
+    }
+
+    fn pulses(&self) -> MutexGuard<'_, Vec<Pulse>> {
+        self.shared.pulses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where requests to a stream are left; none where there is no stream of `topic`.
@@ -104,9 +132,12 @@ impl Board {
 
     /// What the producers hear of the broker.
     pub fn set_kafka(&self, outcome: Result<(), String>) {
-        self.change(|facts| match outcome {
-            Ok(()) => facts.kafka.reachable = true,
-            Err(error) => facts.kafka = KafkaStatus { reachable: false, last_error: Some(error) },
+        self.change(|facts| {
+            match outcome {
+                Ok(()) => facts.kafka.reachable = true,
+                Err(error) => facts.kafka = KafkaStatus { reachable: false, last_error: Some(error) },
+            }
+            facts.note_process();
         });
     }
 
@@ -125,12 +156,50 @@ impl Board {
 
     /// An orderly end has begun.
     pub fn set_stopping(&self) {
-        self.change(|facts| facts.stopping = true);
+        self.change(|facts| {
+            facts.stopping = true;
+            facts.note_process();
+        });
+    }
+
+    /// Has a stream ask Salesforce for nothing, or for events again. The state shows it.
+    ///
+    /// Returns the stream as it is then; `None` where there is none of `topic`, or it stands by: what another instance
+    /// carries cannot be paused here, and would stay paused when that one falls silent.
+    pub fn set_paused(&self, topic: &TopicName, paused: bool) -> Option<StreamStatus> {
+        let requests = self.requests(topic)?;
+        self.change(|facts| {
+            let index = facts.streams.iter().position(|stream| stream.topic == *topic)?;
+            let status = facts.streams.get_mut(index)?;
+            if paused && matches!(status.state, StreamState::Standby { .. }) {
+                return None;
+            }
+            status.paused_since = paused.then(|| status.paused_since.unwrap_or_else(Utc::now));
+            requests.set_paused(paused);
+            facts.note_stream(index);
+            facts.streams.get(index).cloned()
+        })
+    }
+
+    /// What happened after the change with this number, the oldest first.
+    pub fn journal(&self, after: u64) -> Vec<JournalEntry> {
+        self.lock().journal.after(after)
+    }
+
+    /// Salesforce's clock less ours.
+    pub fn clock_offset(&self) -> TimeDelta {
+        self.lock().clock_offset
     }
 
     /// What is known now.
     pub fn snapshot(&self) -> Snapshot {
+        let pulses = self.pulses().clone();
         let facts = self.lock();
+        let mut streams = facts.streams.clone();
+        for (stream, pulse) in streams.iter_mut().zip(&pulses) {
+            stream.still_for_seconds = pulse.still_for().map(|still| still.as_secs());
+            stream.uncommitted_for_seconds = pulse.uncommitted_for().map(|still| still.as_secs());
+        }
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             run_id: self.shared.run_id.clone(),
@@ -140,7 +209,7 @@ impl Board {
             kafka: facts.kafka.clone(),
             delivered_events: facts.delivered_events,
             api_requests: facts.api_requests,
-            streams: facts.streams.clone(),
+            streams,
             stopping: facts.stopping,
         }
     }
@@ -168,12 +237,18 @@ impl StreamBoard {
         &self.requests
     }
 
+    /// The pulse of the stream's task.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// Changes what is known about the stream.
     pub fn update(&self, change: impl FnOnce(&mut StreamStatus)) {
         self.board.change(|facts| {
             if let Some(status) = facts.streams.get_mut(self.index) {
                 change(status);
             }
+            facts.note_stream(self.index);
         });
     }
 

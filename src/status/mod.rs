@@ -4,7 +4,10 @@
 //! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
+//! - `journal`: what happened, as comparing one moment with the next tells
+//! - `trend`: rate and lag of the last minutes
 //! - `messages`: how fetching messages is doing
+//! - `pulse`: whether the task that carries a stream still runs
 //! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
@@ -15,17 +18,25 @@
 mod board;
 mod completion;
 mod jobs;
+mod journal;
 mod messages;
 mod metrics;
+#[cfg(test)]
+mod metrics_page;
+mod pulse;
 mod reconcile;
 mod requests;
 mod snapshot;
+mod trend;
 
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::{FinishedSnapshot, JobStatus};
+pub use journal::{JournalEntry, JournalKind, JournalWeight};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use pulse::Pulse;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
+pub use trend::{SAMPLE_EVERY, Sample, Trend};

@@ -23,6 +23,13 @@ const OPEN_LONG_ENOUGH: TimeDelta = TimeDelta::seconds(15);
 /// How long a stream may be stalled before the process should be restarted.
 const STALLED_TOO_LONG: TimeDelta = TimeDelta::minutes(5);
 
+/// How long the task of a stream may have no turn before it hangs for good; it beats every five seconds.
+const STILL_TOO_LONG: u64 = 60;
+
+/// How long a running stream may commit nothing before something in it waits for what never comes. It commits at least
+/// every two minutes, and `kafka.call_timeout` is fifteen at most.
+const UNCOMMITTED_TOO_LONG: u64 = 20 * 60;
+
 /// What a stream is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -40,6 +47,11 @@ pub enum StreamState {
         what: String,
         /// When it is tried again.
         next_attempt_at: DateTime<Utc>,
+    },
+    /// An operator wants nothing to be asked for. The position stays, and its time runs.
+    Paused {
+        /// Since when.
+        since: DateTime<Utc>,
     },
     /// Another instance writes; this one takes over when that one falls silent.
     Standby {
@@ -85,6 +97,8 @@ pub struct StreamStatus {
     /// What it is doing.
     #[serde(flatten)]
     pub state: StreamState,
+    /// Since when an operator wants nothing to be asked for, whatever the state is; absent otherwise.
+    pub paused_since: Option<DateTime<Utc>>,
     /// Whether a checkpoint has been committed by this run.
     pub checkpoint_committed: bool,
     /// Since when the present call has been open; absent while there is none.
@@ -97,8 +111,14 @@ pub struct StreamStatus {
     pub last_message_at: Option<DateTime<Utc>>,
     /// The commit time, at Salesforce, of the last event that was committed to Kafka.
     pub last_event_committed_at: Option<DateTime<Utc>>,
+    /// Milliseconds from that time to its commit in Kafka, by Salesforce's clock.
+    pub last_event_lag_ms: Option<u64>,
     /// The last transaction.
     pub last_transaction_at: Option<DateTime<Utc>>,
+    /// Since its task last had a turn, in seconds: more than a few means that it hangs. Absent while it has none.
+    pub still_for_seconds: Option<u64>,
+    /// Since it last committed, in seconds, by a clock that nobody sets. Absent before it has.
+    pub uncommitted_for_seconds: Option<u64>,
     /// The replay id that a restart would go on after, in hexadecimal.
     pub resume_after: Option<String>,
     /// The replay id of the newest committed event or keepalive, in hexadecimal.
@@ -216,13 +236,17 @@ impl StreamStatus {
         Self {
             topic,
             state: StreamState::Starting { step: "waiting for its turn".to_owned() },
+            paused_since: None,
             checkpoint_committed: false,
             call_open_since: None,
             next_call_at: None,
             call_had_message: false,
             last_message_at: None,
             last_event_committed_at: None,
+            last_event_lag_ms: None,
             last_transaction_at: None,
+            still_for_seconds: None,
+            uncommitted_for_seconds: None,
             resume_after: None,
             last_replay_id: None,
             position_time: None,
@@ -258,11 +282,38 @@ impl StreamStatus {
         Some((RETENTION - age).to_std().unwrap_or(Duration::ZERO))
     }
 
+    /// Shows a stream that runs as paused while it is. Every station may say that the stream runs; none of them has to
+    /// know what an operator wants.
+    pub(in crate::status) fn show_pause(&mut self) {
+        match (&self.state, self.paused_since) {
+            (StreamState::Running, Some(since)) => self.state = StreamState::Paused { since },
+            (StreamState::Paused { .. }, None) => self.state = StreamState::Running,
+            _ => {}
+        }
+    }
+
+    /// What in it hangs for so long that only a restart helps.
+    pub(in crate::status) fn hangs(&self, now: DateTime<Utc>) -> Option<String> {
+        if let Some(still) = self.still_for_seconds.filter(|still| *still >= STILL_TOO_LONG) {
+            return Some(format!("its task has had no turn for {still} s"));
+        }
+        match (&self.state, self.uncommitted_for_seconds) {
+            (StreamState::Stalled { call, since }, _) if now - since >= STALLED_TOO_LONG => {
+                Some(format!("{call} hangs since {since}"))
+            }
+            (StreamState::Running, Some(since)) if since >= UNCOMMITTED_TOO_LONG => {
+                Some(format!("it runs and has committed nothing for {since} s"))
+            }
+            _ => None,
+        }
+    }
+
     /// Why it is not ready; `None` when it is.
     fn not_ready(&self, now: DateTime<Utc>) -> Option<String> {
         let reason = match &self.state {
             StreamState::Starting { step } => format!("starting: {step}"),
             StreamState::Recovering { what, .. } => format!("recovering: {what}"),
+            StreamState::Paused { since } => format!("paused by an operator since {since}: nothing is asked for"),
             StreamState::Standby { by, since } => format!("standby since {since}: {by} writes this stream"),
             StreamState::Stalled { call, since } => format!("stalled since {since}: {call} does not return"),
             StreamState::Stopped { what, remedy, .. } => format!("stopped: {what} — {remedy}"),
@@ -303,15 +354,11 @@ impl Snapshot {
         reasons
     }
 
-    /// Streams that have been stalled for so long that only a restart helps.
+    /// Streams that hang so that only a restart helps.
     pub fn dead_streams(&self, now: DateTime<Utc>) -> Vec<NotReady> {
-        let dead = self.streams.iter().filter_map(|stream| match &stream.state {
-            StreamState::Stalled { call, since } if now - since >= STALLED_TOO_LONG => {
-                Some(NotReady { part: stream.topic.to_string(), reason: format!("{call} hangs since {since}") })
-            }
-            _ => None,
-        });
-        dead.collect()
+        let dead =
+            |stream: &StreamStatus| Some(NotReady { part: stream.topic.to_string(), reason: stream.hangs(now)? });
+        self.streams.iter().filter_map(dead).collect()
     }
 }
 
@@ -338,6 +385,22 @@ mod tests {
         assert!(heard.not_ready(at(1)).is_none());
         let unanchored = StreamStatus { checkpoint_committed: false, ..heard };
         assert!(unanchored.not_ready(at(60)).is_some());
+    }
+
+    #[test]
+    fn a_stream_is_dead_when_its_task_has_no_turn_or_commits_nothing_although_it_runs() {
+        let dead = |stream: StreamStatus| stream.hangs(at(0)).is_some();
+        assert!(!dead(running()), "nothing is known of its task");
+        let still = |seconds| StreamStatus { still_for_seconds: Some(seconds), ..running() };
+        assert!(!dead(still(59)) && dead(still(60)));
+        let standby = StreamState::Standby { by: "b".to_owned(), since: at(-9000) };
+        assert!(dead(StreamStatus { state: standby.clone(), ..still(60) }), "whatever it does");
+        let uncommitted = |seconds| StreamStatus { uncommitted_for_seconds: Some(seconds), ..running() };
+        assert!(!dead(uncommitted(1199)) && dead(uncommitted(1200)));
+        assert!(!dead(StreamStatus { state: standby, ..uncommitted(9000) }), "who stands by commits nothing");
+        let stalled = |minutes: i64| StreamState::Stalled { call: "commit".to_owned(), since: at(-60 * minutes) };
+        let stalled = |minutes| StreamStatus { state: stalled(minutes), ..running() };
+        assert!(!dead(stalled(4)) && dead(stalled(5)));
     }
 
     #[test]

@@ -272,7 +272,7 @@ struct ReadSession {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SessionTimes {
-    /// Something else than a time where it is kept from readers.
+    /// Something else than a time where a policy keeps it from readers.
     #[serde(default)]
     end_time: Option<Value>,
 }

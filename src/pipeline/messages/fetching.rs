@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::config::MessagesApi;
 use crate::pipeline::ledger::OpenGap;
 use crate::pipeline::messages::conversation::{Conversation, Op, Reason, key, most_known};
-use crate::pipeline::messages::entry_record::EntryWriter;
+use crate::pipeline::messages::entry_record::{EntryWriter, TreatedEntry};
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::{Clear, MessageBatch};
 use crate::pipeline::messages::sessions::session_of;
@@ -112,6 +112,7 @@ impl MessageRunner {
             reason,
             api: self.entries.api(),
             fetched_at: self.rest.session().salesforce_now(),
+            policies: &context.policies,
         };
         let (mut left, mut news, mut bytes) = (MessageBatch::default(), false, 0);
         for entry in entries {
@@ -119,6 +120,7 @@ impl MessageRunner {
                 self.commit(id, std::mem::take(&mut left), conversation).await?;
                 bytes = 0;
             }
+            let entry = TreatedEntry::new(entry, &context.policies);
             let Some(op) = conversation.take(&entry) else { continue };
             news = true;
             let refused = self.refusals(&entry.identifier);

@@ -6,6 +6,7 @@
 //! | `desk` | what the run loop and the runner share: the triggers that are not fetched yet |
 //! | `seam` | what the runner hands to the run loop |
 //! | `inlet` | the run loop's end of it |
+//! | `reach` | whether the user may fetch messages at all |
 //! | `runner` | the task that decides what is fetched next |
 //! | `sessions` | which conversation a session belongs to, and which sessions are open |
 //! | `history` | the sessions that snapshots found |
@@ -79,6 +80,7 @@ mod fetching;
 mod history;
 mod inlet;
 mod participants;
+mod reach;
 mod runner;
 mod seam;
 mod sessions;
@@ -88,4 +90,5 @@ mod walk;
 
 pub(super) use desk::MessageDesk;
 pub(super) use inlet::{MessageInlet, entries_client};
+pub use reach::reach;
 pub(super) use seam::MessageBatch;

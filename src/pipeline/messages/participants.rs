@@ -178,7 +178,7 @@ mod tests {
         });
         let description = serde_json::json!({"name": "Conversation", "fields": fields}).to_string();
         let description = ObjectDescription::parse(description.as_bytes()).expect("an object");
-        let plan = RowPlan::new(&description, |_| true).expect("a plan");
+        let plan = RowPlan::new(&description, &crate::change::FieldPolicies::default(), |_| true).expect("a plan");
         let text = serde_json::json!({"Id": id, "Name": name, "LastModifiedDate": "2026-11-22T10:00:00.000+0000"});
         let row = plan.render(&text.to_string()).expect("a row");
         ConversationRow { conversation: "c".into(), entity: CONVERSATION, row }

@@ -109,7 +109,10 @@ impl MessageRunner {
             budget: Budget::new(&config, active),
             topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
             topics: OutputTopics::new(kafka, context.board.clone(), memory.outputs.clone()),
-            reader: RecordReader::new(rest.clone(), Descriptions::new(rest.clone(), FieldChoice::All)),
+            reader: RecordReader::new(
+                rest.clone(),
+                Descriptions::new(rest.clone(), FieldChoice::All, context.policies.clone()),
+            ),
             beside: Beside::default(),
             context,
             memory,
