@@ -5,7 +5,9 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use toml::Table;
 
-use crate::config::{Config, ConfigError, Environment, FieldChoice, Grant, OnGap, OnIncomplete, RecordMode, Start};
+use crate::config::{
+    Config, ConfigError, Environment, FieldChoice, Grant, MessagesApi, OnGap, OnIncomplete, RecordMode, Start,
+};
 
 const COMPLETE: &str = r#"
     [salesforce]
@@ -274,6 +276,28 @@ fn the_commented_example_is_valid_and_names_every_key() {
         let key = effective.path.rsplit('.').next().unwrap_or_default();
         assert!(example.contains(&format!("{key} =")), "{} is not in the example", effective.path);
     }
+}
+
+#[test]
+fn the_conversation_data_api_needs_an_app_of_its_own_and_an_encrypted_line() {
+    let connect = load(COMPLETE, &[]).expect("valid");
+    assert!(connect.messages.api == MessagesApi::Connect && connect.data_api.is_none());
+    let data = ("CASEWIRE__MESSAGES__API", "data");
+    let missing = faults(COMPLETE, &[data]);
+    assert_eq!(missing.len(), 2, "{missing:?}");
+    assert!(
+        missing[0].contains("messages.data_api.client_id") && missing[1].contains("client_secret_file"),
+        "{missing:?}"
+    );
+    let app = [
+        data,
+        ("CASEWIRE__MESSAGES__DATA_API__CLIENT_ID", "3MVG9"),
+        ("CASEWIRE__MESSAGES__DATA_API__CLIENT_SECRET", "sesame"),
+    ];
+    let config = load(COMPLETE, &app).expect("valid").data_api.expect("an app");
+    assert_eq!((config.url.as_str(), config.client_secret.expose_secret()), ("https://api.salesforce.com/", "sesame"));
+    let open = [app[0], app[1], app[2], ("CASEWIRE__MESSAGES__DATA_API__URL", "http://api.example.com")];
+    assert!(faults(COMPLETE, &open)[0].contains("unencrypted"));
 }
 
 #[test]

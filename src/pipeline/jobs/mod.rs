@@ -104,6 +104,7 @@ mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
+pub(super) use rows::RowWriter;
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
 #[cfg(test)]
