@@ -288,7 +288,11 @@ impl Attempt {
         let mut beside = Beside { jobs: AbortOnDropHandle::new(jobs), messages };
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
-        let (end, broken) = beside.carry(run_loop.run(&mut prepared_out), &stations).await;
+        let (end, broken) = {
+            // Pinned here: a future of kilobytes would be moved otherwise.
+            let carrying = std::pin::pin!(run_loop.run(&mut prepared_out));
+            beside.carry(carrying, &stations).await
+        };
         beside.abort();
         if let Some(Failure { what, remedy, .. }) = &broken {
             error!(topic = %context.identity.topic, error = what, remedy, "the stream begins again");

@@ -406,6 +406,7 @@ mod tests {
     use crate::config::Config;
     use crate::kafka::{RunIdentity, StreamIdentity};
     use crate::pipeline::claims::EntityClaims;
+    use crate::pipeline::settings;
     use crate::position::{Anchor, Position};
     use crate::status::{Board, Metrics};
     use tokio::sync::oneshot;
@@ -453,6 +454,7 @@ mod tests {
             dead_letters_topic: "p.dead-letters".into(),
             anchored: Arc::default(),
             last_commit: Mutex::default(),
+            policies: settings::policies(&config.policies),
             stream,
         };
         let mut checkpoint = Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }));

@@ -276,6 +276,7 @@ mod tests {
         Reconciliation {
             config: config.reconcile,
             gaps: config.gaps,
+            policies: settings::policies(&config.policies),
             kafka: settings::kafka(&config.kafka).expect("settings"),
             rest,
             subjects: vec![Subject { identity, fields, board: board.stream(topic) }],
