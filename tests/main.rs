@@ -17,6 +17,7 @@ mod suite {
     mod outages;
     mod own_broker;
     mod partitions;
+    mod polls;
     mod real_events;
     mod reconciliation;
     mod redrive;

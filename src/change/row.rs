@@ -6,7 +6,7 @@
 //! name: a row shows the name itself only as one text.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -83,6 +83,8 @@ pub struct RowPlan {
     deleted: Option<usize>,
     /// The first field that the Bulk API does not bring as REST does.
     not_in_csv: Option<String>,
+    /// Members whose values are worked out when they are read.
+    calculated: HashSet<String>,
 }
 
 /// One member of the record.
@@ -136,6 +138,7 @@ impl RowPlan {
             as_of: 0,
             deleted: None,
             not_in_csv: None,
+            calculated: HashSet::new(),
         };
         for field in &object.fields {
             // A component is shown within its compound. Describe names compounds only where they can be read.
@@ -175,6 +178,9 @@ impl RowPlan {
             }
             kind => Content::Plain(Form::of(kind)),
         };
+        if field.calculated {
+            self.calculated.insert(field.name.clone());
+        }
         let alone = matches!(&content, Content::Compound(_)) && components.is_empty();
         if alone || matches!(field.kind, FieldKind::Any | FieldKind::Base64) {
             self.not_in_csv.get_or_insert_with(|| field.name.clone());
@@ -204,6 +210,11 @@ impl RowPlan {
         &self.fields
     }
 
+    /// Whether the value of a member of the record is worked out when it is read.
+    pub fn is_calculated(&self, member: &str) -> bool {
+        self.calculated.contains(member)
+    }
+
     pub(super) fn members(&self) -> &[Member] {
         &self.members
     }
@@ -231,6 +242,11 @@ impl RowPlan {
     pub fn trace_fields(&self) -> Option<String> {
         let name = |place: usize| self.fields.get(place).map(String::as_str);
         Some(format!("{}, {}, {}", name(self.id)?, name(self.deleted?)?, name(self.as_of)?))
+    }
+
+    /// The same without what the object cannot say: of an object without `IsDeleted` no record is ever seen deleted.
+    pub fn listing_fields(&self) -> String {
+        self.trace_fields().unwrap_or_else(|| format!("{}, {}", self.id_field(), self.time_field()))
     }
 
     /// Renders one row. Fields that are not in it count as empty.

@@ -7,6 +7,7 @@
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
 //! - `messages`: how the messages of conversations are fetched
+//! - `poll`: objects that are read where they changed, since no event tells
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
@@ -17,6 +18,7 @@ mod field_choice;
 mod gaps;
 mod load;
 mod messages;
+mod poll;
 mod print;
 mod reader;
 mod reconcile;
@@ -31,6 +33,7 @@ pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use messages::MessagesConfig;
+pub use poll::{PollConfig, polls_of};
 pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;
 pub use settings::{

@@ -13,6 +13,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
+use crate::config::poll::{PollConfig, read_polls};
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
 use crate::config::snapshot::SnapshotConfig;
@@ -35,6 +36,8 @@ pub struct Config {
     pub salesforce: SalesforceConfig,
     /// The topics to carry.
     pub streams: Vec<StreamConfig>,
+    /// Objects without events that are read where they changed.
+    pub polls: Vec<PollConfig>,
     /// When a transaction is full.
     pub batch: BatchConfig,
     /// How much may be under way between Salesforce and Kafka.
@@ -207,6 +210,7 @@ impl Config {
     pub(in crate::config) fn read(mut root: Section, findings: &mut Findings) -> Option<Self> {
         let salesforce = SalesforceConfig::read(root.section("salesforce", findings), findings);
         let streams = read_streams(root.sections("stream", findings), findings);
+        let polls = read_polls(root.sections("poll", findings), &streams, findings);
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
@@ -222,6 +226,7 @@ impl Config {
         Some(Self {
             salesforce: salesforce?,
             streams,
+            polls,
             batch,
             buffer,
             completion,

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, RecordMode};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
@@ -29,7 +29,7 @@ use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
-use crate::pipeline::jobs::{Desk, JobBatch, Runner, open_at_first_run};
+use crate::pipeline::jobs::{Desk, JobBatch, Runner, kept_under, open_at_first_run};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::MessageInlet;
 use crate::pipeline::mirror::mirror;
@@ -88,6 +88,8 @@ pub struct Attempt {
     pub messages: MessagesConfig,
     /// Objects of which the stream's first run makes a snapshot.
     pub first_snapshots: Vec<String>,
+    /// Objects without events that it reads where they changed.
+    pub polls: Vec<PollConfig>,
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
@@ -265,7 +267,7 @@ impl Attempt {
 
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
-        let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
+        let (desk, slices, jobs) = self.jobs(&mut writer, &checkpoint, &stations);
         let (inlet, messages) = self.messages(&mut writer, &stations);
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
@@ -302,14 +304,16 @@ impl Attempt {
         (Some(wanting_in), tokio::spawn(station.run(wanting_out, stations.clone())))
     }
 
-    /// The jobs that the checkpoint says are under way, and those to come.
+    /// The jobs that the checkpoint says are under way, those to come, and the polls.
     fn jobs(
         &self,
+        writer: &mut TransactionalWriter,
         checkpoint: &Checkpoint,
         stations: &CancellationToken,
     ) -> (Arc<Desk>, mpsc::Receiver<JobBatch>, JoinHandle<()>) {
         let desk = Arc::new(Desk::new(self.context.clone(), self.gaps, checkpoint));
-        let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone());
+        let choices = self.polls.iter().map(|poll| (poll.entity.clone(), poll.fields.clone()));
+        let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone()).choosing(choices);
         let reader = RecordReader::new(self.rest.clone(), descriptions);
         let (slices_in, slices) = mpsc::channel(1);
         let runner = Runner::new(
@@ -321,6 +325,7 @@ impl Attempt {
             slices_in,
             stations.clone(),
         );
+        let runner = runner.polling(&self.polls, &writer.take_kept_under(&kept_under()));
         (desk, slices, tokio::spawn(runner.run()))
     }
 

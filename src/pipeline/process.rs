@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, StreamConfig, polls_of, stream_of};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
@@ -110,6 +110,11 @@ impl Process {
         let _ = tokio::time::timeout(FIRST_ALLOWANCES, self.look_at_allowances()).await;
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
         let claims = EntityClaims::of(topics);
+        for poll in &self.config.polls {
+            if let Some(topic) = stream_of(&self.config.streams, &poll.entity) {
+                claims.poll(&poll.entity, topic).inspect_err(|failure| warn!(error = failure.what, "not polled"))?;
+            }
+        }
         let anchored = Arc::new(AtomicBool::new(ran_before.contains(&org)));
         let schemas = SchemaCache::new(self.pubsub.clone());
         let rest = RestClient::new(self.pubsub.session().clone());
@@ -148,6 +153,7 @@ impl Process {
                 gaps: self.config.gaps,
                 messages: self.config.messages,
                 first_snapshots: self.first_snapshots(&stream.topic),
+                polls: polls_of(&self.config.polls, &self.config.streams, &stream.topic),
                 schemas: schemas.clone(),
                 completion: self.config.completion,
                 buffer: self.config.buffer,
@@ -203,7 +209,8 @@ impl Process {
         let subject = |(stream, board): (&StreamConfig, &StreamBoard)| {
             let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), org.clone(), stream.topic.clone());
             let identity = StreamIdentity { prefix, org, topic };
-            Subject { identity, fields: stream.fields.clone(), board: board.clone() }
+            let polls = polls_of(&self.config.polls, &self.config.streams, &stream.topic);
+            Subject { identity, fields: stream.fields.clone(), polls, board: board.clone() }
         };
         Reconciliation {
             config: self.config.reconcile,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig};
 use crate::failure::Failure;
 use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
@@ -51,6 +51,8 @@ pub struct Stream {
     pub messages: MessagesConfig,
     /// Objects of which the first run makes a snapshot.
     pub first_snapshots: Vec<String>,
+    /// Objects without events that it reads where they changed.
+    pub polls: Vec<PollConfig>,
     /// The schemas.
     pub schemas: SchemaCache,
     /// The room between the two sides.
@@ -157,6 +159,7 @@ impl Stream {
             gaps: self.gaps,
             messages: self.messages,
             first_snapshots: self.first_snapshots.clone(),
+            polls: self.polls.clone(),
             schemas: self.schemas.clone(),
             memory,
             buffer: self.buffer,

@@ -5,6 +5,7 @@
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
 //! - `messages`: how fetching messages is doing
+//! - `polls`: objects without events that are read where they changed, and the metrics of that
 //! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
@@ -17,6 +18,7 @@ mod completion;
 mod jobs;
 mod messages;
 mod metrics;
+mod polls;
 mod reconcile;
 mod requests;
 mod snapshot;
@@ -26,6 +28,7 @@ pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::{FinishedSnapshot, JobStatus};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use polls::PollStatus;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::config::GapsConfig;
-use crate::kafka::{Checkpoint, OutputRecord};
+use crate::kafka::{Checkpoint, OutputRecord, StreamIdentity};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::entry::{self, Entry};
 use crate::pipeline::jobs::job::{Job, Jobs, has_room, job_id, jobs_of, set};
@@ -146,6 +147,7 @@ impl Desk {
             }
         }
         let seq = next.seq.saturating_add(1);
+        let mut whole = back.is_empty();
         for (number, job) in batch.opens.iter().enumerate() {
             // The ledger may have been read between a transaction of the loop and the desk's note of it.
             let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
@@ -156,6 +158,7 @@ impl Desk {
                 set(next, &job_id(job, seq, number), job);
             } else {
                 noted.unclaimed = true;
+                whole = false;
             }
         }
         for entry in batch.entries.drain(..) {
@@ -166,6 +169,9 @@ impl Desk {
         }
         noted.snapshot_rows = if of_snapshot { rows } else { 0 };
         noted.closed = std::mem::take(&mut batch.closes);
+        if whole {
+            records.extend(batch.kept.drain(..).map(|(key, value)| kept(&self.context.identity, key, value)));
+        }
         (records, back, noted)
     }
 
@@ -302,6 +308,11 @@ impl Desk {
             self.show(&state, 0, 0);
         }
     }
+}
+
+/// The record of what a stream keeps beside its checkpoint.
+fn kept(identity: &StreamIdentity, key: String, value: Option<Bytes>) -> OutputRecord {
+    OutputRecord { topic: identity.checkpoint_topic().into(), key: key.into(), value, headers: Vec::new() }
 }
 
 /// Whether an event came between the read of a row and its transaction.

@@ -12,6 +12,8 @@
 //! | `sweep` | which records of a whole object are to be read |
 //! | `bulk_pass` | a whole object by the pages of a Bulk query job |
 //! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
+//! | `polling` | objects without events, read where they changed |
+//! | `polled` | what is known of those, and what of what is read is news |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
 //! | `redriven` | what is read anew, or written as it was, for a dead letter |
 //! | `closing` | the end of a job, and of the gaps that it heals |
@@ -92,6 +94,8 @@ mod closing;
 pub(super) mod desk;
 mod entry;
 mod job;
+mod polled;
+mod polling;
 mod reading;
 mod redriven;
 mod rows;
@@ -103,6 +107,7 @@ mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
+pub(super) use polled::kept_under;
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
 pub(super) use snapshots::open_at_first_run;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config::{FieldChoice, GapsConfig, ReconcileConfig};
+use crate::config::{FieldChoice, GapsConfig, PollConfig, ReconcileConfig};
 use crate::failure::Failure;
 use crate::kafka::{KafkaSettings, StreamIdentity};
 use crate::pipeline::reconcile::comparison::Difference;
@@ -37,6 +37,8 @@ pub struct Subject {
     pub identity: StreamIdentity,
     /// Which fields of its records are read.
     pub fields: FieldChoice,
+    /// Objects that it polls.
+    pub polls: Vec<PollConfig>,
     /// Its part of the board.
     pub board: StreamBoard,
 }
@@ -108,6 +110,7 @@ impl Reconciliation {
             reader: RecordReader::new(self.rest.clone(), descriptions),
             kafka: self.kafka.clone(),
             identity: subject.identity.clone(),
+            polls: subject.polls.clone(),
             most_absent: self.gaps.most_absent,
             api_share: Some(self.gaps.api_share),
         }
@@ -209,7 +212,9 @@ impl Reconciliation {
 
     async fn listen(&self, subject: &Subject) -> Result<(), Unable> {
         let inspector = self.inspector(subject);
-        for entity in inspector.entities().await? {
+        let entities = inspector.entities().await?;
+        // What is polled has no events that could stay away.
+        for entity in entities.into_iter().filter(|entity| inspector.is_told(entity)) {
             let standing = standing(&self.kafka, &subject.identity).await?;
             let heard = look(&inspector, &entity, &standing, self.listening_since).await?;
             let now = match heard {
