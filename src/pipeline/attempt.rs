@@ -29,7 +29,7 @@ use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
-use crate::pipeline::jobs::{Desk, JobBatch, Runner, kept_under, open_at_first_run};
+use crate::pipeline::jobs::{Desk, JobBatch, Runner, forget_polls, kept_of_polls, open_at_first_run};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::MessageInlet;
 use crate::pipeline::mirror::mirror;
@@ -163,13 +163,15 @@ impl Attempt {
         }
         topics.set_carried(checkpoint.event_count);
         board.starting("announcing this run");
-        let records = gap.iter().map(|gap| context.gap_record(gap)).collect();
+        let mut records: Vec<_> = gap.iter().map(|gap| context.gap_record(gap)).collect();
         // The instance of the last position stays in the checkpoint until a message proves the new one,
         // so that a refusal that follows is known for what it is.
         checkpoint.instance_url.get_or_insert_with(|| self.instance_url.clone());
         let mut next = following(&checkpoint, checkpoint.position.clone(), 0);
         if first_run {
             open_at_first_run(&mut next, &self.first_snapshots);
+            // A checkpoint that was reset leaves these behind.
+            records.extend(forget_polls(&context.identity, &writer.take_kept_under(&kept_of_polls())));
         }
         let announced = writer.commit(records, next).await;
         let committed = announced.map_err(AttemptEnd::Kafka)?;
@@ -325,7 +327,7 @@ impl Attempt {
             slices_in,
             stations.clone(),
         );
-        let runner = runner.polling(&self.polls, &writer.take_kept_under(&kept_under()));
+        let runner = runner.polling(&self.polls, &writer.take_kept_under(&kept_of_polls()));
         (desk, slices, tokio::spawn(runner.run()))
     }
 

@@ -311,7 +311,7 @@ impl Desk {
 }
 
 /// The record of what a stream keeps beside its checkpoint.
-fn kept(identity: &StreamIdentity, key: String, value: Option<Bytes>) -> OutputRecord {
+pub(super) fn kept(identity: &StreamIdentity, key: String, value: Option<Bytes>) -> OutputRecord {
     OutputRecord { topic: identity.checkpoint_topic().into(), key: key.into(), value, headers: Vec::new() }
 }
 

@@ -107,7 +107,7 @@ mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
-pub(super) use polled::kept_under;
+pub(super) use polled::{forget as forget_polls, kept_under as kept_of_polls};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
 pub(super) use snapshots::open_at_first_run;

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::change::RowPlan;
-use crate::kafka::KEPT;
+use crate::kafka::{KEPT, OutputRecord, StreamIdentity};
+use crate::pipeline::jobs::desk::kept;
 use crate::pipeline::jobs::touched::{Known, RecordKey};
 
 /// Members that say when the signed-in user looked at a record, and change with nothing else.
@@ -17,6 +19,12 @@ const PERSONAL: [&str; 2] = ["LastViewedDate", "LastReferencedDate"];
 /// What the keys of what polls keep begin with.
 pub(in crate::pipeline) fn kept_under() -> String {
     format!("{KEPT}poll/")
+}
+
+/// Takes what polls keep away: a stream that begins anew reads these objects from the beginning too, since nobody knows what
+/// became of their topics meanwhile.
+pub(in crate::pipeline) fn forget(identity: &StreamIdentity, polls: &BTreeMap<String, Bytes>) -> Vec<OutputRecord> {
+    polls.keys().map(|key| kept(identity, key.clone(), None)).collect()
 }
 
 /// How far a poll has come, as it is kept.
@@ -165,5 +173,14 @@ mod tests {
         let position = Position { from: DateTime::UNIX_EPOCH };
         assert_eq!(Position::read(&position.value()), Some(position));
         assert_eq!(Position::read(b"{}"), None);
+        let identity = StreamIdentity {
+            prefix: "p".into(),
+            org: "00D8d00000AbCdEEAV".parse().expect("an org"),
+            topic: "/data/CaseChangeEvent".parse().expect("a topic"),
+        };
+        let kept = BTreeMap::from([(Position::key("CaseComment"), Bytes::from(position.value()))]);
+        let forgotten = forget(&identity, &kept);
+        assert_eq!((&forgotten[0].key[..], &forgotten[0].value), (&b"kept/poll/CaseComment"[..], &None));
+        assert_eq!(&*forgotten[0].topic, identity.checkpoint_topic());
     }
 }
