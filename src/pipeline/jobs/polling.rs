@@ -11,9 +11,10 @@
 //! **What is written.** Most of what a round finds stands in Kafka already. What Kafka holds of the window is known: it is
 //! read from the object's topic when an attempt begins, and kept up with what is written from then on. A record is stamped
 //! later than it was changed by nobody, so what was stamped in the window was written after its beginning, and to read the
-//! topic from there on is enough. A record is written if its stamp is later than what stands there, or, with the same stamp, if
-//! its values are others: stamps are whole seconds, and two changes of one second can come one after the other. So every
-//! record of the window is read in every round; that the stamp is known says not enough.
+//! topic from there on is enough. A record is written if its stamp is later than what stands there, or if its
+//! values are others: stamps are whole seconds, and two changes of one second can come one after the other. So every
+//! record of the window is read in every round; that the stamp is known says not enough. After a round, what Kafka holds of
+//! the window is what the round read, with a `record_as_of` that never goes back.
 //!
 //! **The position.** `from` is kept in the stream's checkpoint topic (`kafka::KEPT`) and moves in the transaction of a round's
 //! last records, only if all of them were written. A process that dies in a round begins it again, and finds in the topic
@@ -39,10 +40,10 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::change::RowPlan;
+use crate::change::{Row, RowFault, RowPlan};
 use crate::config::PollConfig;
 use crate::failure::{Exit, Failure};
-use crate::kafka::{OutputRecord, ScanFrom};
+use crate::kafka::{OutputRecord, ScanFrom, scan};
 use crate::pipeline::jobs::entry::{self, Entry};
 use crate::pipeline::jobs::job::{Job, SnapshotScope};
 use crate::pipeline::jobs::polled::{Held, Position, Window, content_of, is_news};
@@ -51,7 +52,7 @@ use crate::pipeline::jobs::rows::{Reader, RowWriter};
 use crate::pipeline::jobs::runner::{CLOCKS, Runner};
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 use crate::pipeline::jobs::setback::{LIMITS, Setback};
-use crate::pipeline::jobs::touched::{Known, RecordKey, copy_beside};
+use crate::pipeline::jobs::touched::{Known, RecordKey, told};
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::id_listing::ListedRecord;
@@ -91,8 +92,8 @@ struct Slice {
     rows: Vec<JobRow>,
     /// What Kafka holds once the rows are written.
     becomes: Vec<(RecordKey, Held)>,
-    /// Records that cannot be read or written, with their stamps.
-    unread: Vec<(String, RecordKey, i64)>,
+    /// Records that cannot be read or written, as far as they are known.
+    unread: Vec<(String, RecordKey, Held)>,
 }
 
 impl Poll {
@@ -224,20 +225,29 @@ impl Runner {
         let Some(from) = self.polls.get(number).and_then(|poll| poll.from) else { return Ok(()) };
         let plan = self.plan_of(entity).await?;
         let found: Arc<Mutex<Window>> = Arc::default();
-        let collected = found.clone();
-        let also = move |key, known: Known, record: &crate::kafka::ScannedRecord| {
-            let mut found = collected.lock().unwrap_or_else(PoisonError::into_inner);
-            let held = Held::told(known, record.value.as_deref(), &plan);
-            // The newest record of a key is the last.
-            let as_of = found.get(&key).map_or(held.as_of, |before| before.as_of.max(held.as_of));
-            found.insert(key, Held { as_of, ..held });
-        };
+        let (collected, org) = (found.clone(), self.context.identity.org.clone());
+        let begin_of_window = from.timestamp();
         // Records of the topic are dated by our clock.
         let ago = self.reader.client().session().salesforce_now() - from + CLOCKS;
         let begin = Utc::now().checked_sub_signed(ago).map_or(ScanFrom::Beginning, ScanFrom::Timestamp);
-        copy_beside(&self.kafka, topic, &self.context.identity.org, begin, also).await?;
-        let mut window = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-        window.retain(|_, held| held.as_of >= from.timestamp());
+        scan(&self.kafka, topic, begin, move |record| {
+            let value = record.value.as_deref();
+            if record.header("org") == Some(org.as_str().as_bytes())
+                && let Some(known) = record.header("op").and_then(|op| told(op, record.header("committed_at"), value))
+                // A snapshot that has just ended may have brought millions that are older.
+                && known.as_of >= begin_of_window
+                && let Some(key) = record.key.as_deref().and_then(RecordKey::of)
+            {
+                let held = Held::told(known, value, &plan);
+                let mut found = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                // The newest record of a key is the last, and what Kafka holds goes never back.
+                let as_of = found.get(&key).map_or(held.as_of, |before| before.as_of.max(held.as_of));
+                found.insert(key, Held { as_of, ..held });
+            }
+            ControlFlow::Continue(())
+        })
+        .await?;
+        let window = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
         debug!(entity, records = window.len(), %from, "poll knows what the topic holds");
         if let Some(poll) = self.polls.get_mut(number) {
             poll.window = Some(window);
@@ -306,38 +316,22 @@ impl Runner {
         let window = self.polls.get(number).and_then(|poll| poll.window.as_ref()).unwrap_or(&nothing);
         let mut slice = Slice::default();
         for one in listed {
-            let Some(key) = RecordKey::of(one.id.as_bytes()) else { continue };
+            let read = RecordKey::of(one.id.as_bytes()).zip(read_of(one, found.get(&one.id)));
+            let Some((key, (stamp, row))) = read else { continue };
             let held = window.get(&key);
-            let (stamp, row) = match (one.deleted, found.get(&one.id)) {
-                (true, _) => (one.as_of, None),
-                (false, Some(Found::Row(row))) => (row.as_of, Some(row)),
-                (false, Some(Found::Deleted { as_of })) => (*as_of, None),
-                // Purged since it was listed, which no query tells of.
-                (false, Some(Found::Hidden) | None) => continue,
-                (false, Some(Found::Unreadable(fault))) => {
-                    if held.is_none_or(|held| held.as_of < one.as_of.timestamp()) {
-                        warn!(entity, id = one.id, error = %fault, "record cannot be read");
-                        slice.unread.push((one.id.clone(), key, one.as_of.timestamp()));
-                    }
-                    continue;
-                }
-            };
-            let stamp = stamp.timestamp();
-            let content = row.map(|row| content_of(row.record.as_str(), &plan));
-            let read = Held { as_of: stamp, alive: row.is_some(), content };
+            let content = row.ok().flatten().map(|row| content_of(row.record.as_str(), &plan));
+            let read = Held { as_of: stamp, alive: !matches!(row, Ok(None)), content };
             if !is_news(held, &read) {
-                continue;
-            }
-            if row.is_some() && too_large.contains(&one.id) {
-                if held.is_none_or(|held| held.as_of < stamp) {
-                    slice.unread.push((one.id.clone(), key, stamp));
-                }
                 continue;
             }
             let as_of = current_at_least(held.map(|held| held.as_of), stamp);
             let records = match row {
-                Some(row) => writer.refresh(&one.id, &row.record, as_of),
-                None => writer.delete(&one.id, as_of),
+                Ok(Some(row)) if !too_large.contains(&one.id) => writer.refresh(&one.id, &row.record, as_of),
+                Ok(None) => writer.delete(&one.id, as_of),
+                Ok(Some(_)) | Err(_) => {
+                    slice.unread.push((one.id.clone(), key, read));
+                    continue;
+                }
             };
             let becomes = Known { as_of, alive: read.alive };
             slice.rows.push(JobRow { id: one.id.clone(), key, stamp, becomes, absent: false, records });
@@ -358,6 +352,7 @@ impl Runner {
     ) -> Result<(), Setback> {
         let (mut entries, mut opens) = (Vec::new(), Vec::new());
         if let Some(gap) = unread(entity, &slice.unread) {
+            warn!(entity, id = gap.id, records = slice.unread.len(), "poll could not read records, gap opened");
             self.context.board.update(|status| status.gaps_opened += 1);
             let (entry, job) = self.opened(&gap);
             (entries, opens) = (entry.into_iter().collect(), job.into_iter().collect());
@@ -400,8 +395,7 @@ impl Runner {
         }
         // Known to be unread, in the ledger: not again with the next round.
         if let Some(window) = self.polls.get_mut(number).and_then(|poll| poll.window.as_mut()) {
-            let noted =
-                slice.unread.into_iter().map(|(_, key, as_of)| (key, Held { as_of, alive: true, content: None }));
+            let noted = slice.unread.into_iter().map(|(_, key, read)| (key, read));
             window.extend(noted);
         }
         Ok(())
@@ -443,6 +437,22 @@ impl Runner {
     }
 }
 
+/// What was read of a record that is listed, with its stamp: the row, none of a deleted one, or why it cannot be rendered.
+/// Nothing of one that was purged since, of which no query tells.
+fn read_of<'a>(
+    listed: &ListedRecord,
+    found: Option<&'a Found>,
+) -> Option<(i64, Result<Option<&'a Row>, &'a RowFault>)> {
+    let (as_of, row) = match found {
+        _ if listed.deleted => (listed.as_of, Ok(None)),
+        Some(Found::Row(row)) => (row.as_of, Ok(Some(row))),
+        Some(Found::Deleted { as_of }) => (*as_of, Ok(None)),
+        Some(Found::Unreadable(fault)) => (listed.as_of, Err(fault)),
+        Some(Found::Hidden) | None => return None,
+    };
+    Some((as_of.timestamp(), row))
+}
+
 /// What is kept of a poll.
 fn kept(entity: &str, from: DateTime<Utc>) -> (String, Option<Bytes>) {
     (Position::key(entity), Some(Position { from }.value().into()))
@@ -450,8 +460,8 @@ fn kept(entity: &str, from: DateTime<Utc>) -> (String, Option<Bytes>) {
 
 /// The ledger's entry of records that cannot be read or written. Its id is made of what it is about, so that a round that
 /// is made again writes the same one.
-fn unread(entity: &str, unread: &[(String, RecordKey, i64)]) -> Option<OpenGap> {
-    let (first, _, stamp) = unread.first()?;
+fn unread(entity: &str, unread: &[(String, RecordKey, Held)]) -> Option<OpenGap> {
+    let (first, _, Held { as_of: stamp, .. }) = unread.first()?;
     let from = GapEnd { replay_id: None, time: DateTime::from_timestamp(*stamp, 0) };
     let detail =
         format!("a poll could not read these records: in a form that is not known, or larger than Kafka takes");
