@@ -11,7 +11,7 @@ use std::hint::black_box;
 use apache_avro::Schema;
 use apache_avro::types::Value;
 use bytes::Bytes;
-use casewire::change::WriterSchema;
+use casewire::change::{FieldPolicies, WriterSchema};
 use casewire::identity::{OrgId, ReplayId, SchemaId, TopicName};
 use casewire::kafka::OutputRecord;
 use casewire::pipeline::records::{EventSource, RecordWriter};
@@ -28,7 +28,7 @@ const REPLAY_ID: &str = "00000000001790510000";
 fn by_casewire(schema: &WriterSchema, id: &SchemaId, writer: &mut RecordWriter, payload: &[u8]) -> Vec<OutputRecord> {
     let replay_id: ReplayId = REPLAY_ID.parse().expect("hexadecimal");
     let key = EventKey::new(replay_id, EVENT_ID, payload);
-    let change = schema.decode(payload).expect("decodes");
+    let change = schema.decode(payload, &FieldPolicies::default()).expect("decodes");
     let source = EventSource { key: &key, event_id: EVENT_ID, schema_id: id, schema_name: schema.name() };
     writer.write(source, &change).expect("a usable event").records
 }

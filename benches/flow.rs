@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use apache_avro::Schema;
 use bytes::Bytes;
-use casewire::change::WriterSchema;
+use casewire::change::{FieldPolicies, WriterSchema};
 use casewire::identity::{OrgId, ReplayId, SchemaId, TopicName};
 use casewire::kafka::OutputRecord;
 use casewire::pipeline::records::{EventSource, RecordWriter};
@@ -84,7 +84,7 @@ fn assembly(criterion: &mut Criterion) {
                 let mut records = Vec::new();
                 for key in &keys {
                     assert_eq!(position.admit(key), Admission::New);
-                    let change = schema.decode(black_box(&payload)).expect("decodes");
+                    let change = schema.decode(black_box(&payload), &FieldPolicies::default()).expect("decodes");
                     let source =
                         EventSource { key, event_id: key.event_id(), schema_id: &id, schema_name: schema.name() };
                     records.extend(writer.write(source, &change).expect("a usable event").records);

@@ -17,6 +17,7 @@ mod suite {
     mod outages;
     mod own_broker;
     mod partitions;
+    mod policy;
     mod polls;
     mod real_events;
     mod reconciliation;

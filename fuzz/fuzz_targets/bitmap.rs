@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use casewire::change::WriterSchema;
+use casewire::change::{FieldPolicies, WriterSchema};
 use libfuzzer_sys::fuzz_target;
 
 static SCHEMA: LazyLock<WriterSchema> =
@@ -29,7 +29,7 @@ fuzz_target!(|data: &str| {
     texts(list(0), &mut payload);
     // Name, Status, Address: all null.
     payload.extend([0, 0, 0]);
-    if let Ok(change) = SCHEMA.decode(&payload) {
+    if let Ok(change) = SCHEMA.decode(&payload, &FieldPolicies::default()) {
         let named = data.bytes().any(|byte| matches!(byte, b'1'..=b'9' | b'a'..=b'f' | b'A'..=b'F'));
         assert!(named || (change.changed.is_empty() && change.unresolved.is_empty()), "out of nothing: {change:?}");
         assert!(change.enriched.is_empty(), "no field has a value: {change:?}");

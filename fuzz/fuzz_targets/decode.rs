@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use casewire::change::WriterSchema;
+use casewire::change::{FieldPolicies, WriterSchema};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((schema, payload)) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))) else { return };
     let Ok(schema) = std::str::from_utf8(schema) else { return };
     let Ok(schema) = WriterSchema::parse(schema) else { return };
-    if let Ok(change) = schema.decode(payload) {
+    if let Ok(change) = schema.decode(payload, &FieldPolicies::default()) {
         for text in [change.changed.as_str(), change.enriched.as_str()] {
             assert!(serde_json::from_str::<IgnoredAny>(text).is_ok(), "not JSON: {text}");
         }

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use casewire::change::WriterSchema;
+use casewire::change::{FieldPolicies, WriterSchema};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
     if values > MOST_VALUES {
         return;
     }
-    let change = parsed.decode(&payload).unwrap_or_else(|error| panic!("{error}: {json} {payload:?}"));
+    let change = parsed.decode(&payload, &FieldPolicies::default()).unwrap_or_else(|error| panic!("{error}: {json} {payload:?}"));
     assert!(change.header.is_none() && change.unresolved.is_empty() && change.enriched.is_empty());
     let changed: Value = serde_json::from_str(change.changed.as_str()).expect("a change is JSON");
     let object = changed.as_object().expect("a change is an object");
@@ -79,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
     }
     // Every one of a short payload; of a long one the last few.
     for end in payload.len().saturating_sub(32)..payload.len() {
-        assert!(parsed.decode(&payload[..end]).is_err(), "{end} of {} bytes", payload.len());
+        assert!(parsed.decode(&payload[..end], &FieldPolicies::default()).is_err(), "{end} of {} bytes", payload.len());
     }
 });
 

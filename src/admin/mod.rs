@@ -1,10 +1,21 @@
 //! HTTP for operators and probes.
 //!
-//! - `server`: `/live`, `/ready`, `/metrics` and `/status`
+//! - `server`: `/live`, `/ready`, `/metrics` and `/status`, and the ways to the rest
+//! - `page`: `/`, the status page; `page.html` is all of it
+//! - `events`: `/events`, the page's news
+//! - `view`: what the page shows as one document, and what has changed in it
+//! - `guard`: who may look, and who may have something done
+//! - `pause`: `POST /streams/pause` and `POST /streams/resume`
 //! - `snapshots`: `POST /snapshots`
 
+mod events;
+mod guard;
+mod page;
+mod pause;
 mod server;
 mod snapshots;
+mod view;
 
+pub use guard::Guard;
 pub use server::{AdminError, bind, serve};
 pub use snapshots::{SnapshotDoor, Wanted, ask};

@@ -1,17 +1,16 @@
-//! `POST /snapshots`: an operator asks the running service for snapshots. Whoever asks has to show `admin.token`.
+//! `POST /snapshots`: an operator asks the running service for snapshots.
 
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::admin::guard::refusal;
 use crate::config::{Config, SnapshotConfig, StreamConfig, stream_of};
 use crate::failure::{Exit, Failure};
 use crate::identity::TopicName;
@@ -38,10 +37,9 @@ pub struct Wanted {
     pub include_deleted: bool,
 }
 
-/// Who may ask for what.
+/// What may be asked for.
 #[derive(Debug, Clone)]
 pub struct SnapshotDoor {
-    token: Option<SecretString>,
     streams: Vec<StreamConfig>,
     snapshot: SnapshotConfig,
 }
@@ -49,25 +47,7 @@ pub struct SnapshotDoor {
 impl SnapshotDoor {
     /// As the configuration has it.
     pub fn of(config: &Config) -> Self {
-        let (token, streams) = (config.admin.token.clone(), config.streams.clone());
-        Self { token, streams, snapshot: config.snapshot.clone() }
-    }
-
-    /// Why somebody with these headers may not ask.
-    fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
-        let Some(token) = &self.token else {
-            let reason = "this service has no admin.token, so it does nothing for anybody";
-            let remedy = "set admin.token_file, restart, and show the token: Authorization: Bearer …";
-            return Some(refusal(StatusCode::FORBIDDEN, reason, remedy));
-        };
-        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        // Digests are compared, so the time it takes tells nothing of the token.
-        let digest = |token: &str| Sha256::digest(token.trim().as_bytes());
-        if shown.is_some_and(|shown| digest(shown) == digest(token.expose_secret())) {
-            return None;
-        }
-        let reason = "the token is not that of admin.token";
-        Some(refusal(StatusCode::UNAUTHORIZED, reason, "show it as: Authorization: Bearer …"))
+        Self { streams: config.streams.clone(), snapshot: config.snapshot.clone() }
     }
 
     /// What is wanted, each object with the topic of its stream.
@@ -100,10 +80,7 @@ impl SnapshotDoor {
     }
 
     /// Answers a call.
-    pub(super) async fn answer(&self, board: &Board, headers: &HeaderMap, wanted: Result<Wanted, String>) -> Response {
-        if let Some(refusal) = self.refuses(headers) {
-            return refusal;
-        }
+    pub(super) async fn answer(&self, board: &Board, wanted: Result<Wanted, String>) -> Response {
         let objects =
             match wanted.map_err(|error| Failure::new(Exit::Usage, error, "see docs/operating.md, \"Snapshots\"")) {
                 Ok(wanted) => self.objects(&wanted).map(|objects| (objects, wanted)),
@@ -170,9 +147,4 @@ pub async fn ask(
             Err(failed(format!("The stream {topic} did not come to it in {PATIENCE:?}"), "see `jobs` in /status"))
         }
     }
-}
-
-fn refusal(status: StatusCode, reason: &str, remedy: &str) -> Response {
-    let body: Value = json!({ "reason": reason, "remedy": remedy });
-    (status, Json(body)).into_response()
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::change::json::{self, ObjectWriter};
+use crate::change::policy::Shape;
 use crate::change::row::{Content, Row, RowFault, RowPlan};
 use crate::change::row_value::{Form, InvalidValue, read_date_time};
 
@@ -91,26 +92,27 @@ impl CsvPlan {
     /// # Errors
     /// When it is not a row of this object.
     pub fn render<'r>(&self, cell: impl Fn(usize) -> &'r str) -> Result<Row, RowFault> {
-        let mut writer = ObjectWriter::with_capacity(1024);
+        let mut writer = ObjectWriter::new(self.plan.policy(), 1024);
         for (member, cells) in self.plan.members().iter().zip(&self.members) {
-            let out = writer.text();
-            json::write_key(&member.key, out);
-            let written = match (&member.content, cells) {
-                (Content::Compound(components), Cells::Compound(parts)) => {
-                    let keys = components.iter().map(|part| &part.key);
-                    let parts = keys.zip(parts).map(|(key, (form, place))| (key, *form, cell(*place)));
-                    write_parts(parts, out).map(drop)
+            let field = self.plan.fields().get(member.place).map_or("", String::as_str);
+            let written = writer.keyed(field, &member.key, Shape::Whole, |out| {
+                match (&member.content, cells) {
+                    (Content::Compound(components), Cells::Compound(parts)) => {
+                        let keys = components.iter().map(|part| &part.key);
+                        let parts = keys.zip(parts).map(|(key, (form, place))| (key, *form, cell(*place)));
+                        write_parts(parts, out).map(drop)
+                    }
+                    (Content::Name(components), Cells::Name(parts, whole)) => {
+                        let keys = components.iter().map(|(key, _)| key);
+                        let parts = keys.zip(parts).map(|(key, place)| (key, Form::Text, cell(*place)));
+                        write_name(parts, cell(*whole), out)
+                    }
+                    (_, Cells::Plain(form, place)) => form.write_text(cell(*place), out).map(drop),
+                    _ => Err(InvalidValue::NotACompound),
                 }
-                (Content::Name(components), Cells::Name(parts, whole)) => {
-                    let keys = components.iter().map(|(key, _)| key);
-                    let parts = keys.zip(parts).map(|(key, place)| (key, Form::Text, cell(*place)));
-                    write_name(parts, cell(*whole), out)
-                }
-                (_, Cells::Plain(form, place)) => form.write_text(cell(*place), out).map(drop),
-                _ => Err(InvalidValue::NotACompound),
-            };
-            let field = || self.plan.fields().get(member.place).cloned().unwrap_or_default();
-            written.map_err(|fault| RowFault::Value { field: field(), fault })?;
+                .map(|()| true)
+            });
+            written.map_err(|fault| RowFault::Value { field: field.to_owned(), fault })?;
         }
         let filled =
             |place: usize, name| Some(cell(place)).filter(|text| !text.is_empty()).ok_or(RowFault::Missing(name));

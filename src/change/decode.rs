@@ -1,12 +1,15 @@
 //! The single pass over a payload: header, then every field of the body straight into the JSON text of the
 //! part of the change that it belongs to.
 
+use std::convert::Infallible;
+
 use crate::change::bitmap::{BitmapList, FieldBitmap};
 use crate::change::error::{DecodeError, DecodeFault};
 use crate::change::field_lists::{Fate, FieldLists};
 use crate::change::header::{ChangeType, Header};
-use crate::change::json::{self, JsonObject, ObjectWriter};
+use crate::change::json::{JsonObject, ObjectWriter};
 use crate::change::plan::{Field, Node, Record, Records};
+use crate::change::policy::{EntityPolicy, FieldPolicies, Shape};
 use crate::change::schema::{HeaderPlan, HeaderRole, WriterSchema};
 use crate::change::value::{Empty, ValueReader};
 
@@ -36,15 +39,16 @@ pub struct TextDiff {
     pub diff: Option<String>,
 }
 
-/// Decodes one event with its schema.
-pub(crate) fn decode(schema: &WriterSchema, payload: &[u8]) -> Result<Change, DecodeError> {
+/// Decodes one event with its schema; its fields are treated as the policy of its object says.
+pub(crate) fn decode(schema: &WriterSchema, payload: &[u8], policies: &FieldPolicies) -> Result<Change, DecodeError> {
     let records = schema.records();
     let mut decoder = Decoder { values: ValueReader::new(payload, records), records };
     let (header, lists) = match schema.header() {
         Some(plan) => decoder.header(plan, schema.top()).map(|(header, lists)| (Some(header), lists))?,
         None => (None, FieldLists::default()),
     };
-    let body = Body::new(header.as_ref(), lists, payload.len());
+    let policy = policies.of(header.as_ref().map_or(schema.name(), |header| header.entity.as_str()));
+    let body = Body::new(header.as_ref(), lists, policy, payload.len());
     let (changed, enriched, unresolved) = decoder.body(body, schema.top(), header.is_some())?;
     match decoder.values.encoded.left() {
         0 => Ok(Change { header, changed, enriched, unresolved }),
@@ -67,37 +71,45 @@ enum Unnamed {
 }
 
 /// The parts of the change while they are written.
-struct Body {
+struct Body<'p> {
+    policy: Option<&'p EntityPolicy>,
     lists: FieldLists,
     unnamed: Unnamed,
     /// Platform events have no lists: every field counts, the empty ones too.
     whole: bool,
-    changed: ObjectWriter,
-    enriched: ObjectWriter,
+    changed: ObjectWriter<'p>,
+    enriched: ObjectWriter<'p>,
     unresolved: Vec<TextDiff>,
 }
 
-impl Body {
-    fn new(header: Option<&Header>, lists: FieldLists, payload_length: usize) -> Self {
+impl<'p> Body<'p> {
+    fn new(
+        header: Option<&Header>,
+        lists: FieldLists,
+        policy: Option<&'p EntityPolicy>,
+        payload_length: usize,
+    ) -> Self {
         let change_type = header.map(|header| &header.change_type);
         let whole_record = change_type.is_some_and(ChangeType::carries_whole_record);
         // Nothing of a delete or a gap is a change of a field; their lists are empty.
         let fieldless =
             change_type.is_some_and(|change_type| change_type.is_gap() || *change_type == ChangeType::Delete);
         Self {
+            policy,
             lists: if fieldless { FieldLists::default() } else { lists },
             unnamed: if whole_record { Unnamed::Changed } else { Unnamed::Enriched },
             whole: header.is_none(),
-            changed: ObjectWriter::with_capacity(payload_length.saturating_mul(2)),
-            enriched: ObjectWriter::with_capacity(0),
+            changed: ObjectWriter::new(policy, payload_length.saturating_mul(2)),
+            enriched: ObjectWriter::new(policy, 0),
             unresolved: Vec::new(),
         }
     }
 
-    fn writer(&mut self, unnamed: Unnamed) -> &mut String {
-        match unnamed {
-            Unnamed::Changed => self.changed.text(),
-            Unnamed::Enriched => self.enriched.text(),
+    /// Where the values go that the lists do not name.
+    fn unnamed(&mut self) -> &mut ObjectWriter<'p> {
+        match self.unnamed {
+            Unnamed::Changed => &mut self.changed,
+            Unnamed::Enriched => &mut self.enriched,
         }
     }
 }
@@ -195,7 +207,7 @@ impl<'p> Decoder<'p> {
 
     fn body(
         &mut self,
-        mut body: Body,
+        mut body: Body<'_>,
         top: &'p Record,
         header: bool,
     ) -> Result<(JsonObject, JsonObject, Vec<TextDiff>), DecodeError> {
@@ -203,10 +215,14 @@ impl<'p> Decoder<'p> {
             let read = self.field(position, field, &mut body);
             read.map_err(|fault| self.error(fault, Some(&field.name)))?;
         }
-        Ok((body.changed.finish(), body.enriched.finish(), body.unresolved))
+        let unresolved = match body.policy {
+            Some(policy) => body.unresolved.into_iter().filter_map(|diff| policy.unresolved(diff)).collect(),
+            None => body.unresolved,
+        };
+        Ok((body.changed.finish(), body.enriched.finish(), unresolved))
     }
 
-    fn field(&mut self, position: usize, field: &'p Field, body: &mut Body) -> Result<(), DecodeFault> {
+    fn field(&mut self, position: usize, field: &'p Field, body: &mut Body<'_>) -> Result<(), DecodeFault> {
         let components = field.compound.map_or(0, |index| self.records.get(index).fields.len());
         let fate = if body.whole { Fate::Changed } else { body.lists.fate(position, components) };
         let node = self.values.branch(&field.node)?;
@@ -225,7 +241,7 @@ impl<'p> Decoder<'p> {
         parent: Option<&Field>,
         field: &'p Field,
         node: &'p Node,
-        body: &mut Body,
+        body: &mut Body<'_>,
     ) -> Result<(), DecodeFault> {
         let unresolved = |diff| TextDiff {
             field: parent.map_or_else(|| field.name.to_string(), |parent| format!("{}.{}", parent.name, field.name)),
@@ -233,23 +249,19 @@ impl<'p> Decoder<'p> {
         };
         match fate {
             Fate::Unnamed if matches!(node, Node::Null) => {}
-            Fate::Unnamed => {
-                let out = body.writer(body.unnamed);
-                let before = json::write_key(&field.key, out);
-                if !self.values.compound_or_value(node, Empty::LeftOut, out)? {
-                    out.truncate(before);
-                }
-            }
-            Fate::Changed | Fate::Parts => {
-                let out = body.changed.text();
-                json::write_key(&field.key, out);
-                self.values.compound_or_value(node, Empty::Shown, out)?;
-            }
+            Fate::Unnamed => body.unnamed().keyed(&field.name, &field.key, Shape::NotEmpty, |out| {
+                self.values.compound_or_value(node, Empty::LeftOut, out)
+            })?,
+            Fate::Changed | Fate::Parts => body.changed.keyed(&field.name, &field.key, Shape::Whole, |out| {
+                self.values.compound_or_value(node, Empty::Shown, out).map(|_| true)
+            })?,
             Fate::Cleared => {
-                let out = body.changed.text();
-                let before = json::write_key(&field.key, out);
-                if self.values.compound_or_value(node, Empty::Shown, out)? {
-                    out.truncate(before);
+                let mut filled = false;
+                body.changed.keyed(&field.name, &field.key, Shape::Whole, |out| {
+                    filled = self.values.compound_or_value(node, Empty::Shown, out)?;
+                    Ok::<_, DecodeFault>(!filled)
+                })?;
+                if filled {
                     body.unresolved.push(unresolved(None));
                 }
             }
@@ -272,7 +284,13 @@ impl<'p> Decoder<'p> {
 
     /// A compound of which some components changed: those nest under its name in `changed`; others that carry a
     /// value nest under the same name where unnamed values go. If the compound is null, so is each component.
-    fn parts(&mut self, position: usize, field: &'p Field, node: &'p Node, body: &mut Body) -> Result<(), DecodeFault> {
+    fn parts(
+        &mut self,
+        position: usize,
+        field: &'p Field,
+        node: &'p Node,
+        body: &mut Body<'_>,
+    ) -> Result<(), DecodeFault> {
         let components = field.compound.map(|index| self.records.get(index).fields.as_slice()).unwrap_or_default();
         let mut inner = Body::nested_in(body);
         for (at, component) in components.iter().enumerate() {
@@ -285,15 +303,16 @@ impl<'p> Decoder<'p> {
     }
 }
 
-impl Body {
-    /// The parts of a compound while they are written.
+impl Body<'_> {
+    /// The parts of a compound while they are written. They are treated when they are nested, under the compound's name.
     fn nested_in(outer: &Self) -> Self {
         Self {
+            policy: None,
             lists: FieldLists::default(),
             unnamed: outer.unnamed,
             whole: false,
-            changed: ObjectWriter::with_capacity(0),
-            enriched: ObjectWriter::with_capacity(0),
+            changed: ObjectWriter::new(None, 0),
+            enriched: ObjectWriter::new(None, 0),
             unresolved: Vec::new(),
         }
     }
@@ -302,10 +321,11 @@ impl Body {
     fn take(&mut self, field: &Field, inner: Self) {
         for (outer, inner) in [(&mut self.changed, inner.changed), (&mut self.enriched, inner.enriched)] {
             let inner = inner.finish();
-            if !inner.is_empty() {
-                json::write_key(&field.key, outer.text());
-                outer.text().push_str(inner.as_str());
-            }
+            let nested = |out: &mut String| {
+                out.push_str(inner.as_str());
+                Ok::<_, Infallible>(!inner.is_empty())
+            };
+            let Ok(()) = outer.keyed(&field.name, &field.key, Shape::Parts, nested);
         }
         self.unresolved.extend(inner.unresolved);
     }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::change::policy::{EntityPolicy, Shape, Treated};
 use crate::change::render;
 
 /// A JSON object as text, braces included; `{}` when it has no members.
@@ -42,37 +43,67 @@ impl Serialize for JsonObject {
     }
 }
 
-/// Writes the members of one [`JsonObject`] in order.
+/// Writes the fields of one record in order, as the policy of its object has them.
+///
+/// There is no other way to a [`JsonObject`], and every value of Salesforce that becomes part of a record goes through one.
 #[derive(Debug)]
-pub struct ObjectWriter {
+pub struct ObjectWriter<'p> {
     text: String,
+    policy: Option<&'p EntityPolicy>,
 }
 
-impl ObjectWriter {
+impl<'p> ObjectWriter<'p> {
     /// An object without members; `capacity` is in bytes of text.
-    pub fn with_capacity(capacity: usize) -> Self {
+    pub fn new(policy: Option<&'p EntityPolicy>, capacity: usize) -> Self {
         let mut text = String::with_capacity(capacity.max(2));
         text.push('{');
-        Self { text }
+        Self { text, policy }
     }
 
-    /// Begins the member `name`. Exactly one JSON value has to be written to what is returned.
-    pub fn member(&mut self, name: &str) -> &mut String {
-        separate(&mut self.text);
-        render::write_quoted(name, &mut self.text);
-        self.text.push(':');
-        &mut self.text
+    /// Writes the field `name`, unless its policy leaves it out. `value` appends exactly one JSON value, and says whether the
+    /// field is to be there.
+    ///
+    /// # Errors
+    /// That of `value`; the object is of no use then.
+    pub fn member<E>(
+        &mut self,
+        name: &str,
+        shape: Shape,
+        value: impl FnOnce(&mut String) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        self.keyed(name, &key_literal(name), shape, value)
+    }
+
+    /// The same with a key prepared by [`key_literal`].
+    pub(crate) fn keyed<E>(
+        &mut self,
+        name: &str,
+        key: &str,
+        shape: Shape,
+        value: impl FnOnce(&mut String) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let before = write_key(key, &mut self.text);
+        let start = self.text.len();
+        if !value(&mut self.text)? {
+            self.text.truncate(before);
+            return Ok(());
+        }
+        let Some(policy) = self.policy else { return Ok(()) };
+        match policy.treat(name, shape, self.text.get(start..).unwrap_or_default()) {
+            Treated::AsItIs => {}
+            Treated::LeftOut => self.text.truncate(before),
+            Treated::Replaced(value) => {
+                self.text.truncate(start);
+                self.text.push_str(&value);
+            }
+        }
+        Ok(())
     }
 
     /// Closes the object.
     pub fn finish(mut self) -> JsonObject {
         self.text.push('}');
         JsonObject(self.text)
-    }
-
-    /// The open object, for writers that place keys prepared by [`key_literal`].
-    pub(crate) fn text(&mut self) -> &mut String {
-        &mut self.text
     }
 }
 
@@ -111,15 +142,24 @@ mod tests {
             changed: JsonObject,
             enriched: JsonObject,
         }
-        let mut writer = ObjectWriter::with_capacity(0);
-        writer.member("Na\"me").push_str("12345678901234567890");
-        writer.member("Nested").push_str("{}");
-        writer.member("Last").push_str("null");
+        let mut writer = ObjectWriter::new(None, 0);
+        for (name, value, kept) in [
+            ("Na\"me", "12345678901234567890", true),
+            ("Nested", "{}", true),
+            ("Not", "7", false),
+            ("Last", "null", true),
+        ] {
+            let written = writer.member(name, Shape::Whole, |out| {
+                out.push_str(value);
+                Ok::<_, ()>(kept)
+            });
+            written.expect("no error");
+        }
         let changed = writer.finish();
         assert_eq!(changed.as_str(), r#"{"Na\"me":12345678901234567890,"Nested":{},"Last":null}"#);
         assert!(!changed.is_empty());
         let text = serde_json::to_string(&Record { changed: changed.clone(), enriched: JsonObject::default() });
         assert_eq!(text.expect("json"), format!(r#"{{"changed":{},"enriched":{{}}}}"#, changed.as_str()));
-        assert!(ObjectWriter::with_capacity(9).finish().is_empty());
+        assert!(ObjectWriter::new(None, 9).finish().is_empty());
     }
 }

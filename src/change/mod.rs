@@ -21,11 +21,14 @@
 //! | `csv_row` | the same of a row of the Bulk API's CSV |
 //! | `row_value` | one value of a row |
 //! | `json` | objects that are JSON text already |
+//! | `policy` | what is kept from readers: dropped, hashed or masked fields |
+//! | `compound_names` | the flat fields that repeat the components of compounds |
 //! | `text_diff` | the unified diff that stands for a long text |
 //! | `error` | what can be wrong with a schema or an event, and what mends it |
 
 mod avro_binary;
 mod bitmap;
+mod compound_names;
 mod csv_row;
 mod decode;
 mod error;
@@ -35,6 +38,7 @@ mod header;
 mod json;
 mod object;
 mod plan;
+mod policy;
 pub mod render;
 mod row;
 mod row_value;
@@ -52,6 +56,7 @@ pub use error::{DecodeError, DecodeFault, SchemaError};
 pub use header::{ChangeType, Header, OVERFLOW_RECORD_ID, RecordIdKind};
 pub use json::{JsonObject, ObjectWriter};
 pub use object::{FieldDescription, FieldKind, ObjectDescription};
+pub use policy::{EntityPolicy, FieldPolicies, HashKey, Shape, Treatment};
 pub use row::{Row, RowFault, RowPlan};
 pub use row_value::InvalidValue;
 pub use schema::WriterSchema;

@@ -13,27 +13,11 @@ use chrono::{DateTime, Utc};
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::change::compound_names::{ADDRESS, LOCATION, NAME};
 use crate::change::json::{self, JsonObject, ObjectWriter};
 use crate::change::object::{FieldDescription, FieldKind, ObjectDescription};
+use crate::change::policy::{EntityPolicy, FieldPolicies, Shape};
 use crate::change::row_value::{Form, InvalidValue, read_date_time, read_text};
-
-/// The components of an address in the order of events.
-const ADDRESS: [&str; 10] = [
-    "Street",
-    "City",
-    "State",
-    "PostalCode",
-    "Country",
-    "StateCode",
-    "CountryCode",
-    "Latitude",
-    "Longitude",
-    "GeocodeAccuracy",
-];
-/// The components of a geolocation in the order of events.
-const LOCATION: [&str; 2] = ["Latitude", "Longitude"];
-/// The components of a person's name in the order of events.
-const NAME: [&str; 6] = ["Salutation", "FirstName", "LastName", "MiddleName", "InformalName", "Suffix"];
 
 /// The fields that say up to when a row is current, the best first. All objects that have change events have the first.
 const TIMES: [&str; 3] = ["SystemModstamp", "LastModifiedDate", "CreatedDate"];
@@ -85,6 +69,7 @@ pub struct RowPlan {
     not_in_csv: Option<String>,
     /// Members whose values are worked out when they are read.
     calculated: HashSet<String>,
+    policies: FieldPolicies,
 }
 
 /// One member of the record.
@@ -119,11 +104,16 @@ pub(super) struct Component {
 }
 
 impl RowPlan {
-    /// A plan for the members of which `chosen` holds; it is asked about compounds and not about their components.
+    /// A plan for the members of which `chosen` holds; it is asked about compounds and not about their components. What a
+    /// policy leaves out is not asked for.
     ///
     /// # Errors
     /// When describe shows no `Id` or no time, without which a row cannot be placed.
-    pub fn new(object: &ObjectDescription, chosen: impl Fn(&FieldDescription) -> bool) -> Result<Self, RowFault> {
+    pub fn new(
+        object: &ObjectDescription,
+        policies: &FieldPolicies,
+        chosen: impl Fn(&FieldDescription) -> bool,
+    ) -> Result<Self, RowFault> {
         let known = |name: &str| object.shows(name);
         let time = TIMES.into_iter().find(|time| known(time)).ok_or(RowFault::Missing(TIMES[0]))?;
         if !known("Id") {
@@ -139,12 +129,14 @@ impl RowPlan {
             deleted: None,
             not_in_csv: None,
             calculated: HashSet::new(),
+            policies: policies.clone(),
         };
+        let left_out = |field: &str| policies.of(&object.name).is_some_and(|policy| policy.leaves_out(field));
         for field in &object.fields {
             // A component is shown within its compound. Describe names compounds only where they can be read.
             let nested =
                 field.compound_field_name.as_deref().is_some_and(|compound| compound != field.name && known(compound));
-            if !nested && chosen(field) {
+            if !nested && !left_out(&field.name) && chosen(field) {
                 plan.add(object, field);
             }
         }
@@ -215,6 +207,11 @@ impl RowPlan {
         self.calculated.contains(member)
     }
 
+    /// What is kept from whoever reads its records.
+    pub(super) fn policy(&self) -> Option<&EntityPolicy> {
+        self.policies.of(&self.object)
+    }
+
     pub(super) fn members(&self) -> &[Member] {
         &self.members
     }
@@ -263,18 +260,20 @@ impl RowPlan {
             let field = self.fields.get(place).cloned().unwrap_or_default();
             move |fault| RowFault::Value { field, fault }
         };
-        let mut writer = ObjectWriter::with_capacity(row.len());
+        let mut writer = ObjectWriter::new(self.policy(), row.len());
         for member in &self.members {
-            let out = writer.text();
-            json::write_key(&member.key, out);
-            let written = match &member.content {
-                Content::Plain(form) => form.write(value(member.place), out).map(drop),
-                Content::Compound(components) => write_compound(components, value(member.place), out),
-                Content::Name(components) => {
-                    let parts = components.iter().map(|(key, place)| (key, value(*place)));
-                    write_name(parts, value(member.place), out)
+            let name = self.fields.get(member.place).map_or("", String::as_str);
+            let written = writer.keyed(name, &member.key, Shape::Whole, |out| {
+                match &member.content {
+                    Content::Plain(form) => form.write(value(member.place), out).map(drop),
+                    Content::Compound(components) => write_compound(components, value(member.place), out),
+                    Content::Name(components) => {
+                        let parts = components.iter().map(|(key, place)| (key, value(*place)));
+                        write_name(parts, value(member.place), out)
+                    }
                 }
-            };
+                .map(|()| true)
+            });
             written.map_err(fault(member.place))?;
         }
         let filled = |place: usize| value(place).filter(|value| value.get() != "null");

@@ -4,11 +4,13 @@ use apache_avro::Schema;
 use serde_json::Value;
 
 use crate::change::bitmap::BitmapList;
+use crate::change::compound_names::component_of;
 use crate::change::decode::{self, Change};
 use crate::change::error::{DecodeError, SchemaError};
 use crate::change::fingerprint;
 use crate::change::header::{ChangeType, Header};
 use crate::change::plan::{self, IntegerForm, Node, Record, RecordIndex, Records};
+use crate::change::policy::FieldPolicies;
 use crate::change::render::{Precision, Zone};
 use crate::change::schema_json;
 use crate::identity::SchemaId;
@@ -90,9 +92,26 @@ impl WriterSchema {
         self.top().fields.iter().map(|field| &*field.name).filter(|name| *name != HEADER)
     }
 
-    /// Decodes one event. The payload is the event's bare Avro binary, all of it.
-    pub fn decode(&self, payload: &[u8]) -> Result<Change, DecodeError> {
-        decode::decode(self, payload)
+    /// Whether events have a field of this name: a field, or a component of one as `BillingAddress.Street` or `BillingStreet`.
+    pub fn has_field(&self, name: &str) -> bool {
+        let component = |compound: &str, part: &str| {
+            let field = self.top().fields.iter().find(|field| &*field.name == compound);
+            let record = field.and_then(|field| field.compound).map(|index| self.records.get(index));
+            record.is_some_and(|record| record.fields.iter().any(|field| &*field.name == part))
+        };
+        match name.split_once('.') {
+            Some((compound, part)) => component(compound, part),
+            None => {
+                let flat = || component_of(name).is_some_and(|(compound, part)| component(&compound, part));
+                self.fields().any(|field| field == name) || flat()
+            }
+        }
+    }
+
+    /// Decodes one event. The payload is the event's bare Avro binary, all of it. What the policy of its object keeps from
+    /// readers is not in the change.
+    pub fn decode(&self, payload: &[u8], policies: &FieldPolicies) -> Result<Change, DecodeError> {
+        decode::decode(self, payload, policies)
     }
 
     /// Decodes the header of an event and leaves its body alone; `None` for a platform event.

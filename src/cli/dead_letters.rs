@@ -20,6 +20,7 @@ use crate::failure::{Exit, Failure};
 use crate::identity::SchemaId;
 use crate::kafka::{KafkaSettings, ScannedRecord};
 use crate::pipeline::context::dead_letters_topic;
+use crate::pipeline::dead_letter::Withheld;
 use crate::pipeline::schemas::{NoSchema, SchemaCache};
 use crate::pipeline::settings;
 
@@ -208,6 +209,12 @@ struct Opened {
 /// Decodes a letter as far as it goes.
 async fn open(config: &Config, letter: &ScannedRecord) -> Opened {
     let not = |finding: String| Opened { header: None, finding };
+    if let Some(withheld) = Withheld::of_letter(letter) {
+        let names = withheld.entity.unwrap_or_else(|| "an object that is not known".to_owned());
+        return not(format!(
+            "no event: the field policy kept the bytes back, and the letter names {names} and its records"
+        ));
+    }
     let schema_id: SchemaId = header(letter, "schema_id").as_str().into();
     let schemas = match settings::salesforce(config) {
         Ok(pubsub) => SchemaCache::new(pubsub),
@@ -223,7 +230,7 @@ async fn open(config: &Config, letter: &ScannedRecord) -> Opened {
             return not(format!("not decoded: Salesforce gave no schema within {} s", PATIENCE.as_secs()));
         }
     };
-    let finding = match schema.decode(payload(letter)) {
+    let finding = match schema.decode(payload(letter), &settings::policies(&config.policies)) {
         Ok(_) => format!("this casewire decodes the whole event, as a {}", schema.name()),
         Err(error) => format!("as a {}: {error}", schema.name()),
     };

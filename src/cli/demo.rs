@@ -60,8 +60,9 @@ pub async fn run(arguments: DemoArguments, stop: CancellationToken) -> Result<()
         broker = DemoBroker::start(arguments.stand_in, simulator.org_id(), PREFIX, &TOPICS) => broker?,
     };
     say(format_args!("  broker   {}", broker.description()));
-    let config = configuration(&simulator, &broker, listen)?;
-    say(format_args!("  admin    http://{}/status, /metrics, /ready", listen));
+    let token = format!("demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    let config = configuration(&simulator, &broker, listen, &token)?;
+    say(format_args!("  admin    http://{listen}/ (token {token}), /status, /metrics, /ready"));
     say(format_args!("\nlook for yourself:\n  {}\n", broker.look(PREFIX)));
     let ends = stop.child_token();
     let view = demo_view::start(broker.bootstrap().to_owned(), PREFIX.to_owned(), ends.clone());
@@ -100,12 +101,17 @@ async fn start_simulator(arguments: &DemoArguments) -> Result<Simulator, Failure
 }
 
 /// The configuration that a user would have written for this org and broker.
-fn configuration(simulator: &Simulator, broker: &DemoBroker, listen: SocketAddr) -> Result<Config, Failure> {
+fn configuration(
+    simulator: &Simulator,
+    broker: &DemoBroker,
+    listen: SocketAddr,
+    token: &str,
+) -> Result<Config, Failure> {
     let mut text = format!(
         "[salesforce]\nusername = '{}'\nclient_id = '{}'\nlogin_url = '{}'\n\
          [salesforce.pubsub]\nendpoint = '{}'\n\
          [kafka]\nbrokers = '{}'\ntopic_prefix = '{PREFIX}'\ncreate_topics = {real}\ncheck_topics = {real}\n\
-         [admin]\nlisten = '{}'\n",
+         [admin]\nlisten = '{}'\ntoken = '{token}'\n",
         simulator.username(),
         simulator.client_id(),
         simulator.login_url(),

@@ -117,7 +117,8 @@ impl Comparison {
     fn inspector(&self, stream: &StreamConfig) -> Inspector {
         let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), self.org.clone(), stream.topic.clone());
         let polls = polls_of(&self.config.polls, &self.config.streams, &topic);
-        let descriptions = Descriptions::new(self.rest.clone(), stream.fields.clone());
+        let descriptions =
+            Descriptions::new(self.rest.clone(), stream.fields.clone(), settings::policies(&self.config.policies));
         Inspector {
             reader: RecordReader::new(self.rest.clone(), descriptions),
             kafka: self.kafka.clone(),

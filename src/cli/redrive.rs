@@ -25,6 +25,7 @@ use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, SchemaId, TopicKind, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, ScannedRecord};
 use crate::pipeline::context::ledger_topic;
+use crate::pipeline::dead_letter::Withheld;
 use crate::pipeline::ledger::{GapEnd, OpenGap};
 use crate::pipeline::ledger_entries::append_entries;
 use crate::pipeline::records::check_entity;
@@ -165,6 +166,9 @@ impl<'a> Opener<'a> {
         let Some(stream) = self.config.streams.iter().find(|stream| stream.topic.as_str() == name) else {
             return Ok(Outcome::Left(format!("the configuration has no stream of {name}")));
         };
+        if let Some(withheld) = Withheld::of_letter(letter) {
+            return Ok(self.open_withheld(letter, &stream.topic, withheld));
+        }
         let id: SchemaId = header(letter, "schema_id").as_str().into();
         let asked = timeout(PATIENCE, self.schemas.get(&id, &CancellationToken::new(), |_, _| {})).await;
         let schema = match asked {
@@ -179,7 +183,9 @@ impl<'a> Opener<'a> {
         let topic = stream.topic.clone();
         let gap = match (topic.kind(), schema) {
             (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, schema) => schema.and_then(|schema| {
-                schema.decode(payload(letter)).map_err(|error| error.to_string())?;
+                schema
+                    .decode(payload(letter), &settings::policies(&self.config.policies))
+                    .map_err(|error| error.to_string())?;
                 Ok(self.gap(letter, schema.name(), Vec::new(), None))
             }),
             (kind, schema) => {
@@ -206,6 +212,32 @@ impl<'a> Opener<'a> {
             Ok(gap) => Outcome::Opened(Box::new(gap), topic),
             Err(reason) => Outcome::Left(format!("cannot be decoded: {reason}")),
         })
+    }
+
+    /// A letter without bytes names the records to be read.
+    fn open_withheld(&self, letter: &ScannedRecord, topic: &TopicName, withheld: Withheld) -> Outcome {
+        let Withheld { entity, records, committed_at, .. } = withheld;
+        let why = "a field policy kept its bytes back";
+        match (topic.kind(), entity) {
+            (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, _) => {
+                let id = header(letter, "replay_id");
+                Outcome::Left(format!(
+                    "{why}, and a platform event cannot be read: for three days `casewire checkpoint set` to a position before \
+                     {id} has it delivered again"
+                ))
+            }
+            (_, Some(entity)) if !records.is_empty() => {
+                let gap = self.gap(letter, &entity, records, committed_at);
+                Outcome::Opened(Box::new(gap), topic.clone())
+            }
+            (TopicKind::Entity(object), _) if self.whole => {
+                Outcome::Opened(Box::new(self.gap(letter, &object, Vec::new(), None)), topic.clone())
+            }
+            (TopicKind::Entity(object), _) => {
+                Outcome::Left(format!("{why}, and it named no record; --whole reads all records of {object}"))
+            }
+            _ => Outcome::Left(format!("{why}, and nobody knows which object of the channel it concerns")),
+        }
     }
 
     fn gap(

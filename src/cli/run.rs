@@ -33,17 +33,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Failure>
 /// See [`run`].
 pub async fn carry(process: Process, stop: CancellationToken) -> Result<(), Failure> {
     let listen = process.config().admin.listen;
-    let door = admin::SnapshotDoor::of(process.config());
+    let doors = (admin::Guard::of(&process.config().admin), admin::SnapshotDoor::of(process.config()));
     let admin_stop = CancellationToken::new();
     let admin = match listen {
         None => None,
         Some(address) => {
             let listener = admin::bind(address).await?;
             if let Ok(address) = listener.local_addr() {
-                info!(%address, "serving /live, /ready, /metrics, /status and /snapshots");
+                info!(%address, "serving /live, /ready, /metrics, /status and the page");
             }
             let (board, metrics) = (process.board().clone(), process.metrics().clone());
-            Some(tokio::spawn(admin::serve(listener, board, metrics, door, admin_stop.clone())))
+            Some(tokio::spawn(admin::serve(listener, board, metrics, doors, admin_stop.clone())))
         }
     };
     let outcome = process.run(stop).await;

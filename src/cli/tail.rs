@@ -7,9 +7,11 @@ use clap::{Args, ValueEnum};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::change::FieldPolicies;
 use crate::cli::ConfigFile;
 use crate::failure::{Exit, Failure};
 use crate::identity::{ReplayId, TopicName};
+use crate::pipeline::policy_check;
 use crate::pipeline::records::{EventSource, RecordWriter};
 use crate::pipeline::schemas::{NoSchema, SchemaCache};
 use crate::pipeline::settings;
@@ -61,6 +63,8 @@ pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<()
         () = stop.cancelled() => return Ok(()),
         token = pubsub.session().token() => token.map_err(|error| error.failure())?,
     };
+    let policies = settings::policies(&config.policies);
+    policy_check::check(&policies, &pubsub).await.map_err(|error| error.failure())?;
     let since = Utc::now();
     let anchor = match (&arguments.after, arguments.start) {
         (Some(id), _) => Anchor::After(id.clone()),
@@ -88,6 +92,7 @@ pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<()
         schemas: SchemaCache::new(pubsub.clone()),
         writer: RecordWriter::new(token.org_id().clone(), arguments.topic.clone(), prefix, false)
             .limited_to(config.batch.max_event_bytes),
+        policies,
         left: arguments.limit,
     };
     printer.print(receiver, &cancel).await?;
@@ -110,6 +115,7 @@ pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<()
 struct Printer {
     schemas: SchemaCache,
     writer: RecordWriter,
+    policies: FieldPolicies,
     left: Option<u64>,
 }
 
@@ -144,7 +150,7 @@ impl Printer {
             Err(NoSchema::Stop(failure)) => return Err(failure),
             Err(NoSchema::Cancelled) => return Ok(Vec::new()),
         };
-        let change = match schema.decode(&event.payload) {
+        let change = match schema.decode(&event.payload, &self.policies) {
             Ok(change) => change,
             Err(error) => return undecodable(error.to_string()),
         };

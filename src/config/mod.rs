@@ -8,6 +8,7 @@
 //! - `gaps`: how gaps are healed
 //! - `messages`: how the messages of conversations are fetched
 //! - `poll`: objects that are read where they changed, since no event tells
+//! - `policy`: which fields are kept from readers
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
@@ -18,6 +19,7 @@ mod field_choice;
 mod gaps;
 mod load;
 mod messages;
+mod policy;
 mod poll;
 mod print;
 mod reader;
@@ -33,6 +35,7 @@ pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use messages::MessagesConfig;
+pub use policy::{CONVERSATION_ENTRY, PoliciesConfig, PolicyConfig};
 pub use poll::{PollConfig, polls_of};
 pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;

@@ -3,7 +3,8 @@
 //! `config/casewire.toml` is the commented example of all of this; a test reads it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use url::Url;
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::MessagesConfig;
+use crate::config::policy::PoliciesConfig;
 use crate::config::poll::{PollConfig, read_polls};
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
@@ -38,6 +40,8 @@ pub struct Config {
     pub streams: Vec<StreamConfig>,
     /// Objects without events that are read where they changed.
     pub polls: Vec<PollConfig>,
+    /// Which fields are kept from readers.
+    pub policies: PoliciesConfig,
     /// When a transaction is full.
     pub batch: BatchConfig,
     /// How much may be under way between Salesforce and Kafka.
@@ -183,6 +187,23 @@ pub struct AdminConfig {
     pub listen: Option<SocketAddr>,
     /// What whoever wants something done has to show; nothing is done for anybody when absent.
     pub token: Option<SecretString>,
+    /// Names beside those of loopback by which a port that listens on loopback is asked for, as behind a proxy.
+    pub hosts: Vec<String>,
+}
+
+/// An address, or a port alone, which is one of loopback.
+struct Listen(SocketAddr);
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = || text.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let address = text.parse().ok().or_else(port);
+        address
+            .map(Self)
+            .ok_or("an address with a port such as 127.0.0.1:8686 is expected, or a port alone, for loopback")
+    }
 }
 
 /// How log lines look.
@@ -211,6 +232,7 @@ impl Config {
         let salesforce = SalesforceConfig::read(root.section("salesforce", findings), findings);
         let streams = read_streams(root.sections("stream", findings), findings);
         let polls = read_polls(root.sections("poll", findings), &streams, findings);
+        let policies = PoliciesConfig::read(&mut root, findings);
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
@@ -227,6 +249,7 @@ impl Config {
             salesforce: salesforce?,
             streams,
             polls,
+            policies,
             batch,
             buffer,
             completion,
@@ -387,7 +410,13 @@ impl KafkaConfig {
 
 impl AdminConfig {
     fn read(mut section: Section, findings: &mut Findings) -> Self {
-        let config = Self { listen: section.parsed("listen", findings), token: section.secret("token", findings) };
+        let listen = section.parsed::<Listen>("listen", findings).map(|listen| listen.0);
+        let token = section.secret("token", findings);
+        let name =
+            |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+        let hosts =
+            section.texts("hosts", name, "host names without ports, such as [\"casewire.example.com\"]", findings);
+        let config = Self { listen, token, hosts };
         section.finish(findings);
         config
     }

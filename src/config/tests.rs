@@ -77,7 +77,7 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
         [kafka]
         topic_prefix = "a b"
         [admin]
-        listen = "8686"
+        listen = "here"
     "#;
     let found = faults(text, &[]).join("\n");
     for expected in [
@@ -95,7 +95,7 @@ fn every_fault_is_reported_at_once_with_its_path_and_what_is_allowed() {
         "batch.max_records: is 0, but a whole number from 1",
         "kafka.brokers: is missing",
         "kafka.topic_prefix: is \"a b\"",
-        "admin.listen: is \"8686\"",
+        "admin.listen: is \"here\"",
     ] {
         assert!(found.contains(expected), "`{expected}` is not among:\n{found}");
     }
@@ -112,6 +112,52 @@ fn full_records_are_read_when_needed_unless_a_stream_says_otherwise() {
     assert_eq!(load(COMPLETE, &always).expect("valid").streams[0].on_incomplete, OnIncomplete::Wait);
     assert!(faults(COMPLETE, &always[1..])[0].contains("goes with record = \"always\" only"));
     assert!(faults(COMPLETE, &[("CASEWIRE__COMPLETION__API_SHARE", "0")])[0].contains("from 1 to 100"));
+}
+
+#[test]
+fn a_policy_names_its_fields_once_and_hashes_with_a_long_key() {
+    let policy =
+        |lines: &str| format!("policy_key = \"{}\"\n{COMPLETE}[[policy]]\nentity = \"Case\"\n{lines}", "k".repeat(32));
+    let text = policy(
+        "drop = [\"Description\"]\nhash = [\"SuppliedEmail\"]\nmask = [\"BillingAddress.Street\"]\nkeep_last = 4",
+    );
+    let config = load(&text, &[]).expect("valid").policies;
+    assert_eq!(
+        (config.policies[0].hash.as_slice(), config.policies[0].keep_last),
+        (["SuppliedEmail".to_owned()].as_slice(), 4)
+    );
+    assert_eq!(config.key.as_ref().map(|key| key.expose_secret().len()), Some(32));
+    assert!(!format!("{config:?}").contains("kkkk") && !load(&text, &[]).expect("valid").printed().contains("kkkk"));
+    let line_break = [("CASEWIRE__POLICY_KEY", format!("{}\n", "x".repeat(40)))];
+    let line_break = line_break.each_ref().map(|(name, value)| (*name, value.as_str()));
+    assert_eq!(load(&text, &line_break).expect("valid").policies.key.expect("set").expose_secret().len(), 40);
+    for (lines, expected) in [
+        ("", "policy[0].drop: is empty, and so are hash and mask"),
+        ("drop = [\"A\"]\nmask = [\"A\"]", "policy[0].mask: names \"A\", which is named already"),
+        ("drop = [\"Id\"]", "policy[0].drop: names \"Id\", which every record tells"),
+        ("drop = [\"A\"]\nkeep_last = 9", "policy[0].keep_last: is 9"),
+        ("drop = [\"A.B.C\"]", "policy[0].drop: is [\"A.B.C\"]"),
+        ("drop = [\"A\"]\nblur = []", "policy[0].blur: is not a key"),
+        (
+            "drop = [\"A\"]\n[[policy]]\nentity = \"Case\"\ndrop = [\"B\"]",
+            "policy[1].entity: is \"Case\", which another",
+        ),
+        ("drop = [\"A\"]\n[[policy]]\ndrop = [\"B\"]", "policy[1].entity: is missing"),
+        (
+            "drop = [\"A\"]\n[[policy]]\nentity = \"ConversationEntry\"\ndrop = [\"id\"]",
+            "of messages a policy can name text",
+        ),
+    ] {
+        let found = faults(&policy(lines), &[]);
+        assert!(
+            found.len() == 1 && found[0].starts_with(expected) || found[0].contains(expected),
+            "{lines}: {found:?}"
+        );
+    }
+    let keyless = policy("hash = [\"A\"]").replace("policy_key", "# policy_key");
+    assert!(faults(&keyless, &[])[0].starts_with("policy_key_file: is missing"));
+    let short = [("CASEWIRE__POLICY_KEY", "short")];
+    assert!(faults(&policy("hash = [\"A\"]"), &short)[0].contains("has fewer than 32 bytes"));
 }
 
 #[test]
@@ -236,7 +282,7 @@ fn the_commented_example_is_valid_and_names_every_key() {
 fn what_the_example_has_as_comments_is_valid_when_it_is_no_comment_any_more() {
     let example = include_str!("../../config/casewire.toml");
     let from = example.find("# [[stream]]").expect("the stream of emails");
-    let to = from + example[from..].find("[batch]").expect("the next section");
+    let to = from + example[from..].find("# What is kept from").expect("the next section");
     let is_key =
         |line: &str| line.starts_with("[[") || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
     let uncommented = |line: &str| match line.strip_prefix("# ").filter(|rest| is_key(rest)) {
@@ -297,7 +343,15 @@ fn a_snapshot_is_of_the_objects_that_have_streams_and_of_those_that_are_named() 
     assert!(
         faults(COMPLETE, &[("CASEWIRE__SNAPSHOT__ENTITIES", "CaseChangeEvent")])[0].contains("API names of objects")
     );
-    let config = load(COMPLETE, &[("CASEWIRE__ADMIN__TOKEN", "sesame")]).expect("valid");
+    let admin = [
+        ("CASEWIRE__ADMIN__TOKEN", "sesame"),
+        ("CASEWIRE__ADMIN__LISTEN", "8686"),
+        ("CASEWIRE__ADMIN__HOSTS", "a.example"),
+    ];
+    let config = load(COMPLETE, &admin).expect("valid");
+    assert!(!config.printed().contains("sesame") && config.printed().contains("token = \"(secret)\""));
+    assert_eq!(config.admin.listen, Some(([127, 0, 0, 1], 8686).into()), "a port alone is one of loopback");
+    assert_eq!(config.admin.hosts, ["a.example"]);
     assert_eq!(config.admin.token.expect("a token").expose_secret(), "sesame");
     assert!(!config.snapshot.on_first_run);
 }

@@ -7,8 +7,8 @@ use crate::doctor::finding::{Area, Outcome, Report};
 use crate::failure::Exit;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{
-    KafkaError, KafkaSettings, Rehearsal, Severity, StreamIdentity, TopicReport, TopicRole, TopicState, inspect_topic,
-    ping,
+    KafkaError, KafkaSettings, Rehearsal, Severity, StreamIdentity, TopicReport, TopicRole, TopicState,
+    broker_protocol, inspect_topic, ping,
 };
 use crate::pipeline::context::{dead_letters_topic, ledger_topic};
 use crate::pipeline::settings;
@@ -17,6 +17,9 @@ const AREA: Area = Area::Kafka;
 
 /// How long one question may take; a service has the patience of `kafka.call_timeout`, somebody who waits has not.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The oldest brokers whose producers get a new epoch after an error in place of an end (KIP-360).
+const OLDEST: (u32, u32) = (2, 5);
 
 /// A topic that the streams write to.
 struct Output {
@@ -34,8 +37,10 @@ pub async fn examine(config: &Config, org: Option<&OrgId>, report: &mut Report<'
             return None;
         }
     };
+    let mut first = None;
     let brokers = match ping(&settings).await {
         Ok(info) => {
+            first = info.first;
             let cluster = info.cluster_id.map(|id| format!(", cluster {id}")).unwrap_or_default();
             Outcome::Ok(format!("{}{cluster}", info.brokers.join(", ")))
         }
@@ -45,6 +50,7 @@ pub async fn examine(config: &Config, org: Option<&OrgId>, report: &mut Report<'
         skip(config, org, report, "no broker answers");
         return None;
     }
+    report.add(AREA, "version", version(&settings, first).await);
     let mut looked_at = Vec::new();
     for output in outputs(config, org) {
         let state = inspect_topic(&settings, &output.name, output.role).await;
@@ -61,6 +67,37 @@ pub async fn examine(config: &Config, org: Option<&OrgId>, report: &mut Report<'
     Some(settings)
 }
 
+/// No request asks a broker for its version; its settings tell it up to Kafka 3.
+async fn version(settings: &KafkaSettings, broker: Option<i32>) -> Outcome {
+    let Some(broker) = broker else { return Outcome::Skipped("the cluster names no broker".to_owned()) };
+    match broker_protocol(settings, broker).await {
+        Ok(protocol) => judge_version(protocol.as_deref()),
+        Err(error) => Outcome::Skipped(format!("the brokers do not tell: {error}")),
+    }
+}
+
+/// `3.9-IV0` is Kafka 3.9.
+fn judge_version(protocol: Option<&str>) -> Outcome {
+    let number = |text: &str| -> Option<(u32, u32)> {
+        let (major, rest) = text.split_once('.')?;
+        let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    match protocol.map(|text| (text, number(text))) {
+        None => Outcome::Ok(
+            "not told: Kafka 4 or later, another broker, or the right DescribeConfigs on the cluster is missing"
+                .to_owned(),
+        ),
+        Some((text, Some(found))) if found < OLDEST => Outcome::warning(
+            format!(
+                "The brokers speak the protocol of Kafka {text}, and transactions that survive a broker's restart came with 2.5"
+            ),
+            "Upgrade the brokers, or raise `inter.broker.protocol.version` if they are newer than it says; the tests run against 3.9.",
+        ),
+        Some((text, _)) => Outcome::Ok(format!("Kafka, protocol {text}")),
+    }
+}
+
 fn topic_check(output: &Output) -> String {
     format!("topic {}", output.name)
 }
@@ -71,6 +108,7 @@ fn write_check(output: &Output) -> String {
 
 fn skip(config: &Config, org: Option<&OrgId>, report: &mut Report<'_>, because: &str) {
     let outputs = outputs(config, org);
+    report.skip(AREA, ["version"], because);
     report.skip(AREA, outputs.iter().map(topic_check), because);
     report.skip(AREA, ["transactions"], because);
     report.skip(AREA, outputs.iter().filter(|output| may_be_rehearsed(output)).map(write_check), because);
@@ -191,5 +229,23 @@ fn refused(error: &KafkaError) -> Outcome {
             "Run it again when the other one is done.",
         ),
         error => Outcome::Failed(error.failure()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_before_the_transactions_that_are_relied_on_are_warned_of() {
+        for (protocol, word) in [
+            (Some("3.9-IV0"), "ok"),
+            (Some("2.5"), "ok"),
+            (Some("2.4-IV1"), "warning"),
+            (Some("0.11.0"), "warning"),
+            (None, "ok"),
+        ] {
+            assert_eq!(judge_version(protocol).word(), word, "{protocol:?}");
+        }
     }
 }

@@ -35,7 +35,38 @@ pub fn at_a_glance(config: &Config) -> Vec<Finding> {
     }
     let (Grant::JwtBearer { client_id, .. } | Grant::ClientCredentials { client_id, .. }) = &config.salesforce.grant;
     findings.push(finding("client id", consumer_key(client_id)));
+    findings.push(finding("encryption", encryption(config)));
     findings
+}
+
+/// What is sent without TLS over more than this machine's own loopback.
+fn encryption(config: &Config) -> Outcome {
+    let kafka = &config.kafka;
+    let protocol = kafka.properties.get("security.protocol").map_or("plaintext", String::as_str).to_ascii_lowercase();
+    let far = |address: &str| {
+        let host = address.trim().rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.rsplit("//").next().unwrap_or(host).trim_matches(['[', ']']);
+        host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    let mut open = Vec::new();
+    if !protocol.ends_with("ssl") && kafka.brokers.split(',').any(far) {
+        open.push(format!("Kafka at {} ([kafka.properties] security.protocol is {protocol})", kafka.brokers));
+    }
+    for (key, url) in [
+        ("salesforce.login_url", &config.salesforce.login_url),
+        ("salesforce.pubsub.endpoint", &config.salesforce.pubsub.endpoint),
+    ] {
+        if url.scheme() == "http" && url.host_str().is_none_or(far) {
+            open.push(format!("Salesforce at {url} ({key})"));
+        }
+    }
+    if open.is_empty() {
+        return Outcome::Ok("everything that leaves this machine is encrypted".to_owned());
+    }
+    Outcome::warning(
+        format!("Not encrypted, records and secrets included: {}", open.join("; ")),
+        "Set \"security.protocol\" = \"SASL_SSL\" (or \"SSL\") and \"ssl.ca.location\" in [kafka.properties]; give https:// addresses for Salesforce.",
+    )
 }
 
 fn key(grant: &Grant, usable: &Result<(), Failure>) -> Outcome {
@@ -171,6 +202,21 @@ mod tests {
         let certificate = Certificate::from_pem(&pair.certificate).expect("a certificate");
         let word = |days| days_left(&certificate, now + chrono::TimeDelta::days(days)).word();
         assert_eq!([-2, 0, 70, 71, 100, 101].map(word), ["failed", "ok", "ok", "warning", "warning", "failed"]);
+    }
+
+    #[test]
+    fn what_leaves_the_machine_without_tls_is_warned_of() {
+        let of = |brokers: &str, more: &str| {
+            let text = format!(
+                "[salesforce]\nusername = 'a@b.example'\nclient_id = '3MVG9'\nprivate_key = 'k'\n[[stream]]\ntopic = '/data/CaseChangeEvent'\n\
+                 start = 'latest'\n[kafka]\nbrokers = '{brokers}'\n{more}"
+            );
+            encryption(&Config::from_table(text.parse().expect("TOML"), &[].into()).expect("valid"))
+        };
+        assert_eq!(of("127.0.0.1:9092,localhost:9093,[::1]:9094", "").word(), "ok");
+        assert!(of("127.0.0.1:9092,broker-1:9092", "").what().contains("security.protocol is plaintext"));
+        assert_eq!(of("broker-1:9092", "[kafka.properties]\n'security.protocol' = 'SASL_PLAINTEXT'").word(), "warning");
+        assert_eq!(of("broker-1:9092", "[kafka.properties]\n'security.protocol' = 'SASL_SSL'").word(), "ok");
     }
 
     #[test]

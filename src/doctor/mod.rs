@@ -11,12 +11,14 @@
 //! | `network` | the way to the login host and the Pub/Sub API |
 //! | `organization` | the sign-in, the clock, the API version, the organisation |
 //! | `allowances` | API requests, delivered events, Bulk jobs |
-//! | `streams` | topics, records and fields |
+//! | `streams` | topics, records, fields and their policies, messages |
+//! | `channel` | the objects of a channel |
 //! | `brokers` | brokers, topics, transactions, rights |
 //! | `checkpoints` | positions, and whether changes arrive |
 
 mod allowances;
 mod brokers;
+mod channel;
 mod checkpoints;
 mod files;
 mod finding;

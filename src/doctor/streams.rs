@@ -2,18 +2,22 @@
 
 use tokio::time::Instant;
 
-use crate::change::{ObjectDescription, RowPlan, WriterSchema};
+use crate::change::{EntityPolicy, FieldPolicies, ObjectDescription, RowPlan, WriterSchema};
 use crate::config::{Config, PollConfig, StreamConfig};
 use crate::doctor::finding::{Area, Outcome, Report};
-use crate::doctor::{ANSWER, soon};
+use crate::doctor::{ANSWER, channel, soon};
 use crate::failure::{Exit, Failure};
 use crate::identity::{SchemaId, TopicKind, TopicName};
+use crate::pipeline::messages::reach;
+use crate::pipeline::{policy_check, settings};
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest::RestError;
 use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::verdict::may_not_subscribe;
 
 const AREA: Area = Area::Streams;
+
+const MESSAGES: &str = "messages";
 
 /// How many fields a line names.
 const NAMED: usize = 12;
@@ -29,30 +33,70 @@ pub async fn examine(config: &Config, pubsub: &PubSub, pubsub_reachable: bool, r
         };
         match stream.topic.kind() {
             TopicKind::Entity(object) => records(pubsub, stream, &object, schema, report).await,
-            TopicKind::ChangeChannel => report.skip(
-                AREA,
-                [format!("records of {}", stream.topic)],
-                "a channel of several objects leaves out in silence what the user may not see: a stream for each object tells",
-            ),
-            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => {}
+            TopicKind::ChangeChannel => {
+                report.add(AREA, members_check(stream), channel::members(pubsub, &stream.topic).await);
+                report.skip(
+                    AREA,
+                    [format!("records of {}", stream.topic)],
+                    "a channel of several objects leaves out in silence what the user may not see: a stream for each object tells",
+                );
+            }
+            TopicKind::PlatformChannel => {
+                report.add(AREA, members_check(stream), channel::members(pubsub, &stream.topic).await);
+            }
+            TopicKind::PlatformEvent(_) => {}
+        }
+        if stream.messages {
+            report.add(AREA, MESSAGES, messages(pubsub).await);
         }
     }
     for poll in &config.polls {
         polled(pubsub, poll, report).await;
     }
+    for policy in settings::policies(&config.policies).all() {
+        report.add(AREA, format!("policy of {}", policy.entity()), policy_outcome(policy, pubsub).await);
+    }
+}
+
+/// The words are those with which a start is refused.
+async fn policy_outcome(policy: &EntityPolicy, pubsub: &PubSub) -> Outcome {
+    match soon("Salesforce", policy_check::check_one(policy, pubsub)).await {
+        Ok(Ok(())) => Outcome::Ok(policy_check::in_words(policy)),
+        Ok(Err(error)) => Outcome::Failed(error.failure()),
+        Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+async fn messages(pubsub: &PubSub) -> Outcome {
+    let rest = RestClient::new(pubsub.session().clone());
+    match reach(&rest, Instant::now() + ANSWER).await {
+        Ok(()) => Outcome::Ok("sessions and conversations may be asked for; a conversation that is none was asked for, so none was marked active".to_owned()),
+        Err(failure) => Outcome::Failed(failure),
+    }
 }
 
 /// The rows of streams that nobody can ask about.
 pub fn skip(config: &Config, report: &mut Report<'_>, because: &str) {
+    report.skip(AREA, config.policies.policies.iter().map(|policy| format!("policy of {}", policy.entity)), because);
     for stream in &config.streams {
         report.skip(AREA, [topic_check(stream)], because);
         if let TopicKind::Entity(object) = stream.topic.kind() {
             report.skip(AREA, [records_check(&object), fields_check(&object)], because);
         }
+        if matches!(stream.topic.kind(), TopicKind::ChangeChannel | TopicKind::PlatformChannel) {
+            report.skip(AREA, [members_check(stream)], because);
+        }
+        if stream.messages {
+            report.skip(AREA, [MESSAGES], because);
+        }
     }
     for poll in &config.polls {
         report.skip(AREA, [records_check(&poll.entity)], because);
     }
+}
+
+fn members_check(stream: &StreamConfig) -> String {
+    format!("members of {}", stream.topic)
 }
 
 fn topic_check(stream: &StreamConfig) -> String {
@@ -136,7 +180,7 @@ async fn polled(pubsub: &PubSub, poll: &PollConfig, report: &mut Report<'_>) {
 
 fn pollable(poll: &PollConfig, described: &ObjectDescription, sees_all: bool) -> Outcome {
     let object = &poll.entity;
-    if let Err(fault) = RowPlan::new(described, |_| true) {
+    if let Err(fault) = RowPlan::new(described, &FieldPolicies::default(), |_| true) {
         return Outcome::failed(
             Exit::Configuration,
             format!("{object} cannot be polled: {fault}, and without that nobody can tell what was changed"),

@@ -16,6 +16,8 @@ pub struct BrokerInfo {
     pub cluster_id: Option<String>,
     /// `host:port` of each broker.
     pub brokers: Vec<String>,
+    /// The number of one of them.
+    pub first: Option<i32>,
     /// How many topics the principal may see.
     pub topics: usize,
 }
@@ -44,6 +46,7 @@ pub async fn ping(settings: &KafkaSettings) -> Result<BrokerInfo, KafkaError> {
         ask(&settings, |consumer, metadata| BrokerInfo {
             cluster_id: consumer.client().fetch_cluster_id(Duration::from_millis(500)),
             brokers: metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect(),
+            first: metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id),
             topics: metadata.topics().len(),
         })
     })

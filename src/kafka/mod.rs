@@ -50,5 +50,5 @@ pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{KEPT, RunIdentity, StreamIdentity};
 pub use topic_findings::{Finding, Severity};
-pub use topics::{TopicReport, TopicRole, TopicSpec, TopicState, ensure_topic, inspect_topic};
+pub use topics::{TopicReport, TopicRole, TopicSpec, TopicState, broker_protocol, ensure_topic, inspect_topic};
 pub use writer::{Committed, OutputRecord, TransactionalWriter};

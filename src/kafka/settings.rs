@@ -104,12 +104,34 @@ fn property_fault(name: &str, value: &str) -> Option<String> {
     if let Some((_, why)) = GUARDED_PROPERTIES.iter().find(|(guarded, _)| *guarded == name) {
         return Some(format!("`{name}` may not be set: {why}"));
     }
+    if let Some(fault) = unverified(name, value) {
+        return Some(fault);
+    }
     let mut config = ClientConfig::new();
     config.set(name, value);
     match config.create_native_config() {
         Ok(_) => None,
         Err(error) => Some(configuration_fault(&error)),
     }
+}
+
+/// Properties with which a connection is encrypted and nobody knows to whom. There is no use for them that `ssl.ca.location`
+/// does not serve, and one who stands between would read every record and the password.
+fn unverified(name: &str, value: &str) -> Option<String> {
+    let value = value.trim().to_ascii_lowercase();
+    let off = match name {
+        "enable.ssl.certificate.verification" => !matches!(value.as_str(), "true" | "t" | "1"),
+        "ssl.endpoint.identification.algorithm" => value != "https",
+        // Suites without a certificate, or without encryption.
+        "ssl.cipher.suites" => ["null", "adh", "aecdh"].iter().any(|suite| value.contains(suite)),
+        _ => false,
+    };
+    off.then(|| {
+        format!(
+            "`{name}` would leave the brokers' certificates unverified: name the authority that signed them in `ssl.ca.location`, \
+             and the brokers in `kafka.brokers` as their certificates do"
+        )
+    })
 }
 
 /// librdkafka's words for a property it does not take. The value is left out: it may be a password.
@@ -269,6 +291,22 @@ mod tests {
             let found = faults(name, "1");
             assert!(found.len() == 1 && found[0].contains(name), "{found:?}");
         }
+    }
+
+    #[test]
+    fn no_property_switches_the_verification_of_certificates_off() {
+        for (name, value) in [
+            ("enable.ssl.certificate.verification", "false"),
+            ("enable.ssl.certificate.verification", "0"),
+            ("enable.ssl.certificate.verification", "F"),
+            ("ssl.endpoint.identification.algorithm", "none"),
+            ("ssl.cipher.suites", "HIGH:aNULL"),
+        ] {
+            let found = faults(name, value);
+            assert!(found.len() == 1 && found[0].contains("ssl.ca.location"), "{name}={value}: {found:?}");
+        }
+        assert!(faults("enable.ssl.certificate.verification", "true").is_empty());
+        assert!(faults("ssl.endpoint.identification.algorithm", "https").is_empty());
     }
 
     #[test]

@@ -325,9 +325,32 @@ fn describe_blocking(
     name: &str,
     runtime: &Handle,
 ) -> Result<HashMap<String, String>, Undescribed> {
+    settings_of(settings, &ResourceSpecifier::Topic(name), runtime)
+}
+
+/// What a broker says of its version, by the protocol between brokers, which is its own version unless somebody set it.
+/// `Ok(None)` where it has no such setting (from Kafka 4 on) or the principal may not read it.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn broker_protocol(settings: &KafkaSettings, broker: i32) -> Result<Option<String>, KafkaError> {
+    let (settings, runtime) = (settings.clone(), Handle::current());
+    blocking(move || match settings_of(&settings, &ResourceSpecifier::Broker(broker), &runtime) {
+        Ok(mut found) => Ok(found.remove("inter.broker.protocol.version")),
+        Err(Undescribed::Refused(_)) => Ok(None),
+        Err(Undescribed::Failed(error)) => Err(error),
+    })
+    .await
+}
+
+fn settings_of(
+    settings: &KafkaSettings,
+    resource: &ResourceSpecifier<'_>,
+    runtime: &Handle,
+) -> Result<HashMap<String, String>, Undescribed> {
     let (admin, context) = admin(settings).map_err(Undescribed::Failed)?;
     let undescribed = |error: &ClientError| {
-        let failed = explain("reading a topic's settings", error, &context.connection);
+        let failed = explain("reading settings", error, &context.connection);
         match (&failed, error.rdkafka_error_code()) {
             (KafkaError::Unauthorized { reason, .. }, _) => Undescribed::Refused(reason.clone()),
             (_, Some(RDKafkaErrorCode::UnsupportedFeature)) => Undescribed::Refused(error.to_string()),
@@ -335,8 +358,7 @@ fn describe_blocking(
         }
     };
     let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
-    let topic = ResourceSpecifier::Topic(name);
-    let results = runtime.block_on(admin.describe_configs([&topic], &options)).map_err(|error| match error {
+    let results = runtime.block_on(admin.describe_configs([resource], &options)).map_err(|error| match error {
         ClientError::AdminOp(code) => undescribed(&ClientError::Global(code)),
         other => undescribed(&other),
     })?;

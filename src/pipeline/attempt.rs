@@ -247,6 +247,7 @@ impl Attempt {
 
         let settings = SubscriptionSettings {
             silence_limit: self.silence_limit,
+            paused: context.board.requests().paused(),
             ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
         };
         let room = Buffer::new(
@@ -294,13 +295,20 @@ impl Attempt {
         self.conclude(end, decoded, ended, writer, checkpoint).await
     }
 
+    /// Reads records as the stream's configuration has them.
+    fn reader(&self) -> RecordReader {
+        let (fields, policies) = (self.context.stream.fields.clone(), self.context.policies.clone());
+        let choices = self.polls.iter().map(|poll| (poll.entity.clone(), poll.fields.clone()));
+        let descriptions = Descriptions::new(self.rest.clone(), fields, policies).choosing(choices);
+        RecordReader::new(self.rest.clone(), descriptions)
+    }
+
     /// The completion station and the way to it; none where nothing is ever completed.
     fn completion(&self, stations: &CancellationToken) -> (Option<mpsc::Sender<Wanting>>, JoinHandle<()>) {
         if self.context.stream.record == RecordMode::Never {
             return (None, tokio::spawn(async {}));
         }
-        let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone());
-        let reader = RecordReader::new(self.rest.clone(), descriptions);
+        let reader = self.reader();
         let (wanting_in, wanting_out) = mpsc::channel(BATCHES);
         let station = CompletionStation::new(self.context.clone(), self.memory.clone(), reader, self.completion);
         (Some(wanting_in), tokio::spawn(station.run(wanting_out, stations.clone())))
@@ -314,9 +322,7 @@ impl Attempt {
         stations: &CancellationToken,
     ) -> (Arc<Desk>, mpsc::Receiver<JobBatch>, JoinHandle<()>) {
         let desk = Arc::new(Desk::new(self.context.clone(), self.gaps, checkpoint));
-        let choices = self.polls.iter().map(|poll| (poll.entity.clone(), poll.fields.clone()));
-        let descriptions = Descriptions::new(self.rest.clone(), self.context.stream.fields.clone()).choosing(choices);
-        let reader = RecordReader::new(self.rest.clone(), descriptions);
+        let reader = self.reader();
         let (slices_in, slices) = mpsc::channel(1);
         let runner = Runner::new(
             self.context.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::change::FieldPolicies;
 use crate::config::{BatchConfig, StreamConfig};
 use crate::failure::{Exit, Failure};
 use crate::identity::{ReplayId, TopicKind};
@@ -35,6 +36,8 @@ pub struct StreamContext {
     pub metrics: Metrics,
     /// Which stream writes which entity.
     pub claims: EntityClaims,
+    /// What is kept from readers.
+    pub policies: FieldPolicies,
     /// When a transaction is full.
     pub batch: BatchConfig,
     /// `<prefix>.gaps`

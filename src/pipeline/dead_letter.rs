@@ -1,6 +1,9 @@
 //! What becomes of an event that cannot be decoded: its bytes are kept in
 //! `<prefix>.dead-letters`, in the transaction in which its records would have stood.
 //!
+//! Of an object with a field policy the bytes are not kept: they hold what the policy keeps from readers. The letter names
+//! the records instead, which is enough to read them anew.
+//!
 //! And the brake: a few such events are data, many are a fault of ours or a change at
 //! Salesforce that somebody has to look at before the whole stream ends in the letters.
 
@@ -8,10 +11,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
+use crate::change::{FieldPolicies, Header, WriterSchema};
 use crate::failure::{Exit, Failure};
-use crate::identity::{OrgId, SchemaId, TopicName};
-use crate::kafka::OutputRecord;
+use crate::identity::{OrgId, SchemaId, TopicKind, TopicName};
+use crate::kafka::{OutputRecord, ScannedRecord};
 use crate::position::EventKey;
 
 /// So many undecodable events in a row stop the stream.
@@ -34,6 +40,8 @@ pub struct DeadLetter<'a> {
     pub schema_id: &'a SchemaId,
     /// The Avro bytes as received.
     pub payload: &'a Bytes,
+    /// What is kept in their place.
+    pub withheld: Option<Withheld>,
     /// Why it could not be decoded.
     pub reason: &'a str,
 }
@@ -42,9 +50,14 @@ impl DeadLetter<'_> {
     /// The record: the bytes as value, all else in headers.
     pub fn record(&self, letters_topic: &Arc<str>, org: &OrgId, topic: &TopicName) -> OutputRecord {
         let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let (kind, value): (&'static [u8], _) = match &self.withheld {
+            // A struct of texts always has a JSON form.
+            Some(withheld) => (b"application/json", serde_json::to_vec(withheld).unwrap_or_default().into()),
+            None => (b"avro/binary", self.payload.clone()),
+        };
         let mut headers = vec![
             ("casewire", Bytes::from_static(b"1")),
-            ("content-type", Bytes::from_static(b"avro/binary")),
+            ("content-type", Bytes::from_static(kind)),
             ("org", text(org.as_str())),
             ("topic", text(topic.as_str())),
             ("replay_id", Bytes::from(self.key.replay_id().to_string())),
@@ -55,12 +68,84 @@ impl DeadLetter<'_> {
             headers.push(("event_id", text(self.event_id)));
         }
         let id = format!("{}-{}", self.key.replay_id(), self.key.event_id());
-        OutputRecord {
-            topic: letters_topic.clone(),
-            key: Bytes::from(id.into_bytes()),
-            value: Some(self.payload.clone()),
-            headers,
+        OutputRecord { topic: letters_topic.clone(), key: Bytes::from(id.into_bytes()), value: Some(value), headers }
+    }
+}
+
+/// What a letter says instead of its event's bytes, as far as the event's header could be decoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// Why: always [`WITHHELD`].
+    withheld: String,
+    /// The object or platform event; none where nobody knows which of a channel's.
+    pub entity: Option<String>,
+    /// The change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_type: Option<String>,
+    /// The records that changed.
+    #[serde(default)]
+    pub records: Vec<String>,
+    /// When the change was committed at Salesforce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_at: Option<DateTime<Utc>>,
+}
+
+/// Why there are no bytes in a letter.
+const WITHHELD: &str = "field policy";
+
+impl Withheld {
+    /// What to keep of an event of `topic` in place of its bytes; none where they may be kept. Where it cannot be told whose
+    /// event it is, they may not if any of the topic's could be of an object with a policy.
+    pub fn of_event(
+        topic: &TopicName,
+        schema: Option<&WriterSchema>,
+        payload: &[u8],
+        policies: &FieldPolicies,
+    ) -> Option<Self> {
+        if policies.is_empty() {
+            return None;
         }
+        let header = schema.and_then(|schema| schema.decode_header(payload).ok().flatten());
+        // The schema's name is not in the bytes, which may be damaged.
+        let entity = match (topic.kind(), schema) {
+            (TopicKind::Entity(entity) | TopicKind::PlatformEvent(entity), _) => Some(entity),
+            (_, Some(schema)) => entity_of(schema),
+            (_, None) => None,
+        };
+        let told = header.as_ref().map(|header| header.entity.as_str());
+        let kept = |entity: &str| policies.of(entity).is_none();
+        if entity.as_deref().is_some_and(kept) && told.is_none_or(kept) {
+            return None;
+        }
+        let Header { change_type, record_ids, entity: named, .. } = match &header {
+            Some(header) => header,
+            None => return Some(Self { withheld: WITHHELD.to_owned(), entity, ..Self::default() }),
+        };
+        Some(Self {
+            withheld: WITHHELD.to_owned(),
+            entity: Some(named.clone()),
+            change_type: Some(change_type.as_str().to_owned()),
+            records: record_ids.clone(),
+            committed_at: header.as_ref().and_then(Header::committed_at),
+        })
+    }
+
+    /// What a letter says in place of bytes; none of one that holds them.
+    pub fn of_letter(letter: &ScannedRecord) -> Option<Self> {
+        let told = letter.header("content-type") == Some(b"application/json");
+        let value = letter.value.as_deref().filter(|_| told)?;
+        serde_json::from_slice(value).ok().filter(|withheld: &Self| withheld.withheld == WITHHELD)
+    }
+}
+
+/// The object of a schema: `Case` for `CaseChangeEvent`, `Order__e` for itself.
+fn entity_of(schema: &WriterSchema) -> Option<String> {
+    if !schema.carries_header() {
+        return Some(schema.name().to_owned());
+    }
+    match format!("/data/{}", schema.name()).parse::<TopicName>().ok()?.kind() {
+        TopicKind::Entity(entity) => Some(entity),
+        _ => None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::identity::SchemaId;
 use crate::kafka::KafkaSettings;
 use crate::pipeline::completion::Wanting;
 use crate::pipeline::context::StreamContext;
-use crate::pipeline::dead_letter::DeadLetter;
+use crate::pipeline::dead_letter::{DeadLetter, Withheld};
 use crate::pipeline::hand_over::HandOver;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::pipeline::memory::StreamMemory;
@@ -146,7 +146,15 @@ impl DecodeStation {
         }
         let oversize = &self.memory.oversize;
         if oversize.lock().unwrap_or_else(PoisonError::into_inner).contains(&event.key) {
-            return self.dead_letter(event, "A record of this event is larger than Kafka takes", chunk);
+            // Most of them were decoded before, and their schema is at hand.
+            let schema =
+                self.schema.as_ref().filter(|(id, _)| *id == event.schema_id).map(|(_, schema)| schema.clone());
+            return self.dead_letter(
+                event,
+                schema.as_deref(),
+                "A record of this event is larger than Kafka takes",
+                chunk,
+            );
         }
         let board = &self.context.board;
         let waited = AtomicBool::new(false);
@@ -163,16 +171,16 @@ impl DecodeStation {
         }
         let schema = match schema {
             Ok(schema) => schema,
-            Err(NoSchema::Undecodable(reason)) => return self.dead_letter(event, &reason, chunk),
+            Err(NoSchema::Undecodable(reason)) => return self.dead_letter(event, None, &reason, chunk),
             Err(NoSchema::Stop(failure)) => return Err(Halt::Stopped(failure)),
             Err(NoSchema::Cancelled) => return Err(Halt::Finished),
         };
         if self.schema.as_ref().is_none_or(|(id, _)| *id != event.schema_id) {
             self.schema = Some((event.schema_id.clone(), Arc::clone(&schema)));
         }
-        let change = match schema.decode(&event.payload) {
+        let change = match schema.decode(&event.payload, &self.context.policies) {
             Ok(change) => change,
-            Err(error) => return self.dead_letter(event, &error.to_string(), chunk),
+            Err(error) => return self.dead_letter(event, Some(&schema), &error.to_string(), chunk),
         };
         let entity = change.header.as_ref().map_or(schema.name(), |header| header.entity.as_str());
         self.claim(entity).await?;
@@ -194,7 +202,7 @@ impl DecodeStation {
                 self.add(event, received_at, written, chunk);
                 Ok(())
             }
-            Err(error) => self.dead_letter(event, &error.to_string(), chunk),
+            Err(error) => self.dead_letter(event, Some(&schema), &error.to_string(), chunk),
         }
     }
 
@@ -248,7 +256,13 @@ impl DecodeStation {
         chunk.push(context.gap_record(gap), index);
     }
 
-    fn dead_letter(&self, event: &ReceivedEvent, reason: &str, chunk: &mut Chunk) -> Result<(), Halt> {
+    fn dead_letter(
+        &self,
+        event: &ReceivedEvent,
+        schema: Option<&WriterSchema>,
+        reason: &str,
+        chunk: &mut Chunk,
+    ) -> Result<(), Halt> {
         let topic = &self.context.identity.topic;
         let id = &event.key;
         if self.context.stream.on_undecodable == OnUndecodable::Stop {
@@ -268,6 +282,7 @@ impl DecodeStation {
             event_id: &event.event_id,
             schema_id: &event.schema_id,
             payload: &event.payload,
+            withheld: Withheld::of_event(topic, schema, &event.payload, &self.context.policies),
             reason,
         };
         let index = chunk.begin(id);

@@ -27,6 +27,7 @@
 //! | [`reconcile`] | what Kafka holds compared with what the org has |
 //! | `dead_letter` | undecodable events and the brake on floods of them |
 //! | [`schemas`] | writer schemas, fetched once |
+//! | [`policy_check`] | whether the fields that the policies name exist |
 //! | `claims` | which stream writes which entity |
 //! | `output_topics` | the topics a stream writes to, made when first needed |
 //! | `read_back` | what the output already holds |
@@ -40,16 +41,17 @@ mod claims;
 mod complete;
 mod completion;
 pub mod context;
-mod dead_letter;
+pub mod dead_letter;
 mod decode;
 mod hand_over;
 mod jobs;
 pub mod ledger;
 pub mod ledger_entries;
 mod memory;
-mod messages;
+pub mod messages;
 mod mirror;
 mod output_topics;
+pub mod policy_check;
 mod prepared;
 pub mod process;
 pub mod read_back;

@@ -10,12 +10,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::change::FieldPolicies;
 use crate::config::{Config, StreamConfig, polls_of, stream_of};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::context::{StreamContext, dead_letters_topic, ledger_topic, position_time};
+use crate::pipeline::policy_check;
 use crate::pipeline::reconcile::{Reconciliation, Subject};
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
@@ -36,6 +38,7 @@ pub struct Process {
     config: Config,
     pubsub: PubSub,
     kafka: KafkaSettings,
+    policies: FieldPolicies,
     board: Board,
     metrics: Metrics,
 }
@@ -50,6 +53,7 @@ impl Process {
         Ok(Self {
             pubsub: settings::salesforce(&config)?,
             kafka: settings::kafka(&config.kafka)?,
+            policies: settings::policies(&config.policies),
             metrics: Metrics::new(board.clone()),
             board,
             config,
@@ -106,6 +110,9 @@ impl Process {
         };
         let org = self.sign_in(&boards, !ran_before.is_empty(), &stop).await?;
         let Some(org) = org else { return Ok(()) };
+        if !policy_check::hold(&self.policies, &self.pubsub, &boards, &stop).await? {
+            return Ok(());
+        }
         // Before the streams start, so that one that begins at the oldest event can say whether that fits.
         let _ = tokio::time::timeout(FIRST_ALLOWANCES, self.look_at_allowances()).await;
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
@@ -138,6 +145,7 @@ impl Process {
                 board,
                 metrics: self.metrics.clone(),
                 claims: claims.clone(),
+                policies: self.policies.clone(),
                 batch: self.config.batch,
                 ledger_topic: ledger_topic(prefix).into(),
                 dead_letters_topic: dead_letters_topic(prefix).into(),
@@ -217,6 +225,7 @@ impl Process {
             gaps: self.config.gaps,
             kafka: self.kafka.clone(),
             rest: rest.clone(),
+            policies: self.policies.clone(),
             subjects: self.config.streams.iter().zip(boards).map(subject).collect(),
             run_id: self.board.run_id().to_owned(),
             listening_since: Utc::now(),

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -374,14 +375,18 @@ impl RunLoop {
     }
 
     fn count(&self, transaction: &Transaction) {
+        let now = Utc::now().checked_add_signed(self.context.board.board().clock_offset());
         self.context.board.update(|status| {
             status.batches_committed += u64::try_from(transaction.batches.len()).unwrap_or(u64::MAX);
             status.records_committed += u64::try_from(transaction.records).unwrap_or(u64::MAX);
             for batch in &transaction.batches {
                 status.gaps_opened += batch.gaps;
                 status.dead_letters += batch.dead_letters;
-                if batch.committed_at.is_some() {
-                    status.last_event_committed_at = batch.committed_at;
+                if let Some(committed_at) = batch.committed_at {
+                    status.last_event_committed_at = Some(committed_at);
+                    // Clocks differ by a little: what seems to come from the future has no lag.
+                    let lag = now.map(|now| (now - committed_at).num_milliseconds().max(0));
+                    status.last_event_lag_ms = lag.and_then(|lag| u64::try_from(lag).ok());
                 }
             }
         });

@@ -1,8 +1,12 @@
 //! What each room needs, out of the one configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, KafkaConfig};
+use secrecy::ExposeSecret;
+
+use crate::change::{EntityPolicy, FieldPolicies, HashKey, Treatment};
+use crate::config::{Config, KafkaConfig, PoliciesConfig, PolicyConfig};
 use crate::failure::{Exit, Failure};
 use crate::kafka::{KafkaSettings, TopicDefaults, check_properties};
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
@@ -58,4 +62,18 @@ pub fn kafka(config: &KafkaConfig) -> Result<KafkaSettings, Failure> {
             replication: number(config.replication_factor),
         },
     })
+}
+
+/// What is kept from readers. The only place at which policies are made: whoever renders a value has to be given them.
+pub fn policies(config: &PoliciesConfig) -> FieldPolicies {
+    let key = config.key.as_ref().map(|key| Arc::new(HashKey::new(key.expose_secret().as_bytes())));
+    FieldPolicies::new(config.policies.iter().map(|policy| {
+        let PolicyConfig { entity, drop, hash, mask, keep_last } = policy;
+        let of = |fields: &[String], treatment| {
+            fields.iter().map(move |field| (field.clone(), treatment)).collect::<Vec<_>>()
+        };
+        let named =
+            [of(drop, Treatment::Drop), of(hash, Treatment::Hash), of(mask, Treatment::Mask { keep_last: *keep_last })];
+        EntityPolicy::new(entity.as_str(), named.concat(), key.clone())
+    }))
 }

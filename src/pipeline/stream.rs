@@ -293,6 +293,8 @@ impl Stream {
         let remedy = "two instances have the same topic prefix, organisation and topic: this one stands by and takes over \
                       when the other falls silent; if that is not meant, give them different topic prefixes. After \
                       `casewire checkpoint`, restart this one to go on at once";
+        // Whoever takes over again has to carry: nobody else would.
+        self.context.board.board().set_paused(topic, false);
         self.context.board.update(|status| {
             status.fenced += 1;
             status.state = StreamState::Standby { by: by.clone(), since };

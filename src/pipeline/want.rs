@@ -149,7 +149,7 @@ pub fn put_values(output: &mut OutputRecord, want: &mut Want, found: &[(String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::ObjectWriter;
+    use crate::change::{ObjectWriter, Shape};
 
     fn output(value: &str, op: &'static str) -> OutputRecord {
         OutputRecord {
@@ -167,8 +167,12 @@ mod tests {
     }
 
     fn row(as_of: &str) -> Row {
-        let mut record = ObjectWriter::with_capacity(9);
-        record.member("Id").push_str("\"500A\"");
+        let mut record = ObjectWriter::new(None, 9);
+        let written = record.member("Id", Shape::Whole, |out| {
+            out.push_str("\"500A\"");
+            Ok::<_, ()>(true)
+        });
+        written.expect("no error");
         Row { id: "500A".into(), record: record.finish(), as_of: as_of.parse().expect("a time"), deleted: false }
     }
 

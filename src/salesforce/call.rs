@@ -30,6 +30,8 @@ pub(crate) enum CallEnd {
     Silent(Duration),
     /// No room downstream; closed on purpose.
     Full,
+    /// Nothing is to be asked for until further notice; closed on purpose.
+    Paused,
     /// So many events came without having been asked for that it was ended.
     Overrun(u32),
     /// The server or the transport ended it with an error.

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::change::{FieldDescription, FieldKind, ObjectDescription, RowPlan};
+use crate::change::{FieldDescription, FieldKind, FieldPolicies, ObjectDescription, RowPlan};
 use crate::config::FieldChoice;
 use crate::identity::SchemaId;
 use crate::salesforce::rest::{RestError, RestRequest};
@@ -28,6 +28,7 @@ pub struct Descriptions {
     choice: Arc<FieldChoice>,
     /// What is read of objects that have a choice of their own.
     others: Arc<HashMap<String, FieldChoice>>,
+    policies: FieldPolicies,
     known: Arc<Mutex<HashMap<String, Known>>>,
 }
 
@@ -40,9 +41,9 @@ struct Known {
 }
 
 impl Descriptions {
-    /// Nothing is known yet. `choice` says which of the readable fields are read.
-    pub fn new(client: RestClient, choice: FieldChoice) -> Self {
-        Self { client, choice: Arc::new(choice), others: Arc::default(), known: Arc::default() }
+    /// Nothing is known yet. `choice` says which of the readable fields are read, and `policies` what is kept of them.
+    pub fn new(client: RestClient, choice: FieldChoice, policies: FieldPolicies) -> Self {
+        Self { client, choice: Arc::new(choice), others: Arc::default(), policies, known: Arc::default() }
     }
 
     /// Lets some objects have choices of their own.
@@ -115,7 +116,7 @@ impl Descriptions {
         let unexpected = |what: String| RestError::Unexpected(format!("{}: {what}", request.resource()));
         let description = ObjectDescription::parse(&answer).map_err(unexpected)?;
         let choice = self.others.get(object).unwrap_or(&self.choice);
-        let plan = RowPlan::new(&description, |field| chosen(choice, field));
+        let plan = RowPlan::new(&description, &self.policies, |field| chosen(choice, field));
         let plan = plan.map_err(|fault| unexpected(fault.to_string()))?;
         for name in choice.names().iter().filter(|name| !description.shows(name)) {
             warn!(

@@ -10,7 +10,7 @@ use crate::identity::ReplayId;
 use crate::position::{Position, ReplayFrom};
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::call::CallEnd;
-use crate::salesforce::subscription_state::PLANNED;
+use crate::salesforce::subscription_state::{PAUSED, PLANNED};
 use crate::salesforce::verdict::{CallError, Verdict};
 
 /// Why a subscription is over.
@@ -95,6 +95,8 @@ impl Recovery {
             CallEnd::Unusable(failure) => return Step::End(Ended::Stopped(failure)),
             // The next call waits for room by itself.
             CallEnd::Full => return again(PLANNED, Duration::ZERO, None),
+            // And until it is to be made at all.
+            CallEnd::Paused => return again(PAUSED, Duration::ZERO, None),
             CallEnd::Finished => return again("ended", self.soon(now), None),
             CallEnd::Silent(limit) => return again("silence", self.soon(now), Some(silence(limit))),
             CallEnd::Overrun(unasked) => return again("overrun", self.backoff.next_wait(), Some(overrun(unasked))),

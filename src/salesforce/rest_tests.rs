@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
+use crate::change::FieldPolicies;
 use crate::config::FieldChoice;
 use crate::identity::SchemaId;
 use crate::salesforce::backoff::BackoffLimits;
@@ -47,7 +48,10 @@ impl Org {
     }
 
     fn reader(&self) -> RecordReader {
-        RecordReader::new(self.client.clone(), Descriptions::new(self.client.clone(), FieldChoice::All))
+        RecordReader::new(
+            self.client.clone(),
+            Descriptions::new(self.client.clone(), FieldChoice::All, FieldPolicies::default()),
+        )
     }
 
     fn log(&self) -> Vec<String> {
@@ -303,7 +307,10 @@ async fn fields_are_chosen_by_the_configuration() {
         (FieldChoice::Except(vec!["Subject".into(), "SystemModstamp".into()]), &["Id", "IsDeleted"]),
     ] {
         let org = Org::start(|asked, _| serve(asked)).await;
-        let reader = RecordReader::new(org.client.clone(), Descriptions::new(org.client.clone(), choice));
+        let reader = RecordReader::new(
+            org.client.clone(),
+            Descriptions::new(org.client.clone(), choice, FieldPolicies::default()),
+        );
         let ids = ids(1);
         let found = soon(reader.read("Case", None, &texts(&ids), later())).await.expect("read");
         let Found::Row(row) = &found[&ids[0]] else { panic!("{found:?}") };

@@ -50,6 +50,8 @@ pub struct SubscriptionSettings {
     pub backoff: BackoffLimits,
     /// Carried by every batch, so that those of a subscription given up can be told apart.
     pub generation: u64,
+    /// While true, no call is made and an open one is closed. The position stays where it is.
+    pub paused: watch::Receiver<bool>,
 }
 
 impl SubscriptionSettings {
@@ -62,6 +64,8 @@ impl SubscriptionSettings {
             room_patience: Duration::from_secs(30),
             backoff: BackoffLimits::default(),
             generation,
+            // Nobody holds the other end, so it stays as it is.
+            paused: watch::channel(false).1,
         }
     }
 }
@@ -92,6 +96,9 @@ pub async fn run(
         cancel,
     };
     loop {
+        if let Some(ended) = subscription.wait_for_leave().await {
+            return subscription.end(ended, None).await;
+        }
         subscription.recovery.begin();
         let (end, call) = subscription.run_once().await;
         let ended = match subscription.recovery.after(end, &subscription.position, Instant::now()) {
@@ -134,13 +141,31 @@ struct Subscription {
 }
 
 impl Subscription {
+    /// Returns when calls may be made, with nothing; or with how the subscription is over.
+    async fn wait_for_leave(&mut self) -> Option<Ended> {
+        if !*self.settings.paused.borrow() {
+            return None;
+        }
+        self.state.waits_for_leave();
+        tracing::info!(topic = %self.settings.topic, "paused: nothing is asked for");
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Some(Ended::Cancelled),
+            () = self.sender.closed() => Some(Ended::ReceiverGone),
+            // An error means that nobody is left to pause anything.
+            _ = self.settings.paused.wait_for(|paused| !paused) => None,
+        }
+    }
+
     /// Makes one call and stays with it to its end. The call is handed back to be closed.
     async fn run_once(&mut self) -> (CallEnd, Option<Call>) {
         let target = self.settings.credit.min(self.buffer.max_events()).clamp(1, credit::MOST_OUTSTANDING);
+        let mut leave = self.settings.paused.clone();
         let token = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return (CallEnd::Cancelled, None),
             () = self.sender.closed() => return (CallEnd::ReceiverGone, None),
+            () = paused(&mut leave) => return (CallEnd::Paused, None),
             token = async {
                 // A call made for the last free place would be topped up at once or closed again.
                 self.buffer.room_or_empty(target.div_ceil(2)).await;
@@ -200,6 +225,7 @@ impl Subscription {
                 biased;
                 () = self.cancel.cancelled() => return CallEnd::Cancelled,
                 () = self.sender.closed() => return CallEnd::ReceiverGone,
+                () = paused(&mut self.settings.paused) => return CallEnd::Paused,
                 message = call.message() => match message {
                     Ok(Some(response)) => {
                         heard = Instant::now();
@@ -338,6 +364,13 @@ impl Subscription {
             call.close(SHUTDOWN_PATIENCE).await;
         }
         ended
+    }
+}
+
+/// Returns when nothing is to be asked for any more.
+async fn paused(paused: &mut watch::Receiver<bool>) {
+    if paused.wait_for(|paused| *paused).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

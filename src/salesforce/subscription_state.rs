@@ -91,6 +91,11 @@ impl StateWriter {
         });
     }
 
+    /// The next call waits until somebody wants it.
+    pub(crate) fn waits_for_leave(&self) {
+        self.0.send_modify(|state| state.next_attempt_at = None);
+    }
+
     /// No other call will be made.
     pub(crate) fn ended(&self, trouble: Option<&Failure>) {
         self.0.send_modify(|state| {
@@ -104,6 +109,9 @@ impl StateWriter {
 
 /// The reason of a close because of missing room downstream.
 pub(crate) const PLANNED: &str = "planned";
+
+/// The reason of a close because nothing is to be asked for.
+pub(crate) const PAUSED: &str = "paused";
 
 fn set_trouble(state: &mut SubscriptionState, trouble: &Failure) {
     state.last_error = Some(trouble.what.clone());

@@ -362,6 +362,38 @@ async fn without_room_downstream_the_call_is_closed_on_purpose_and_made_again_wh
 }
 
 #[tokio::test]
+async fn while_it_is_paused_nothing_is_asked_for_and_it_goes_on_after_what_came_before() {
+    let (pauses, paused) = watch::channel(true);
+    let change = |settings: &mut SubscriptionSettings| settings.paused = paused;
+    let mut stream = subscribe_with(after(0), Buffer::new(100, 1 << 20), change).await;
+    let state = stream.state(|state| !state.connected).await;
+    assert_eq!((state.next_attempt_at, stream.server.has_call()), (None, false), "paused from the beginning");
+    pauses.send_replace(false);
+    let (mut call, _) = stream.call().await;
+    call.send(&events(1..=3, 97));
+    assert_eq!(ids(&stream.batch().await), ["event-1", "event-2", "event-3"]);
+    pauses.send_replace(true);
+    while call.request::<FetchRequest>().await.is_some() {}
+    // What is still on its way is not taken: it comes again.
+    call.send(&events([4], 96));
+    call.finish();
+    let waits =
+        |state: &SubscriptionState| state.reconnects.get("paused") == Some(&1) && state.next_attempt_at.is_none();
+    let state = stream.state(waits).await;
+    assert!(!state.connected && state.last_error.is_none() && !stream.server.has_call(), "{state:?}");
+    pauses.send_replace(false);
+    let (mut call, first) = stream.call().await;
+    assert_eq!((first.replay_preset(), first.replay_id), (ReplayPreset::Custom, replay(2)));
+    call.send(&events(3..=5, 95));
+    assert_eq!(ids(&stream.batch().await), ["event-4", "event-5"]);
+    // A pause does not hold up the end.
+    pauses.send_replace(true);
+    while call.request::<FetchRequest>().await.is_some() {}
+    stream.cancel.cancel();
+    assert_eq!(stream.ended().await, Ended::Cancelled);
+}
+
+#[tokio::test]
 async fn room_that_comes_back_in_time_keeps_the_call() {
     let change = |settings: &mut SubscriptionSettings| settings.credit = 10;
     let mut stream = subscribe_with(after(0), Buffer::new(10, 1 << 20), change).await;

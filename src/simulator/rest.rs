@@ -20,6 +20,7 @@ mod query;
 mod record_csv;
 mod record_json;
 mod records;
+mod tooling;
 
 pub(crate) use query::{Cursors, Found};
 
@@ -108,6 +109,8 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/data/{version}/queryAll/", get(query::query_all))
         .route("/services/data/{version}/query/{locator}", get(query::more))
         .route("/services/data/{version}/queryAll/{locator}", get(query::more))
+        .route("/services/data/{version}/tooling/query", get(tooling::query))
+        .route("/services/data/{version}/tooling/query/", get(tooling::query))
         .route("/services/data/{version}/jobs/query", post(bulk::create))
         .route("/services/data/{version}/jobs/query/", post(bulk::create))
         .route("/services/data/{version}/jobs/query/{id}", get(bulk::status).patch(bulk::abort).delete(bulk::delete))

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::identity::{OrgId, TopicName};
+use crate::status::journal::{Journal, JournalEntry};
 use crate::status::requests::Requests;
 use crate::status::snapshot::{Allowance, KafkaStatus, LastError, Snapshot, StreamState, StreamStatus};
 
@@ -39,6 +40,22 @@ struct Facts {
     api_requests: Option<Allowance>,
     streams: Vec<StreamStatus>,
     stopping: bool,
+    journal: Journal,
+}
+
+impl Facts {
+    /// After a change of what belongs to no stream.
+    fn note_process(&mut self) {
+        self.journal.look_at_process(&self.kafka, self.stopping);
+    }
+
+    /// After a change of a stream.
+    fn note_stream(&mut self, index: usize) {
+        if let Some(status) = self.streams.get_mut(index) {
+            status.show_pause();
+            self.journal.look_at_stream(index, status);
+        }
+    }
 }
 
 /// One stream's part of the board.
@@ -104,9 +121,12 @@ impl Board {
 
     /// What the producers hear of the broker.
     pub fn set_kafka(&self, outcome: Result<(), String>) {
-        self.change(|facts| match outcome {
-            Ok(()) => facts.kafka.reachable = true,
-            Err(error) => facts.kafka = KafkaStatus { reachable: false, last_error: Some(error) },
+        self.change(|facts| {
+            match outcome {
+                Ok(()) => facts.kafka.reachable = true,
+                Err(error) => facts.kafka = KafkaStatus { reachable: false, last_error: Some(error) },
+            }
+            facts.note_process();
         });
     }
 
@@ -125,7 +145,39 @@ impl Board {
 
     /// An orderly end has begun.
     pub fn set_stopping(&self) {
-        self.change(|facts| facts.stopping = true);
+        self.change(|facts| {
+            facts.stopping = true;
+            facts.note_process();
+        });
+    }
+
+    /// Has a stream ask Salesforce for nothing, or for events again. The state shows it.
+    ///
+    /// Returns the stream as it is then; `None` where there is none of `topic`, or it stands by: what another instance
+    /// carries cannot be paused here, and would stay paused when that one falls silent.
+    pub fn set_paused(&self, topic: &TopicName, paused: bool) -> Option<StreamStatus> {
+        let requests = self.requests(topic)?;
+        self.change(|facts| {
+            let index = facts.streams.iter().position(|stream| stream.topic == *topic)?;
+            let status = facts.streams.get_mut(index)?;
+            if paused && matches!(status.state, StreamState::Standby { .. }) {
+                return None;
+            }
+            status.paused_since = paused.then(|| status.paused_since.unwrap_or_else(Utc::now));
+            requests.set_paused(paused);
+            facts.note_stream(index);
+            facts.streams.get(index).cloned()
+        })
+    }
+
+    /// What happened after the change with this number, the oldest first.
+    pub fn journal(&self, after: u64) -> Vec<JournalEntry> {
+        self.lock().journal.after(after)
+    }
+
+    /// Salesforce's clock less ours.
+    pub fn clock_offset(&self) -> TimeDelta {
+        self.lock().clock_offset
     }
 
     /// What is known now.
@@ -174,6 +226,7 @@ impl StreamBoard {
             if let Some(status) = facts.streams.get_mut(self.index) {
                 change(status);
             }
+            facts.note_stream(self.index);
         });
     }
 

@@ -171,13 +171,15 @@ fn gauges(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     let jobs = |stream: &StreamStatus| Some(stream.jobs.len() as f64);
     #[allow(clippy::cast_precision_loss, reason = "the jobs of a stream are bounded")]
     let waiting = |stream: &StreamStatus| Some(stream.jobs.iter().filter(|job| job.waits_for.is_some()).count() as f64);
-    let gauges: [(&str, &str, ReadGauge<'_>); 9] = [
+    let paused = |stream: &StreamStatus| Some(f64::from(u8::from(stream.paused_since.is_some())));
+    let gauges: [(&str, &str, ReadGauge<'_>); 10] = [
         ("gap_jobs", "Jobs that heal gaps", &jobs),
         ("gap_jobs_waiting", "Those among them that cannot go on at the moment", &waiting),
         ("last_message_age_seconds", "Since the last event or keepalive", &message),
         ("last_event_age_seconds", "Age of the last committed event", &event),
         ("data_loss_seconds", "Until Salesforce discards events that were not read", &loss),
         ("stream_running", "1 while the stream carries events", &up),
+        ("stream_paused", "1 while an operator wants nothing to be asked for", &paused),
         ("events_in_flight", "Events received and not yet committed", &flight),
         ("completion_level", "0 all, 1 slowed, 2 only what is needed, 3 only gap events", &level),
         ("completion_unavailable", "1 while records cannot be read over REST", &unavailable),

@@ -4,6 +4,8 @@
 //! - `completion`: how reading full records is doing
 //! - `snapshot`: the one type that is read: `/status`, `/ready`, `/live` and the metrics all come from it
 //! - `jobs`: a job that heals gaps, as it is shown
+//! - `journal`: what happened, as comparing one moment with the next tells
+//! - `trend`: rate and lag of the last minutes
 //! - `messages`: how fetching messages is doing
 //! - `polls`: objects without events that are read where they changed, and the metrics of that
 //! - `requests`: what operators ask of a running stream
@@ -16,19 +18,23 @@
 mod board;
 mod completion;
 mod jobs;
+mod journal;
 mod messages;
 mod metrics;
 mod polls;
 mod reconcile;
 mod requests;
 mod snapshot;
+mod trend;
 
 pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::{FinishedSnapshot, JobStatus};
+pub use journal::{JournalEntry, JournalKind, JournalWeight};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use polls::PollStatus;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
+pub use trend::{SAMPLE_EVERY, Sample, Trend};

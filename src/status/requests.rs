@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::failure::{Exit, Failure};
 
@@ -63,6 +63,7 @@ impl RefusedSnapshot {
 pub struct Requests {
     waiting: Arc<Mutex<VecDeque<SnapshotRequest>>>,
     come: Arc<Notify>,
+    paused: Arc<watch::Sender<bool>>,
 }
 
 impl Requests {
@@ -82,6 +83,16 @@ impl Requests {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|request| !request.answer.is_closed());
         waiting.pop_front()
+    }
+
+    /// Whether Salesforce is to be asked for nothing.
+    pub fn paused(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
+    }
+
+    /// Only by way of the board, which shows it.
+    pub(in crate::status) fn set_paused(&self, paused: bool) {
+        self.paused.send_replace(paused);
     }
 
     /// Returns when one has come since the last look.

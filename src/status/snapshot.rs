@@ -42,6 +42,11 @@ pub enum StreamState {
         /// When it is tried again.
         next_attempt_at: DateTime<Utc>,
     },
+    /// An operator wants nothing to be asked for. The position stays, and its time runs.
+    Paused {
+        /// Since when.
+        since: DateTime<Utc>,
+    },
     /// Another instance writes; this one takes over when that one falls silent.
     Standby {
         /// The host of the other instance.
@@ -86,6 +91,8 @@ pub struct StreamStatus {
     /// What it is doing.
     #[serde(flatten)]
     pub state: StreamState,
+    /// Since when an operator wants nothing to be asked for, whatever the state is; absent otherwise.
+    pub paused_since: Option<DateTime<Utc>>,
     /// Whether a checkpoint has been committed by this run.
     pub checkpoint_committed: bool,
     /// Since when the present call has been open; absent while there is none.
@@ -98,6 +105,8 @@ pub struct StreamStatus {
     pub last_message_at: Option<DateTime<Utc>>,
     /// The commit time, at Salesforce, of the last event that was committed to Kafka.
     pub last_event_committed_at: Option<DateTime<Utc>>,
+    /// Milliseconds from that time to its commit in Kafka, by Salesforce's clock.
+    pub last_event_lag_ms: Option<u64>,
     /// The last transaction.
     pub last_transaction_at: Option<DateTime<Utc>>,
     /// The replay id that a restart would go on after, in hexadecimal.
@@ -219,12 +228,14 @@ impl StreamStatus {
         Self {
             topic,
             state: StreamState::Starting { step: "waiting for its turn".to_owned() },
+            paused_since: None,
             checkpoint_committed: false,
             call_open_since: None,
             next_call_at: None,
             call_had_message: false,
             last_message_at: None,
             last_event_committed_at: None,
+            last_event_lag_ms: None,
             last_transaction_at: None,
             resume_after: None,
             last_replay_id: None,
@@ -262,11 +273,22 @@ impl StreamStatus {
         Some((RETENTION - age).to_std().unwrap_or(Duration::ZERO))
     }
 
+    /// Shows a stream that runs as paused while it is. Every station may say that the stream runs; none of them has to
+    /// know what an operator wants.
+    pub(in crate::status) fn show_pause(&mut self) {
+        match (&self.state, self.paused_since) {
+            (StreamState::Running, Some(since)) => self.state = StreamState::Paused { since },
+            (StreamState::Paused { .. }, None) => self.state = StreamState::Running,
+            _ => {}
+        }
+    }
+
     /// Why it is not ready; `None` when it is.
     fn not_ready(&self, now: DateTime<Utc>) -> Option<String> {
         let reason = match &self.state {
             StreamState::Starting { step } => format!("starting: {step}"),
             StreamState::Recovering { what, .. } => format!("recovering: {what}"),
+            StreamState::Paused { since } => format!("paused by an operator since {since}: nothing is asked for"),
             StreamState::Standby { by, since } => format!("standby since {since}: {by} writes this stream"),
             StreamState::Stalled { call, since } => format!("stalled since {since}: {call} does not return"),
             StreamState::Stopped { what, remedy, .. } => format!("stopped: {what} — {remedy}"),

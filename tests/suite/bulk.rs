@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use casewire::change::{CsvPlan, Row};
+use casewire::change::{CsvPlan, FieldPolicies, Row};
 use casewire::config::FieldChoice;
 use casewire::salesforce::backoff::BackoffLimits;
 use casewire::salesforce::bulk::{BulkError, BulkJob, BulkState, BulkVerdict};
@@ -34,7 +34,7 @@ fn client(org: &Simulator, version: &str) -> RestClient {
 }
 
 async fn plan(client: &RestClient, object: &str) -> CsvPlan {
-    let descriptions = Descriptions::new(client.clone(), FieldChoice::All);
+    let descriptions = Descriptions::new(client.clone(), FieldChoice::All, FieldPolicies::default());
     CsvPlan::new(descriptions.plan(object, None, later()).await.expect("described")).expect("all of it")
 }
 
@@ -74,7 +74,10 @@ async fn every_row_comes_once_page_by_page_with_the_bytes_of_rest() {
             control.publish(order).await.expect("published");
         }
         let client = client(&org, "66.0");
-        let reader = RecordReader::new(client.clone(), Descriptions::new(client.clone(), FieldChoice::All));
+        let reader = RecordReader::new(
+            client.clone(),
+            Descriptions::new(client.clone(), FieldChoice::All, FieldPolicies::default()),
+        );
         for object in ["Case", "Installation__c"] {
             let truth = control.records(object).expect("records");
             let plan = plan(&client, object).await;

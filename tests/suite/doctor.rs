@@ -107,6 +107,7 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     assert!(told.contains("can be read, all of them, with"), "{told}");
     assert!(told.contains("no checkpoint: the first start begins with the oldest event"), "{told}");
     assert!(told.contains("is not there yet; casewire may make it"), "{told}");
+    assert!(told.contains("everything that leaves this machine is encrypted"), "{told}");
     let config = |environment| Config::load(at("casewire.toml").as_ref(), &environment);
     let kafka = settings::kafka(&config([].into()).expect("valid").kafka).expect("settings");
     let topics = list_topics(&kafka).await.expect("a list");
@@ -186,6 +187,27 @@ async fn what_salesforce_refuses_is_told_with_its_own_words_and_what_mends_it() 
     let found = findings(wrong()).await;
     assert_eq!(finding(&found, "sign-in"), &Outcome::Failed(run.ended().await.expect_err("refused")));
     warned(&found, "user name", "capital letters", "Setup > Users");
+
+    // A policy that names no field, a channel whose members nobody may list, messages that may not be fetched.
+    let policy = "POLICY__0__ENTITY = Case\nPOLICY__0__DROP = Description,Descripton";
+    let run = Deployment::run_configured(config(&[CASES], policy).expect("valid"));
+    let found = findings(config(&[CASES], policy)).await;
+    assert_eq!(finding(&found, "policy of Case"), &Outcome::Failed(run.ended().await.expect_err("refused")));
+    failed(&found, "policy of Case", Exit::Configuration, "does not have: Descripton", "Fields & Relationships");
+    let more = "POLICY__0__ENTITY = Case\nPOLICY__0__DROP = Description\nSTREAM__0__MESSAGES = true";
+    let found = findings(config(&[SESSIONS, CASES], more)).await;
+    assert_eq!(finding(&found, "policy of Case").what(), "1 dropped");
+    assert_eq!(finding(&found, "messages").word(), "ok", "{found:#?}");
+    let found = findings(config(&["/data/ChangeEvents"], "")).await;
+    assert!(finding(&found, "members of /data/ChangeEvents").what().starts_with("CaseChangeEvent, "), "{found:#?}");
+    for entity in ["PlatformEventChannelMember", "ConversationEntry"] {
+        control.inflict(Fault::Deny { entity: entity.into() }).await.expect("inflicted");
+    }
+    let found = findings(config(&["/data/ChangeEvents"], "")).await;
+    let members = finding(&found, "members of /data/ChangeEvents");
+    assert!(members.word() == "skipped" && members.what().contains("View Setup and Configuration"), "{members:?}");
+    let found = findings(config(&[SESSIONS], "STREAM__0__MESSAGES = true")).await;
+    failed(&found, "messages", Exit::NoPermission, "Messages cannot be read", "Access Conversation Entries");
 
     // Signed in; then the permission to one topic, a field, the clock and an allowance.
     control.inflict(Fault::Deny { entity: "MessagingSession".into() }).await.expect("inflicted");

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use casewire::change::WriterSchema;
+use casewire::change::{FieldPolicies, WriterSchema};
 use casewire::simulator::{EventOrder, Fault, SimulatorConfig};
 use rand::distr::Alphanumeric;
 use rand::rngs::StdRng;
@@ -119,12 +119,14 @@ fn a_schema_nested_without_end_is_refused_before_the_stack_is() {
     // As deep as the JSON parser goes, and a value as deep as that.
     let arrays = parsed(nested(r#"{"type":"array","items":"#, "}", 100)).expect("a schema");
     let payload = [[2; 100].as_slice(), &[7], &[0; 100]].concat();
-    let error = arrays.decode(&payload).expect_err("no event is so deep");
+    let error = arrays.decode(&payload, &FieldPolicies::default()).expect_err("no event is so deep");
     assert!(error.to_string().contains("nested"), "{error}");
 
     // A record of itself: the schema is small, and only the payload is deep.
     let itself = r#"{"type":"record","name":"R","fields":[{"name":"f","type":["null","R"]}]}"#;
     let recursive = parsed(itself.to_owned()).expect("a schema");
-    let error = recursive.decode(&[[2; 100_000].as_slice(), &[0]].concat()).expect_err("no event is so deep");
+    let error = recursive
+        .decode(&[[2; 100_000].as_slice(), &[0]].concat(), &FieldPolicies::default())
+        .expect_err("no event is so deep");
     assert!(error.to_string().contains("nested"), "{error}");
 }

@@ -46,9 +46,9 @@ async fn comments_come_without_events_each_state_once_over_abrupt_ends() {
     looked(&running).await;
 
     // Drawn changes are stamped up to three seconds before they can be read.
-    for _ in 0..4 {
-        control.generate(60).await.expect("generated");
+    for _ in 0..3 {
         let before = poll(&running.board.snapshot().streams[0]).rows;
+        control.generate(60).await.expect("generated");
         running.until("some of it", |status| poll(status).rows > before).await;
     }
     running.abort().await;
@@ -60,7 +60,7 @@ async fn comments_come_without_events_each_state_once_over_abrupt_ends() {
     let running = deployment.run(&[CASES], POLL);
     let id = control.records("CaseComment").expect("records")[0].id.clone();
     let say = |text: &str| EventOrder::new("CaseComment", "UPDATE").on([id.as_str()]).with("CommentBody", text);
-    for number in 0..6 {
+    for number in 0..3 {
         silently(&control, say(&format!("at any time of a second: {number}"))).await;
         let before = poll(&running.board.snapshot().streams[0]).rounds;
         running.until("a round", |status| poll(status).rounds > before).await;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use casewire::change::{Change, ChangeType, WriterSchema};
+use casewire::change::{Change, ChangeType, FieldPolicies, WriterSchema};
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
@@ -84,7 +84,9 @@ fn every_captured_event_decodes_to_the_values_beside_it() {
         let schema = WriterSchema::parse(&text).expect("a real schema");
         assert_eq!(schema.fingerprint().as_str(), event["schemaId"], "{file}");
         assert!(schema.carries_header());
-        let change = schema.decode(&payload).unwrap_or_else(|error| panic!("{}: {error}", event["event_id"]));
+        let change = schema
+            .decode(&payload, &FieldPolicies::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", event["event_id"]));
         assert_header(&change, &event["decoded_header"]);
         let changed: Value = serde_json::from_str(change.changed.as_str()).expect("JSON");
         let values = event["decoded_non_null"].as_object().expect("an object");
@@ -114,7 +116,7 @@ fn a_captured_update_shows_its_changed_components_and_nothing_else() {
         let (event, payload) = events.iter().find(|(event, _)| event["event_id"] == id).expect("captured");
         let file = folder.join(event["schema_file"].as_str().expect("known"));
         let schema = WriterSchema::parse(&fs::read_to_string(file).expect("the schema")).expect("a real schema");
-        assert_eq!(schema.decode(payload).expect("decodes").changed.as_str(), text);
+        assert_eq!(schema.decode(payload, &FieldPolicies::default()).expect("decodes").changed.as_str(), text);
     }
 }
 
@@ -135,7 +137,7 @@ fn the_merged_events_without_a_schema_decode_by_their_bitmaps() {
     let merged = events(&folder).into_iter().filter(|(event, _)| event["schema_file"].is_null());
     let mut changed = Vec::new();
     for (event, payload) in merged {
-        let change = schema.decode(&payload).expect("decodes");
+        let change = schema.decode(&payload, &FieldPolicies::default()).expect("decodes");
         assert_header(&change, &event["decoded_header_only"]);
         let header = change.header.expect("a header");
         assert_eq!((header.record_ids.len(), header.change_type), (20, ChangeType::Update));

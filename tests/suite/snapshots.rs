@@ -9,7 +9,7 @@ use casewire::status::{RefusedSnapshot, StreamStatus};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::suite::binary::{Installation, Running as Started};
+use crate::suite::binary::{Admin, Finished, Installation, Running as Started};
 use crate::suite::deployment::{Deployment, Output, Running, brokers};
 use crate::suite::fold::{assert_equals_the_org, folded};
 use crate::suite::main_job::{CASES, arrived, passed};
@@ -257,6 +257,33 @@ fn start(installation: &Installation, words: &str, token: Option<&str>) -> Start
     Started::of(&mut command)
 }
 
+/// A paused stream asks for nothing, opens no snapshot, and has lost nothing when it is resumed.
+async fn paused_and_resumed(admin: &Admin, control: &Control, id: &str, snapshot: impl Future<Output = Finished>) {
+    let order = async |what: &str| {
+        let asked =
+            reqwest::Client::new().post(format!("http://{}/streams/{what}", admin.address)).bearer_auth("sesame");
+        let answer = asked.json(&json!({ "topic": CASES })).send().await.expect("answered");
+        assert_eq!(answer.status(), 200, "{what}");
+    };
+    order("pause").await;
+    let stands = |status: &Value| {
+        let stream = &status["process"]["streams"][0];
+        stream["state"] == "paused" && stream["call_open_since"].is_null() && stream["events_in_flight"] == 0
+    };
+    let before = admin.until("the end of the call", stands).await;
+    let published = control.publish(update(id, "while nobody listens".to_owned())).await.expect("published");
+    snapshot.await.failed_with(64, &["is paused, so Case cannot be read"]);
+    let (code, reasons) = admin.get("/ready").await;
+    assert!(code == 503 && reasons.contains("paused by an operator"), "{code} {reasons}");
+    let during = admin.until("a look", stands).await;
+    let received = |status: &Value| status["process"]["streams"][0]["events_received"].as_u64();
+    assert_eq!(received(&during), received(&before), "nothing is asked for");
+    order("resume").await;
+    admin.arrived(&published.last().expect("an event").replay_id).await;
+    let log = admin.get("/status").await.1;
+    assert!(log.contains("paused by an operator") && admin.get("/ready").await.0 == 200, "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_is_the_service_until_the_snapshot_is_done_or_asks_the_one_that_runs() {
     let Some(brokers) = brokers("the_command_is_the_service_until_the_snapshot_is_done_or_asks_the_one_that_runs")
@@ -298,6 +325,7 @@ async fn the_command_is_the_service_until_the_snapshot_is_done_or_asks_the_one_t
     control.inflict(Fault::ReleaseBulk).await.expect("inflicted");
     let said = first.ended().await.succeeded();
     assert!(said.contains(&format!("Case: {} records read", ids.len())), "{said}");
+    paused_and_resumed(&admin, &control, &ids[0], ask("", Some("sesame"))).await;
     service.terminated().await.succeeded();
     let records = deployment.output("Case").await;
     assert_eq!(by_op(&records, "read").count(), 2 * ids.len(), "each snapshot every record once");

@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
-use crate::change::WriterSchema;
 use crate::change::tests::sample::{self, ADDRESS, DESCRIPTION, FIELDS, Lists, NAME, OTHER_ADDRESS};
+use crate::change::{FieldPolicies, WriterSchema};
 
 /// A type, with what the `doc` of its field says where that matters.
 #[derive(Debug, Clone)]
@@ -326,7 +326,7 @@ proptest! {
         let (json, reference, payload) = encoded(&fields, seed);
         let decoded = apache_avro::from_avro_datum(&reference, &mut payload.as_slice(), None).expect("decodes");
         let expected = top_level(rendered_record(&decoded, &fields), &fields, &decoded);
-        let change = WriterSchema::parse(&json.to_string()).expect("a valid schema").decode(&payload).expect("decodes");
+        let change = WriterSchema::parse(&json.to_string()).expect("a valid schema").decode(&payload, &FieldPolicies::default()).expect("decodes");
         let changed: Json = serde_json::from_str(change.changed.as_str()).expect("JSON");
         prop_assert!(same(&changed, &expected), "{changed}\n{expected}");
         prop_assert!(change.header.is_none() && change.enriched.is_empty() && change.unresolved.is_empty());
@@ -341,9 +341,9 @@ proptest! {
     ) {
         let (json, _, payload) = encoded(&fields, seed);
         let schema = WriterSchema::parse(&json.to_string()).expect("a valid schema");
-        prop_assert!(schema.decode(&[payload.as_slice(), &tail].concat()).is_err(), "bytes are left");
+        prop_assert!(schema.decode(&[payload.as_slice(), &tail].concat(), &FieldPolicies::default()).is_err(), "bytes are left");
         for end in 0..payload.len() {
-            prop_assert!(schema.decode(&payload[..end]).is_err(), "bytes are missing");
+            prop_assert!(schema.decode(&payload[..end], &FieldPolicies::default()).is_err(), "bytes are missing");
         }
         let mut damaged = payload;
         for (at, byte, kind) in damage {
@@ -353,7 +353,7 @@ proptest! {
                 (_, length) => { damaged.remove(at.index(length)); }
             }
         }
-        if let Ok(change) = schema.decode(&damaged) {
+        if let Ok(change) = schema.decode(&damaged, &FieldPolicies::default()) {
             prop_assert!(serde_json::from_str::<Json>(change.changed.as_str()).is_ok(), "what is read is JSON");
         }
     }
@@ -361,11 +361,11 @@ proptest! {
     #[test]
     fn random_bytes_never_panic_and_what_is_read_is_json(bytes in prop::collection::vec(any::<u8>(), 0..300), from in 0_usize..150) {
         let schema = sample::writer_schema();
-        let _ = schema.decode(&bytes);
+        let _ = schema.decode(&bytes, &FieldPolicies::default());
         let mut damaged = sample::payload("UPDATE", &["500000000000001AAA"], &sample::lists("0x04 4-0x01", "", ""), &[]);
         let end = damaged.len();
         damaged.splice(from.min(end).., bytes);
-        if let Ok(change) = schema.decode(&damaged) {
+        if let Ok(change) = schema.decode(&damaged, &FieldPolicies::default()) {
             for text in [change.changed.as_str(), change.enriched.as_str()] {
                 prop_assert!(serde_json::from_str::<Json>(text).is_ok(), "{}", text);
             }
@@ -374,7 +374,7 @@ proptest! {
 
     #[test]
     fn every_named_field_is_in_exactly_one_of_changed_and_unresolved(marks in marks(), seed: u64) {
-        let change = sample::writer_schema().decode(&marks.payload(seed)).expect("decodes");
+        let change = sample::writer_schema().decode(&marks.payload(seed), &FieldPolicies::default()).expect("decodes");
         let changed: Json = serde_json::from_str(change.changed.as_str()).expect("JSON");
         let enriched: Json = serde_json::from_str(change.enriched.as_str()).expect("JSON");
         let unresolved: Vec<_> = change.unresolved.iter().map(|text| text.field.clone()).collect();

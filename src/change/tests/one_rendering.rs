@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 
 use super::sample::{field, header_schema, some};
 use crate::change::{
-    CsvPlan, FieldDescription, FieldKind, InvalidValue, ObjectDescription, Row, RowFault, RowPlan, WriterSchema,
+    CsvPlan, FieldDescription, FieldKind, FieldPolicies, InvalidValue, ObjectDescription, Row, RowFault, RowPlan,
+    WriterSchema,
 };
 
 /// A field as both sides describe it, with one value as both sides send it.
@@ -239,7 +240,10 @@ fn by_event(samples: &[Sample]) -> String {
     values.extend(samples.iter().map(|sample| (sample.name.to_owned(), sample.sent.clone())));
     let schema = Schema::parse(&json).expect("a valid schema");
     let payload = apache_avro::to_avro_datum(&schema, Value::Record(values)).expect("encodes");
-    let change = WriterSchema::parse(&json.to_string()).expect("a valid schema").decode(&payload).expect("decodes");
+    let change = WriterSchema::parse(&json.to_string())
+        .expect("a valid schema")
+        .decode(&payload, &FieldPolicies::default())
+        .expect("decodes");
     assert!(change.unresolved.is_empty());
     change.changed.into_string()
 }
@@ -249,7 +253,12 @@ fn plan(fields: &[Json], chosen: impl Fn(&FieldDescription) -> bool) -> RowPlan 
     let required = required.into_iter().map(|(name, kind)| described(name, kind, None));
     let fields: Vec<_> = required.chain(fields.iter().cloned()).collect();
     let answer = json!({"name": "Sample", "fields": fields}).to_string();
-    RowPlan::new(&ObjectDescription::parse(answer.as_bytes()).expect("an answer of describe"), chosen).expect("a plan")
+    RowPlan::new(
+        &ObjectDescription::parse(answer.as_bytes()).expect("an answer of describe"),
+        &FieldPolicies::default(),
+        chosen,
+    )
+    .expect("a plan")
 }
 
 /// A row with these members.
@@ -406,5 +415,5 @@ fn a_row_that_is_not_what_describe_says_is_refused_without_showing_its_values() 
         assert!(plan.render(nonsense).is_err(), "{nonsense}");
     }
     let nameless = ObjectDescription { name: "X".into(), fields: Vec::new() };
-    assert!(RowPlan::new(&nameless, |_| true).is_err(), "nothing tells how old a row is");
+    assert!(RowPlan::new(&nameless, &FieldPolicies::default(), |_| true).is_err(), "nothing tells how old a row is");
 }

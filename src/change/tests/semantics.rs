@@ -4,12 +4,14 @@ use apache_avro::types::Value;
 use serde_json::json;
 
 use crate::change::tests::sample::{self, Lists, address, field, lists, payload, person, some};
-use crate::change::{BitmapFault, BitmapList, Change, ChangeType, DecodeFault, SchemaError, WriterSchema};
+use crate::change::{
+    BitmapFault, BitmapList, Change, ChangeType, DecodeFault, FieldPolicies, SchemaError, WriterSchema,
+};
 
 const RECORD: &[&str] = &["500000000000001AAA"];
 
 fn update(lists: &Lists, body: &[(&str, Value)]) -> Change {
-    sample::writer_schema().decode(&payload("UPDATE", RECORD, lists, body)).expect("decodes")
+    sample::writer_schema().decode(&payload("UPDATE", RECORD, lists, body), &FieldPolicies::default()).expect("decodes")
 }
 
 /// The unresolved fields, with their diff where there is one.
@@ -134,7 +136,7 @@ fn a_create_and_an_undelete_hold_every_field_that_is_not_empty_in_its_one_form()
     );
     for change_type in ["CREATE", "UNDELETE"] {
         let payload = payload(change_type, RECORD, &Lists::default(), &full_body());
-        let change = sample::writer_schema().decode(&payload).expect("decodes");
+        let change = sample::writer_schema().decode(&payload, &FieldPolicies::default()).expect("decodes");
         assert_eq!(change.changed.as_str(), expected);
         assert!(change.enriched.is_empty() && change.unresolved.is_empty());
     }
@@ -147,7 +149,7 @@ fn an_event_that_changes_no_field_has_empty_changes_and_keeps_what_was_enriched(
     {
         let payload =
             payload(change_type, &["500000000000001AAA", "500*"], &Lists::default(), &[("Status", some("New"))]);
-        let change = sample::writer_schema().decode(&payload).expect("decodes");
+        let change = sample::writer_schema().decode(&payload, &FieldPolicies::default()).expect("decodes");
         let header = change.header.expect("a header");
         assert_eq!(header.change_type.as_str(), change_type);
         assert_eq!(header.change_type, ChangeType::from_symbol(change_type));
@@ -172,7 +174,7 @@ fn a_platform_event_has_no_header_and_shows_all_its_fields() {
     assert_eq!(schema.name(), "Order__e");
     let mut payload = vec![0xf0, 0xfe, 0xa1, 0x9c, 0x8d, 0x67, 0x06];
     payload.extend(b"005\x02\x02t\x00");
-    let change = schema.decode(&payload).expect("decodes");
+    let change = schema.decode(&payload, &FieldPolicies::default()).expect("decodes");
     assert_eq!(change.header, None);
     let all = r#"{"CreatedDate":"2026-02-17T04:03:15.000Z","CreatedById":"005","Text__c":"t","Empty__c":null}"#;
     assert_eq!(change.changed.as_str(), all);
@@ -192,14 +194,20 @@ fn an_event_that_does_not_fit_its_schema_is_an_error_that_names_the_field() {
     let schema = sample::writer_schema();
     for (lists, field, fault) in cases {
         let payload = payload("UPDATE", RECORD, &lists, &[("Amount__c", some(1.5))]);
-        let error = schema.decode(&payload).expect_err("does not fit");
+        let error = schema.decode(&payload, &FieldPolicies::default()).expect_err("does not fit");
         assert_eq!((error.field.as_deref(), &error.fault), (Some(field), &fault), "{lists:?}");
         assert!(error.offset <= payload.len() && error.to_string().contains(field), "{error}");
     }
     let outside = payload("CREATE", RECORD, &Lists::default(), &[("CreatedDate", some(i64::MAX))]);
-    assert!(matches!(schema.decode(&outside).expect_err("no such year").fault, DecodeFault::Time(_)));
+    assert!(matches!(
+        schema.decode(&outside, &FieldPolicies::default()).expect_err("no such year").fault,
+        DecodeFault::Time(_)
+    ));
     let nobody = payload("UPDATE", &[], &lists("0x04", "", ""), &[]);
-    assert_eq!(schema.decode(&nobody).expect_err("reaches nobody").fault, DecodeFault::NoRecordIds);
+    assert_eq!(
+        schema.decode(&nobody, &FieldPolicies::default()).expect_err("reaches nobody").fault,
+        DecodeFault::NoRecordIds
+    );
 }
 
 #[test]
@@ -207,9 +215,9 @@ fn a_payload_is_read_to_its_last_byte_and_not_beyond() {
     let schema = sample::writer_schema();
     let payload = payload("CREATE", RECORD, &Lists::default(), &full_body());
     for length in 0..payload.len() {
-        schema.decode(&payload[..length]).expect_err("cut");
+        schema.decode(&payload[..length], &FieldPolicies::default()).expect_err("cut");
     }
-    let error = schema.decode(&[payload.as_slice(), &[0, 0]].concat()).expect_err("longer");
+    let error = schema.decode(&[payload.as_slice(), &[0, 0]].concat(), &FieldPolicies::default()).expect_err("longer");
     assert_eq!((error.fault, error.field), (DecodeFault::TrailingBytes(2), None));
 }
 
@@ -221,9 +229,9 @@ fn few_bytes_cannot_claim_many_values_or_much_text() {
     };
     let nulls = with(json!({"type": "array", "items": "null"}));
     let most = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-    assert_eq!(nulls.decode(&most).expect_err("too many").fault, DecodeFault::TooManyValues);
+    assert_eq!(nulls.decode(&most, &FieldPolicies::default()).expect_err("too many").fault, DecodeFault::TooManyValues);
     let itself = with(json!("Bomb__e"));
-    assert_eq!(itself.decode(&[]).expect_err("endless").fault, DecodeFault::TooDeep);
+    assert_eq!(itself.decode(&[], &FieldPolicies::default()).expect_err("endless").fault, DecodeFault::TooDeep);
     let mut doubling = json!("null");
     for level in 0..40 {
         let first = json!({"name": "a", "type": doubling});
@@ -231,13 +239,19 @@ fn few_bytes_cannot_claim_many_values_or_much_text() {
         let inner = first["type"]["name"].as_str().map_or(json!("null"), |name| json!(name));
         doubling = json!({"type": "record", "name": name, "fields": [first, {"name": "b", "type": inner}]});
     }
-    assert_eq!(with(doubling).decode(&[]).expect_err("2^40 nulls").fault, DecodeFault::TooManyValues);
+    assert_eq!(
+        with(doubling).decode(&[], &FieldPolicies::default()).expect_err("2^40 nulls").fault,
+        DecodeFault::TooManyValues
+    );
     let symbol = "S".repeat(10_000);
     let long = with(json!({"type": "array", "items": {"type": "enum", "name": "E", "symbols": [symbol]}}));
     let claimed = [&[0xc0, 0xb8, 0x02][..], &[0; 40_000]].concat();
-    assert_eq!(long.decode(&claimed).expect_err("too long").fault, DecodeFault::TooLarge);
+    assert_eq!(long.decode(&claimed, &FieldPolicies::default()).expect_err("too long").fault, DecodeFault::TooLarge);
     let map = with(json!({"type": "map", "values": "int"}));
-    assert_eq!(map.decode(&[4, 2, b'k', 2, 2, b'k', 2, 0]).expect_err("twice").fault, DecodeFault::DuplicateKey);
+    assert_eq!(
+        map.decode(&[4, 2, b'k', 2, 2, b'k', 2, 0], &FieldPolicies::default()).expect_err("twice").fault,
+        DecodeFault::DuplicateKey
+    );
 }
 
 #[test]
@@ -258,9 +272,12 @@ fn named_types_are_found_in_any_namespace_and_within_themselves() {
         r#"{"kind":"B","id":"AAE=","head":{"at":"1970-01-01T00:00:00.001Z","id":"AAM=","#,
         r#""next":{"at":"1970-01-01T00:00:00.002Z","id":"AAU=","next":null}},"tail":null}"#
     );
-    assert_eq!(schema.decode(&payload).expect("decodes").changed.as_str(), expected);
+    assert_eq!(schema.decode(&payload, &FieldPolicies::default()).expect("decodes").changed.as_str(), expected);
     let deep: Vec<u8> = [2, 0, 1].into_iter().chain([2, 0, 3, 2].repeat(100)).collect();
-    assert_eq!(schema.decode(&deep).expect_err("a hundred levels").fault, DecodeFault::TooDeep);
+    assert_eq!(
+        schema.decode(&deep, &FieldPolicies::default()).expect_err("a hundred levels").fault,
+        DecodeFault::TooDeep
+    );
 }
 
 #[test]
@@ -280,7 +297,7 @@ fn logical_types_of_the_calendar_and_decimals_are_rendered_and_others_are_what_l
         let json = json!({"type": "record", "name": "Logical__e", "fields": [{"name": "f", "type": avro}]});
         let schema = WriterSchema::parse(&json.to_string()).expect("a valid schema");
         assert_eq!(
-            schema.decode(&[byte]).expect("decodes").changed.as_str(),
+            schema.decode(&[byte], &FieldPolicies::default()).expect("decodes").changed.as_str(),
             format!(r#"{{"f":{text}}}"#),
             "{logical}"
         );
@@ -291,7 +308,7 @@ fn logical_types_of_the_calendar_and_decimals_are_rendered_and_others_are_what_l
     let fields: Vec<_> = (0..).zip(fields).map(|(at, avro)| json!({"name": format!("f{at}"), "type": avro})).collect();
     let json = json!({"type": "record", "name": "Logical__e", "fields": fields});
     let schema = WriterSchema::parse(&json.to_string()).expect("a valid schema");
-    let changed = schema.decode(&[0xff, 0xff, 0x85, 0x07, 2, 15]).expect("decodes").changed;
+    let changed = schema.decode(&[0xff, 0xff, 0x85, 0x07, 2, 15], &FieldPolicies::default()).expect("decodes").changed;
     assert_eq!(changed.as_str(), r#"{"f0":-1.23,"f1":"Bw==","f2":1.5}"#);
 }
 
@@ -349,7 +366,10 @@ fn a_documented_payload_decodes_to_its_last_byte() {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hexadecimal");
     let payload: Vec<u8> = PAYLOAD.as_bytes().chunks(2).map(byte).collect();
     assert_eq!(payload.len(), 250);
-    let change = WriterSchema::parse(&schema.to_string()).expect("a schema").decode(&payload).expect("decodes");
+    let change = WriterSchema::parse(&schema.to_string())
+        .expect("a schema")
+        .decode(&payload, &FieldPolicies::default())
+        .expect("decodes");
     let header = change.header.expect("a header");
     assert_eq!(
         (header.entity.as_str(), header.record_ids.as_slice()),

@@ -118,7 +118,7 @@ pub(super) fn content_of(record: &str, plan: &RowPlan) -> Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::ObjectDescription;
+    use crate::change::{FieldPolicies, ObjectDescription};
 
     fn plan() -> RowPlan {
         let described = serde_json::json!({"name": "CaseComment", "fields": [
@@ -129,7 +129,7 @@ mod tests {
             {"name": "SystemModstamp", "type": "datetime"},
         ]});
         let described = ObjectDescription::parse(described.to_string().as_bytes()).expect("a description");
-        RowPlan::new(&described, |_| true).expect("a plan")
+        RowPlan::new(&described, &FieldPolicies::default(), |_| true).expect("a plan")
     }
 
     fn held(as_of: i64, record: &str) -> Held {

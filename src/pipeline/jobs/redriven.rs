@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::identity::{ReplayId, SchemaId};
 use crate::kafka::{OutputRecord, ScanFrom, ScannedRecord, scan};
+use crate::pipeline::dead_letter::Withheld;
 use crate::pipeline::jobs::desk::Desk;
 use crate::pipeline::jobs::entry::{Entry, Outcome};
 use crate::pipeline::jobs::job::Job;
@@ -191,6 +192,9 @@ impl Runner {
         let unusable = |reason: String| Setback::Letter { reason, tried: Duration::ZERO };
         let topic = &self.context.dead_letters_topic;
         let record = record.ok_or_else(|| unusable(format!("the letter {letter} is not in {topic} any more")))?;
+        if Withheld::of_letter(&record).is_some() {
+            return Err(unusable(format!("the letter {letter} holds no event: a field policy kept its bytes back")));
+        }
         let text = |name: &str| String::from_utf8_lossy(record.header(name).unwrap_or_default()).into_owned();
         let (event_id, payload) = (text("event_id"), record.value.clone().unwrap_or_default());
         let replay_id = text("replay_id").parse::<ReplayId>();
@@ -208,7 +212,7 @@ impl Runner {
             Err(_) => return Err(unusable(format!("schema {schema_id} was not had within {} s", PATIENCE.as_secs()))),
         };
         let cannot = |what: &dyn std::fmt::Display| unusable(format!("the letter {letter}: {what}"));
-        let change = schema.decode(&payload).map_err(|error| cannot(&error))?;
+        let change = schema.decode(&payload, &self.context.policies).map_err(|error| cannot(&error))?;
         if change.header.is_some() {
             return Err(cannot(&"it is a change event, and its stream carries platform events"));
         }

@@ -5,12 +5,48 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::change::{EntityPolicy, FieldPolicies};
+use crate::config::CONVERSATION_ENTRY;
 use crate::identity::OrgId;
 use crate::kafka::OutputRecord;
 use crate::pipeline::messages::conversation::{Op, Reason};
-use crate::salesforce::conversation_entries::Entry;
+use crate::salesforce::conversation_entries::{Entry, Sender};
+
+/// An entry of which what the policy of messages keeps from readers is gone. There is no other way to a record, and the
+/// digests that are kept in Kafka are made of it too: that of a short text would tell the text.
+pub(super) struct TreatedEntry(Entry);
+
+impl TreatedEntry {
+    /// Treats an entry.
+    pub fn new(entry: Entry, policies: &FieldPolicies) -> Self {
+        let Some(policy) = policies.of(CONVERSATION_ENTRY) else { return Self(entry) };
+        let treated = |name: &str, text: Option<String>| text.and_then(|text| policy.text(name, &text));
+        Self(Entry {
+            text: treated("text", entry.text),
+            kind: treated("type", entry.kind),
+            payload: entry.payload.and_then(|payload| policy.json("payload", &payload)),
+            sender: sender(policy, &entry.sender),
+            ..entry
+        })
+    }
+}
+
+impl std::ops::Deref for TreatedEntry {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.0
+    }
+}
+
+fn sender(policy: &EntityPolicy, sender: &Sender) -> Sender {
+    let whole = json!({"role": sender.role, "app_type": sender.app_type, "subject": sender.subject});
+    let treated = policy.json("sender", &whole).unwrap_or_default();
+    let member = |name: &str| treated.get(name).and_then(Value::as_str).map(str::to_owned);
+    Sender { role: member("role"), app_type: member("app_type"), subject: member("subject") }
+}
 
 /// What all records of one page have in common.
 pub(super) struct EntryWriter<'a> {
@@ -24,6 +60,8 @@ pub(super) struct EntryWriter<'a> {
     pub reason: Reason,
     /// When the page was read.
     pub fetched_at: DateTime<Utc>,
+    /// What is kept from readers.
+    pub policies: &'a FieldPolicies,
 }
 
 #[derive(Serialize)]
@@ -66,7 +104,7 @@ impl EntryWriter<'_> {
     pub fn record(
         &self,
         op: Op,
-        entry: &Entry,
+        entry: &TreatedEntry,
         session: Option<&str>,
         case: Option<&str>,
         too_large: bool,
@@ -75,12 +113,19 @@ impl EntryWriter<'_> {
             Op::Message => "message",
             Op::Redaction => "redaction",
         };
+        let reference = |member: &str, of_session: &str, id: Option<&str>| {
+            // The same ids stand in the session's own record, under the policy of sessions.
+            let id = id.map(str::to_owned);
+            let own = |id: String| self.treated("MessagingSession", of_session, id);
+            id.and_then(own).and_then(|id| self.treated(CONVERSATION_ENTRY, member, id))
+        };
+        let (session, case) = (reference("session", "Id", session), reference("case", "CaseId", case));
         let value = EntryValue {
             op,
             id: &entry.identifier,
             conversation: self.conversation,
-            session,
-            case,
+            session: session.as_deref(),
+            case: case.as_deref(),
             sender: SenderValue {
                 role: entry.sender.role.as_deref(),
                 app_type: entry.sender.app_type.as_deref(),
@@ -117,6 +162,15 @@ impl EntryWriter<'_> {
     }
 }
 
+impl EntryWriter<'_> {
+    fn treated(&self, entity: &str, field: &str, id: String) -> Option<String> {
+        match self.policies.of(entity) {
+            Some(policy) => policy.text(field, &id),
+            None => Some(id),
+        }
+    }
+}
+
 /// The one rendering of a date-time; none for what is no time.
 fn instant(millis: i64) -> Option<String> {
     Some(DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::Millis, true))
@@ -125,8 +179,7 @@ fn instant(millis: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::salesforce::conversation_entries::Sender;
-    use serde_json::json;
+    use crate::change::Treatment;
 
     #[test]
     fn an_entry_is_written_as_the_contract_says() {
@@ -138,6 +191,7 @@ mod tests {
             conversation: "c-1",
             reason: Reason::Sweep,
             fetched_at: at,
+            policies: &FieldPolicies::default(),
         };
         let entry = Entry {
             identifier: "e-1".into(),
@@ -149,7 +203,8 @@ mod tests {
             sender: Sender { role: Some("EndUser".into()), app_type: Some("conversation".into()), subject: None },
             related: Vec::new(),
         };
-        let record = writer.record(Op::Message, &entry, Some("0Mw1"), None, false);
+        let plain = TreatedEntry::new(entry.clone(), writer.policies);
+        let record = writer.record(Op::Message, &plain, Some("0Mw1"), None, false);
         let value = String::from_utf8(record.value.expect("a value").to_vec()).expect("text");
         let expected = concat!(
             r#"{"op":"message","id":"e-1","conversation":"c-1","session":"0Mw1","case":null,"#,
@@ -159,11 +214,29 @@ mod tests {
         );
         assert_eq!((value.as_str(), &record.key[..]), (expected, &b"c-1"[..]));
         assert!(record.headers.contains(&("entry_id", Bytes::from_static(b"e-1"))));
-        let record = writer.record(Op::Redaction, &entry, None, Some("500"), true);
+        let record = writer.record(Op::Redaction, &plain, None, Some("500"), true);
         let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
         assert_eq!(
             (&value["op"], &value["text"], &value["too_large"]),
             (&json!("redaction"), &json!(null), &json!(true))
         );
+
+        let mask = Treatment::Mask { keep_last: 0 };
+        let named = [("text", mask), ("payload", mask), ("sender.role", Treatment::Drop)];
+        let named = named.map(|(name, treatment)| (name.to_owned(), treatment));
+        let of_session = [("CaseId".to_owned(), Treatment::Drop)];
+        let policies = FieldPolicies::new([
+            EntityPolicy::new(CONVERSATION_ENTRY, named, None),
+            EntityPolicy::new("MessagingSession", of_session, None),
+        ]);
+        let writer = EntryWriter { policies: &policies, ..writer };
+        let entry = TreatedEntry::new(Entry { payload: Some(json!({"a": ["Hello"], "b": 7})), ..entry }, &policies);
+        let record = writer.record(Op::Message, &entry, Some("0Mw1"), Some("500"), false);
+        let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
+        assert_eq!(
+            (&value["text"], &value["payload"], &value["case"], &value["session"]),
+            (&json!("***"), &json!({"a": ["***"], "b": "***"}), &json!(null), &json!("0Mw1"))
+        );
+        assert_eq!(value["sender"], json!({"role": null, "app_type": "conversation", "subject": null}));
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::pipeline::messages::conversation::{Conversation, MOST_KNOWN, Op, Reason, key};
-use crate::pipeline::messages::entry_record::EntryWriter;
+use crate::pipeline::messages::entry_record::{EntryWriter, TreatedEntry};
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::sessions::session_of;
@@ -92,6 +92,7 @@ impl MessageRunner {
             conversation: id,
             reason,
             fetched_at: self.rest.session().salesforce_now(),
+            policies: &context.policies,
         };
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut left, mut news, mut bytes) = (Page::default(), false, 0);
@@ -100,6 +101,7 @@ impl MessageRunner {
                 self.commit(id, std::mem::take(&mut left), conversation, Vec::new()).await?;
                 bytes = 0;
             }
+            let entry = TreatedEntry::new(entry, &context.policies);
             let Some(op) = conversation.take(&entry) else { continue };
             let session = session_of(&entry);
             let case = session.as_ref().and_then(|session| self.sessions.cases.get(session).cloned()).flatten();

@@ -6,6 +6,7 @@
 //! | `desk` | what the run loop and the runner share: the triggers that are not fetched yet |
 //! | `seam` | what the runner hands to the run loop |
 //! | `inlet` | the run loop's end of it |
+//! | `reach` | whether the user may fetch messages at all |
 //! | `runner` | the task that decides what is fetched next |
 //! | `sessions` | which conversation a session belongs to, and which sessions are open |
 //! | `fetching` | one page of a conversation: read, compared with what is known, handed over |
@@ -55,6 +56,7 @@ mod desk;
 mod entry_record;
 mod fetching;
 mod inlet;
+mod reach;
 mod runner;
 mod seam;
 mod sessions;
@@ -62,4 +64,5 @@ mod setback;
 
 pub(super) use desk::MessageDesk;
 pub(super) use inlet::MessageInlet;
+pub use reach::reach;
 pub(super) use seam::MessageBatch;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::change::FieldPolicies;
 use crate::config::{FieldChoice, GapsConfig, PollConfig, ReconcileConfig};
 use crate::failure::Failure;
 use crate::kafka::{KafkaSettings, StreamIdentity};
@@ -54,6 +55,8 @@ pub struct Reconciliation {
     pub kafka: KafkaSettings,
     /// Salesforce.
     pub rest: RestClient,
+    /// What is kept from readers.
+    pub policies: FieldPolicies,
     /// The streams of the process.
     pub subjects: Vec<Subject>,
     /// This run, as the ledger shows it.
@@ -105,7 +108,7 @@ impl Reconciliation {
     }
 
     fn inspector(&self, subject: &Subject) -> Inspector {
-        let descriptions = Descriptions::new(self.rest.clone(), subject.fields.clone());
+        let descriptions = Descriptions::new(self.rest.clone(), subject.fields.clone(), self.policies.clone());
         Inspector {
             reader: RecordReader::new(self.rest.clone(), descriptions),
             kafka: self.kafka.clone(),

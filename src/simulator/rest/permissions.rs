@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::records::json_answer;
 use crate::simulator::org::Org;
 use crate::simulator::record_id::record_id;
-use crate::simulator::soql::parser::{Condition, Constant, Literal, Name, Operator};
+use crate::simulator::soql::parser::{Condition, Constant, Literal, Name, Operator, Statement};
 use crate::simulator::soql::{self, QueryError};
 
 /// The permission set of the user that signs in.
@@ -26,6 +26,17 @@ pub(super) fn answer(org: &Org, version: &str, soql: &str) -> Result<Option<Resp
         "objectpermissions" => ("ObjectPermissions", object_permissions(org)),
         _ => return Ok(None),
     };
+    rows_of(object, rows, &statement, version, soql).map(Some)
+}
+
+/// The answer to a query of rows that are made up for it.
+pub(super) fn rows_of(
+    object: &str,
+    rows: Vec<Map<String, Value>>,
+    statement: &Statement,
+    version: &str,
+    soql: &str,
+) -> Result<Response, QueryError> {
     let Some(names) = &statement.fields else {
         return Err(QueryError::malformed(format!("COUNT() of {object} is not understood")));
     };
@@ -39,7 +50,7 @@ pub(super) fn answer(org: &Org, version: &str, soql: &str) -> Result<Option<Resp
         }
     }
     records.truncate(statement.limit.unwrap_or(usize::MAX));
-    Ok(Some(json_answer(&json!({ "totalSize": records.len(), "done": true, "records": records }))))
+    Ok(json_answer(&json!({ "totalSize": records.len(), "done": true, "records": records })))
 }
 
 fn assignments(org: &Org) -> Vec<Map<String, Value>> {
@@ -67,7 +78,7 @@ fn object_permissions(org: &Org) -> Vec<Map<String, Value>> {
     (1..).zip(readable).map(row).collect()
 }
 
-fn object(members: &[(&str, Value)]) -> Map<String, Value> {
+pub(super) fn object(members: &[(&str, Value)]) -> Map<String, Value> {
     members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
