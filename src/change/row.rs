@@ -103,6 +103,13 @@ pub(super) struct Component {
     pub(super) flat: Option<String>,
 }
 
+impl ObjectDescription {
+    /// The field that says up to when a row is current. Without one nobody can tell what was changed.
+    pub fn time_field(&self) -> Option<&'static str> {
+        TIMES.into_iter().find(|time| self.shows(time))
+    }
+}
+
 impl RowPlan {
     /// A plan for the members of which `chosen` holds; it is asked about compounds and not about their components. What a
     /// policy leaves out is not asked for.
@@ -115,7 +122,7 @@ impl RowPlan {
         chosen: impl Fn(&FieldDescription) -> bool,
     ) -> Result<Self, RowFault> {
         let known = |name: &str| object.shows(name);
-        let time = TIMES.into_iter().find(|time| known(time)).ok_or(RowFault::Missing(TIMES[0]))?;
+        let time = object.time_field().ok_or(RowFault::Missing(TIMES[0]))?;
         if !known("Id") {
             return Err(RowFault::Missing("Id"));
         }

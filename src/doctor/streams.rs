@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::change::{EntityPolicy, FieldPolicies, ObjectDescription, RowPlan, WriterSchema};
+use crate::change::{EntityPolicy, ObjectDescription, WriterSchema};
 use crate::config::{Config, PollConfig, StreamConfig};
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::doctor::{ANSWER, channel, soon};
@@ -180,10 +180,12 @@ async fn polled(pubsub: &PubSub, poll: &PollConfig, report: &mut Report<'_>) {
 
 fn pollable(poll: &PollConfig, described: &ObjectDescription, sees_all: bool) -> Outcome {
     let object = &poll.entity;
-    if let Err(fault) = RowPlan::new(described, &FieldPolicies::default(), |_| true) {
+    if described.time_field().is_none() {
         return Outcome::failed(
             Exit::Configuration,
-            format!("{object} cannot be polled: {fault}, and without that nobody can tell what was changed"),
+            format!(
+                "{object} cannot be polled: it has no SystemModstamp or other time, so nobody can tell what was changed"
+            ),
             format!("Remove the [[poll]] of {object}; `casewire snapshot --entity {object}` reads it as a whole."),
         );
     }
