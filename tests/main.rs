@@ -12,6 +12,7 @@ mod suite {
     mod gap_healing;
     mod hostile;
     mod kafka;
+    mod log_fields;
     mod main_job;
     mod messages;
     mod outages;

@@ -1,4 +1,4 @@
-//! `casewire config check` and `print`.
+//! `casewire config check`, `print` and `schema`.
 
 use clap::{Args, Subcommand};
 
@@ -24,6 +24,9 @@ enum ConfigurationCommand {
         after_help = "Example:\n  CASEWIRE__KAFKA__BROKERS=broker:9092 casewire config print --config casewire.toml"
     )]
     Print(ConfigFile),
+    /// Print the JSON Schema of the configuration: editors complete keys with it and show what is wrong.
+    #[command(after_help = "Example:\n  casewire config schema > casewire.schema.json")]
+    Schema,
 }
 
 /// Runs it.
@@ -40,6 +43,7 @@ pub fn run(arguments: &ConfigurationArguments) -> Result<(), Failure> {
             say(format_args!("{}: the configuration is valid, with {streams} {noun}", file.config.display()));
         }
         ConfigurationCommand::Print(file) => say(file.load()?.printed().trim_end()),
+        ConfigurationCommand::Schema => say(format_args!("{:#}", Config::schema())),
     }
     Ok(())
 }

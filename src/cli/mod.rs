@@ -13,6 +13,9 @@
 //! | `configuration` | `casewire config check`, `print` |
 //! | `doctor` | `casewire doctor`: everything that has to be in order |
 //! | `keygen` | `casewire keygen`, `keygen show`: the key pair to sign in with |
+//! | `health` | `casewire health`: asks a running casewire whether it lives |
+//! | `manual` | `casewire completions` and `man`, made from the commands themselves |
+//! | `version` | what `--version` says |
 //! | `gaps` | `casewire gaps`: the gap ledger |
 //! | `reconcile` | `casewire reconcile`: what Kafka holds compared with what the org has |
 //! | `reconcile_report` | what it prints |
@@ -20,6 +23,7 @@
 //! | `redrive` | `casewire dead-letters redrive` |
 //! | `stored_records`, `table` | what those three read, and how they print it |
 //! | `logging` | the log of all of them |
+//! | `service_manager` | what systemd is told of a running casewire |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
 
 mod checkpoint;
@@ -31,12 +35,15 @@ mod demo_broker;
 mod demo_view;
 mod doctor;
 mod gaps;
+mod health;
 mod keygen;
 mod logging;
+mod manual;
 mod reconcile;
 mod reconcile_report;
 mod redrive;
 mod run;
+mod service_manager;
 mod signals;
 mod simulate;
 mod snapshot;
@@ -44,6 +51,7 @@ mod snapshot_progress;
 mod stored_records;
 mod table;
 mod tail;
+mod version;
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -56,7 +64,7 @@ use crate::failure::{Exit, Failure};
 
 /// Salesforce case and messaging change events into Kafka, exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "casewire", version, propagate_version = true, max_term_width = 110)]
+#[command(name = "casewire", version, long_version = version::long(), propagate_version = true, max_term_width = 110)]
 #[command(
     after_help = "Examples:\n  casewire demo                               see it work, nothing to configure\n  \
                         casewire doctor --config casewire.toml      what is in order and what is not\n  \
@@ -94,6 +102,12 @@ enum Command {
     Keygen(keygen::KeygenArguments),
     /// Look at everything that has to be in order, and say what mends what is not.
     Doctor(doctor::DoctorArguments),
+    /// Ask a running casewire whether it lives: the check of a container that has no curl.
+    Health(health::HealthArguments),
+    /// Print the completions of a shell.
+    Completions(manual::CompletionsArguments),
+    /// Write a manual page for each command.
+    Man(manual::ManArguments),
 }
 
 /// Where the configuration is.
@@ -194,5 +208,11 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             logging::start(&LogConfig { filter: "off".to_owned(), ..stderr })?;
             doctor::run(arguments).await
         }
+        Command::Health(arguments) => health::run(arguments).await,
+        Command::Completions(arguments) => {
+            manual::completions(&arguments);
+            Ok(())
+        }
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }

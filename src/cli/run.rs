@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
+use crate::cli::service_manager::ServiceManager;
 use crate::config::Config;
 use crate::doctor::{self, Outcome};
 use crate::failure::{Exit, Failure};
@@ -46,8 +47,13 @@ pub async fn carry(process: Process, stop: CancellationToken) -> Result<(), Fail
             Some(tokio::spawn(admin::serve(listener, board, metrics, doors, admin_stop.clone())))
         }
     };
+    let told = ServiceManager::from_environment()
+        .map(|manager| tokio::spawn(manager.tell(process.board().clone(), admin_stop.clone())));
     let outcome = process.run(stop).await;
     admin_stop.cancel();
+    if let Some(told) = told {
+        let _ = tokio::time::timeout(LAST_ANSWERS, told).await;
+    }
     if let Some(admin) = admin {
         match tokio::time::timeout(LAST_ANSWERS, admin).await {
             Ok(Ok(Ok(()))) | Err(_) => {}

@@ -173,6 +173,8 @@ mod tests {
         let uncommented: String =
             example.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
         parse(Path::new("config/simulator.toml"), &uncommented).expect("the commented keys are valid");
+        let composed = include_str!("../../deploy/compose/simulator.toml");
+        parse(Path::new("deploy/compose/simulator.toml"), composed).expect("that of deploy/compose.yaml is valid");
     }
 
     #[test]

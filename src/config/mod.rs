@@ -12,6 +12,7 @@
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
 //! - `settings`: each section, its keys, defaults and limits
+//! - `schema`: the same keys as a JSON Schema
 //! - `print`: the effective configuration, secrets left out
 
 mod completion;
@@ -24,6 +25,7 @@ mod poll;
 mod print;
 mod reader;
 mod reconcile;
+mod schema;
 mod settings;
 mod snapshot;
 mod stream;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use toml::{Table, Value};
 
+use crate::config::schema::{Asked, Form};
+
 /// One thing that is wrong in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -66,6 +68,8 @@ pub struct Findings {
     pub secret_files: Vec<SecretFile>,
     /// Paths whose value came from the environment and is therefore text, whatever its type should be.
     pub from_environment: BTreeSet<String>,
+    /// Every key that was asked for; the schema is made of them.
+    pub asked: Asked,
 }
 
 impl Findings {
@@ -95,6 +99,7 @@ impl Section {
     /// Takes a sub-table; an absent one reads as empty, so that its defaults apply.
     pub fn section(&mut self, key: &str, findings: &mut Findings) -> Self {
         let path = self.path_of(key);
+        findings.asked.note(&path, Form::Section);
         let table = match self.table.remove(key) {
             Some(Value::Table(table)) => table,
             Some(other) => {
@@ -109,6 +114,7 @@ impl Section {
     /// Takes an array of tables, such as `[[stream]]`.
     pub fn sections(&mut self, key: &str, findings: &mut Findings) -> Vec<Self> {
         let path = self.path_of(key);
+        findings.asked.note(&path, Form::Sections);
         match self.table.remove(key) {
             None => Vec::new(),
             Some(Value::Array(items)) => {
@@ -133,6 +139,7 @@ impl Section {
 
     /// A text that may be absent.
     pub fn text(&mut self, key: &str, findings: &mut Findings) -> Option<String> {
+        findings.asked.note(&self.path_of(key), Form::Text { default: None });
         let (value, origin) = self.take(key, findings)?;
         match value {
             Value::String(text) if !text.trim().is_empty() => {
@@ -151,6 +158,7 @@ impl Section {
 
     /// A text with a default.
     pub fn text_or(&mut self, key: &str, default: &str, findings: &mut Findings) -> String {
+        findings.asked.note(&self.path_of(key), Form::Text { default: Some(default.to_owned()) });
         if self.table.contains_key(key) {
             return self.text(key, findings).unwrap_or_else(|| default.to_owned());
         }
@@ -160,6 +168,7 @@ impl Section {
 
     /// A text that must be there.
     pub fn required(&mut self, key: &str, meaning: &str, findings: &mut Findings) -> Option<String> {
+        findings.asked.require(self.path_of(key));
         if !self.table.contains_key(key) {
             findings.fault(self.path_of(key), format!("is missing: {meaning}"));
         }
@@ -169,6 +178,7 @@ impl Section {
     /// A secret, given inline (`key`) or as the path of a file (`key_file`), never both.
     pub fn secret(&mut self, key: &str, findings: &mut Findings) -> Option<SecretString> {
         let file_key = format!("{key}_file");
+        findings.asked.note(&self.path_of(key), Form::Text { default: None });
         let inline = self.take(key, findings);
         let file = self.text(&file_key, findings);
         match (inline, file) {
@@ -229,6 +239,7 @@ impl Section {
         T: FromStr,
         T::Err: fmt::Display,
     {
+        findings.asked.require(self.path_of(key));
         if !self.table.contains_key(key) {
             findings.fault(self.path_of(key), format!("is missing: {meaning}"));
         }
@@ -243,6 +254,11 @@ impl Section {
         default: Option<&str>,
         findings: &mut Findings,
     ) -> Option<T> {
+        let words = choices.iter().map(|(word, _)| (*word).to_owned()).collect();
+        findings.asked.note(&self.path_of(key), Form::Choice { words, default: default.map(str::to_owned) });
+        if default.is_none() {
+            findings.asked.require(self.path_of(key));
+        }
         let allowed = || choices.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
         if !self.table.contains_key(key) {
             let found = default.and_then(|word| choices.iter().find(|choice| choice.0 == word));
@@ -268,6 +284,7 @@ impl Section {
         expected: &str,
         findings: &mut Findings,
     ) -> Vec<String> {
+        findings.asked.note(&self.path_of(key), Form::Texts);
         let Some((value, origin)) = self.take(key, findings) else {
             self.note(key, &Value::Array(Vec::new()), Origin::Default, findings);
             return Vec::new();
@@ -293,6 +310,7 @@ impl Section {
 
     /// A yes or no.
     pub fn flag(&mut self, key: &str, default: bool, findings: &mut Findings) -> bool {
+        findings.asked.note(&self.path_of(key), Form::Flag { default });
         let Some((value, origin)) = self.take(key, findings) else {
             self.note(key, &Value::Boolean(default), Origin::Default, findings);
             return default;
@@ -312,6 +330,7 @@ impl Section {
 
     /// A whole number within limits.
     pub fn number(&mut self, key: &str, default: u64, limits: (u64, u64), findings: &mut Findings) -> u64 {
+        findings.asked.note(&self.path_of(key), Form::Number { default, least: limits.0, most: limits.1 });
         let Some((value, origin)) = self.take(key, findings) else {
             self.note(key, &Value::Integer(i64::try_from(default).unwrap_or(i64::MAX)), Origin::Default, findings);
             return default;
@@ -340,12 +359,14 @@ impl Section {
         findings: &mut Findings,
     ) -> Duration {
         let text = |duration: Duration| humantime::format_duration(duration).to_string();
+        let (least, most) = limits;
+        let form = Form::Duration { default: text(default), least: text(least), most: text(most) };
+        findings.asked.note(&self.path_of(key), form);
         if !self.table.contains_key(key) {
             self.note(key, &Value::String(text(default)), Origin::Default, findings);
             return default;
         }
         let Some(given) = self.text(key, findings) else { return default };
-        let (least, most) = limits;
         match humantime::parse_duration(&given) {
             Ok(duration) if (least..=most).contains(&duration) => duration,
             _ => {
@@ -363,6 +384,7 @@ impl Section {
     /// Every remaining key of the section with a value that can be written as text.
     /// A key ending in `_file` stands for the content of the file it names.
     pub fn properties(mut self, findings: &mut Findings) -> BTreeMap<String, String> {
+        findings.asked.open(&self.path);
         let keys: Vec<String> = self.table.keys().cloned().collect();
         let mut properties = BTreeMap::new();
         for key in keys {

@@ -180,6 +180,10 @@ impl KafkaSettings {
         for (name, value) in defaults {
             config.set(*name, *value);
         }
+        // An OpenSSL that is linked statically looks for authorities where it was built, not where this machine has them.
+        if cfg!(feature = "self-contained") && !self.properties.keys().any(|name| name.starts_with("ssl.ca.")) {
+            config.set("ssl.ca.location", "probe");
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
         }

@@ -114,6 +114,7 @@ impl StreamContext {
         let last = LastCommit { seq: committed.seq(), replay_id: newest(position) };
         *self.last_commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         self.board.board().set_kafka(Ok(()));
+        self.board.pulse().committed();
         self.board.update(|status| {
             status.checkpoint_committed = true;
             status.transactions_committed += 1;

@@ -138,6 +138,7 @@ impl Process {
                 topic: stream.topic.clone(),
             };
             let prefix = &self.kafka.topic_prefix;
+            let pulse = board.pulse().clone();
             let context = StreamContext {
                 stream: stream.clone(),
                 identity,
@@ -167,7 +168,8 @@ impl Process {
                 buffer: self.config.buffer,
                 silence_limit: self.config.salesforce.pubsub.silence_limit,
             };
-            tasks.spawn(stream.run(all.clone()));
+            let stop = all.clone();
+            tasks.spawn(async move { pulse.of(Box::pin(stream.run(stop))).await });
         }
         self.until_all_have_ended(tasks, &all).await
     }

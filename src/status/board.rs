@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::failure::Failure;
 use crate::identity::{OrgId, TopicName};
 use crate::status::journal::{Journal, JournalEntry};
+use crate::status::pulse::Pulse;
 use crate::status::requests::Requests;
 use crate::status::snapshot::{Allowance, KafkaStatus, LastError, Snapshot, StreamState, StreamStatus};
 
@@ -26,6 +27,8 @@ struct Shared {
     facts: Mutex<Facts>,
     /// What is asked of each stream.
     requests: Mutex<Vec<(TopicName, Requests)>>,
+    /// The pulse of each stream's task, in their order.
+    pulses: Mutex<Vec<Pulse>>,
     /// Counts the changes, so that a reader can wait for one.
     changes: watch::Sender<u64>,
 }
@@ -64,6 +67,7 @@ pub struct StreamBoard {
     board: Board,
     index: usize,
     requests: Requests,
+    pulse: Pulse,
 }
 
 impl Default for Board {
@@ -80,6 +84,7 @@ impl Board {
             started_at: Utc::now(),
             facts: Mutex::default(),
             requests: Mutex::default(),
+            pulses: Mutex::default(),
             changes: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -96,11 +101,17 @@ impl Board {
         let mut all = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
         all.push((topic.clone(), requests.clone()));
         drop(all);
+        let pulse = Pulse::default();
+        self.pulses().push(pulse.clone());
         let index = self.change(|facts| {
             facts.streams.push(StreamStatus::new(topic));
             facts.streams.len() - 1
         });
-        StreamBoard { board: self.clone(), index, requests }
+        StreamBoard { board: self.clone(), index, requests, pulse }
+    }
+
+    fn pulses(&self) -> MutexGuard<'_, Vec<Pulse>> {
+        self.shared.pulses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where requests to a stream are left; none where there is no stream of `topic`.
@@ -182,7 +193,13 @@ impl Board {
 
     /// What is known now.
     pub fn snapshot(&self) -> Snapshot {
+        let pulses = self.pulses().clone();
         let facts = self.lock();
+        let mut streams = facts.streams.clone();
+        for (stream, pulse) in streams.iter_mut().zip(&pulses) {
+            stream.still_for_seconds = pulse.still_for().map(|still| still.as_secs());
+            stream.uncommitted_for_seconds = pulse.uncommitted_for().map(|still| still.as_secs());
+        }
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             run_id: self.shared.run_id.clone(),
@@ -192,7 +209,7 @@ impl Board {
             kafka: facts.kafka.clone(),
             delivered_events: facts.delivered_events,
             api_requests: facts.api_requests,
-            streams: facts.streams.clone(),
+            streams,
             stopping: facts.stopping,
         }
     }
@@ -218,6 +235,11 @@ impl StreamBoard {
     /// What is asked of the stream.
     pub fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// The pulse of the stream's task.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Changes what is known about the stream.

@@ -8,6 +8,7 @@
 //! - `trend`: rate and lag of the last minutes
 //! - `messages`: how fetching messages is doing
 //! - `polls`: objects without events that are read where they changed, and the metrics of that
+//! - `pulse`: whether the task that carries a stream still runs
 //! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
@@ -21,7 +22,10 @@ mod jobs;
 mod journal;
 mod messages;
 mod metrics;
+#[cfg(test)]
+mod metrics_page;
 mod polls;
+mod pulse;
 mod reconcile;
 mod requests;
 mod snapshot;
@@ -34,6 +38,7 @@ pub use journal::{JournalEntry, JournalKind, JournalWeight};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use polls::PollStatus;
+pub use pulse::Pulse;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};

@@ -24,6 +24,13 @@ const OPEN_LONG_ENOUGH: TimeDelta = TimeDelta::seconds(15);
 /// How long a stream may be stalled before the process should be restarted.
 const STALLED_TOO_LONG: TimeDelta = TimeDelta::minutes(5);
 
+/// How long the task of a stream may have no turn before it hangs for good; it beats every five seconds.
+const STILL_TOO_LONG: u64 = 60;
+
+/// How long a running stream may commit nothing before something in it waits for what never comes. It commits at least
+/// every two minutes, and `kafka.call_timeout` is fifteen at most.
+const UNCOMMITTED_TOO_LONG: u64 = 20 * 60;
+
 /// What a stream is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -109,6 +116,10 @@ pub struct StreamStatus {
     pub last_event_lag_ms: Option<u64>,
     /// The last transaction.
     pub last_transaction_at: Option<DateTime<Utc>>,
+    /// Since its task last had a turn, in seconds: more than a few means that it hangs. Absent while it has none.
+    pub still_for_seconds: Option<u64>,
+    /// Since it last committed, in seconds, by a clock that nobody sets. Absent before it has.
+    pub uncommitted_for_seconds: Option<u64>,
     /// The replay id that a restart would go on after, in hexadecimal.
     pub resume_after: Option<String>,
     /// The replay id of the newest committed event or keepalive, in hexadecimal.
@@ -237,6 +248,8 @@ impl StreamStatus {
             last_event_committed_at: None,
             last_event_lag_ms: None,
             last_transaction_at: None,
+            still_for_seconds: None,
+            uncommitted_for_seconds: None,
             resume_after: None,
             last_replay_id: None,
             position_time: None,
@@ -280,6 +293,22 @@ impl StreamStatus {
             (StreamState::Running, Some(since)) => self.state = StreamState::Paused { since },
             (StreamState::Paused { .. }, None) => self.state = StreamState::Running,
             _ => {}
+        }
+    }
+
+    /// What in it hangs for so long that only a restart helps.
+    pub(in crate::status) fn hangs(&self, now: DateTime<Utc>) -> Option<String> {
+        if let Some(still) = self.still_for_seconds.filter(|still| *still >= STILL_TOO_LONG) {
+            return Some(format!("its task has had no turn for {still} s"));
+        }
+        match (&self.state, self.uncommitted_for_seconds) {
+            (StreamState::Stalled { call, since }, _) if now - since >= STALLED_TOO_LONG => {
+                Some(format!("{call} hangs since {since}"))
+            }
+            (StreamState::Running, Some(since)) if since >= UNCOMMITTED_TOO_LONG => {
+                Some(format!("it runs and has committed nothing for {since} s"))
+            }
+            _ => None,
         }
     }
 
@@ -329,15 +358,11 @@ impl Snapshot {
         reasons
     }
 
-    /// Streams that have been stalled for so long that only a restart helps.
+    /// Streams that hang so that only a restart helps.
     pub fn dead_streams(&self, now: DateTime<Utc>) -> Vec<NotReady> {
-        let dead = self.streams.iter().filter_map(|stream| match &stream.state {
-            StreamState::Stalled { call, since } if now - since >= STALLED_TOO_LONG => {
-                Some(NotReady { part: stream.topic.to_string(), reason: format!("{call} hangs since {since}") })
-            }
-            _ => None,
-        });
-        dead.collect()
+        let dead =
+            |stream: &StreamStatus| Some(NotReady { part: stream.topic.to_string(), reason: stream.hangs(now)? });
+        self.streams.iter().filter_map(dead).collect()
     }
 }
 
@@ -364,6 +389,22 @@ mod tests {
         assert!(heard.not_ready(at(1)).is_none());
         let unanchored = StreamStatus { checkpoint_committed: false, ..heard };
         assert!(unanchored.not_ready(at(60)).is_some());
+    }
+
+    #[test]
+    fn a_stream_is_dead_when_its_task_has_no_turn_or_commits_nothing_although_it_runs() {
+        let dead = |stream: StreamStatus| stream.hangs(at(0)).is_some();
+        assert!(!dead(running()), "nothing is known of its task");
+        let still = |seconds| StreamStatus { still_for_seconds: Some(seconds), ..running() };
+        assert!(!dead(still(59)) && dead(still(60)));
+        let standby = StreamState::Standby { by: "b".to_owned(), since: at(-9000) };
+        assert!(dead(StreamStatus { state: standby.clone(), ..still(60) }), "whatever it does");
+        let uncommitted = |seconds| StreamStatus { uncommitted_for_seconds: Some(seconds), ..running() };
+        assert!(!dead(uncommitted(1199)) && dead(uncommitted(1200)));
+        assert!(!dead(StreamStatus { state: standby, ..uncommitted(9000) }), "who stands by commits nothing");
+        let stalled = |minutes: i64| StreamState::Stalled { call: "commit".to_owned(), since: at(-60 * minutes) };
+        let stalled = |minutes| StreamStatus { state: stalled(minutes), ..running() };
+        assert!(!dead(stalled(4)) && dead(stalled(5)));
     }
 
     #[test]

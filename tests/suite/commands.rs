@@ -1,6 +1,9 @@
 //! The commands: the real binary over real sockets, from its arguments to its exit code.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use casewire::simulator::{EventOrder, Fault, LedgerLine, Mix, Simulator, SimulatorConfig};
 use serde_json::{Value, json};
@@ -62,13 +65,28 @@ fn last(lines: &[LedgerLine]) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_with_64() {
-    let commands = ["", "run", "demo", "simulate", "tail", "gaps", "reconcile", "dead-letters", "doctor", "keygen"];
+    let commands = [
+        "",
+        "run",
+        "demo",
+        "simulate",
+        "tail",
+        "gaps",
+        "reconcile",
+        "dead-letters",
+        "doctor",
+        "keygen",
+        "health",
+        "completions",
+        "man",
+    ];
     let below = [
         "checkpoint show",
         "checkpoint set",
         "checkpoint reset",
         "config check",
         "config print",
+        "config schema",
         "keygen show",
         "dead-letters list",
         "dead-letters show",
@@ -78,7 +96,16 @@ async fn help_has_an_example_for_every_command_and_a_wrong_command_line_ends_wit
         let help = casewire(&format!("{command} --help")).await.succeeded();
         assert!(help.contains("Example") && help.contains(&format!("casewire {command}")), "{command}: {help}");
     }
-    assert!(casewire("--version").await.succeeded().contains(env!("CARGO_PKG_VERSION")));
+    let version = casewire("--version").await.succeeded();
+    let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+    let begin = concat!("casewire ", env!("CARGO_PKG_VERSION"), " (commit ");
+    assert!(version.starts_with(begin) && version.contains(&format!(", librdkafka {librdkafka}")), "{version}");
+    let head = Command::new("git").args(["rev-parse", "--show-prefix", "HEAD"]).output().await;
+    let head = head.map(|head| String::from_utf8_lossy(&head.stdout).into_owned()).unwrap_or_default();
+    if head.lines().count() == 2 && head.starts_with('\n') {
+        assert!(!version.contains("commit unknown"), "a checkout knows its commit: {version}");
+    }
+    casewire("health --address 127.0.0.1:1").await.failed_with(69, &["Nobody answers", "--address"]);
     casewire("").await.failed_with(64, &["Usage"]);
     casewire("carry").await.failed_with(64, &["carry"]);
     casewire("run").await.failed_with(64, &["--config"]);
@@ -171,6 +198,33 @@ async fn a_hopeless_sign_in_ends_the_command_with_the_setup_page_that_mends_it()
     refused.failed_with(refused.code.unwrap_or_default(), &["invalid assertion", "certificate", "Setup >"]);
 }
 
+/// What a service manager that listens at `socket` is told, as it comes.
+fn told_at(socket: &Path) -> Arc<Mutex<String>> {
+    let listens = tokio::net::UnixDatagram::bind(socket).expect("bound");
+    let told = Arc::new(Mutex::new(String::new()));
+    let kept = told.clone();
+    tokio::spawn(async move {
+        let mut datagram = [0; 2000];
+        while let Ok(size) = listens.recv(&mut datagram).await {
+            let mut kept = kept.lock().expect("no reader panics");
+            kept.push_str(&String::from_utf8_lossy(&datagram[..size]));
+            kept.push('\n');
+        }
+    });
+    told
+}
+
+/// Waits until a service manager has been told `line`.
+async fn until_told(told: &Mutex<String>, line: &str) {
+    let waiting = async {
+        while !told.lock().expect("no reader panics").lines().any(|told| told == line) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(90), waiting).await;
+    waited.unwrap_or_else(|_| panic!("in vain for {line}: {}", told.lock().expect("no reader panics")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     let Some(brokers) = brokers("run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order") else { return };
@@ -178,8 +232,14 @@ async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     let (control, installation) = (deployment.control(), installed(&deployment));
     control.inflict(Fault::Silence).await.expect("inflicted");
     control.inflict(Fault::Unreachable).await.expect("inflicted");
-    let running = installation.start("run");
+    // As systemd starts it, with Type=notify.
+    let socket = installation.directory.path().join("notify");
+    let told = told_at(&socket);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_casewire"));
+    let running =
+        Running::of(command.args(["run", "--config"]).arg(&installation.config).env("NOTIFY_SOCKET", &socket));
     let admin = running.admin().await;
+    let health = format!("health --address {}", admin.address);
     let waits = |status: &Value| {
         let stream = &status["process"]["streams"][0];
         stream["state"] == "recovering" && stream["what"].to_string().contains("cannot be reached")
@@ -189,11 +249,17 @@ async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     admin.until("the call", |status| status["process"]["streams"][0]["call_open_since"].is_string()).await;
     let (code, reasons) = admin.get("/ready").await;
     assert!(code == 503 && reasons.contains("has had no message yet"), "{code} {reasons}");
+    casewire(&format!("{health} --ready")).await.failed_with(1, &[CASES, "is not ready"]);
+    casewire(&health).await.succeeded();
+    let so_far = told.lock().expect("no reader panics").clone();
+    assert!(so_far.contains("STATUS=not ready: ") && !so_far.contains("READY=1"), "{so_far}");
     control.inflict(Fault::Speak).await.expect("inflicted");
     let lines = control.generate(30).await.expect("generated");
     admin.arrived(last(&lines)).await;
     assert_eq!(admin.get("/ready").await.0, 200);
     assert_eq!(admin.get("/live").await.0, 200);
+    casewire(&format!("{health} --ready")).await.succeeded();
+    until_told(&told, "READY=1").await;
     let metrics = admin.get("/metrics").await.1;
     for name in ["data_loss_seconds", "events_received_total", "records_committed_total", "transaction_seconds_count"] {
         assert!(metrics.contains(&format!("casewire_{name}{{topic=\"{CASES}\"}}")), "{name}: {metrics}");
@@ -212,6 +278,7 @@ async fn run_is_ready_once_it_has_heard_from_salesforce_and_ends_in_order() {
     let ended = running.terminated().await;
     drop(idle);
     assert!(ended.stderr.contains("committing what was received"), "{ended:?}");
+    until_told(&told, "STOPPING=1").await;
     let warnings: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("WARN")).collect();
     assert!(warnings.iter().all(|line| line.contains("signing in failed")), "nothing else went wrong: {warnings:#?}");
     ended.succeeded();
