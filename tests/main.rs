@@ -17,6 +17,7 @@ mod suite {
     mod messages;
     mod outages;
     mod own_broker;
+    mod panics;
     mod partitions;
     mod policy;
     mod polls;

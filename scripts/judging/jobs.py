@@ -1,6 +1,7 @@
 """What jobs wrote: records that were read again or by a snapshot, without an event, and the ends of gaps."""
 
 import re
+from datetime import datetime
 
 from . import fold, ledger
 
@@ -8,6 +9,14 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 CLOSED = ("healed", "given_up")
 # A record by its id; what events have for "any record" (500*, 000000000000000AAA) is none.
 RECORD = re.compile(r"(?!0{15})[0-9A-Za-z]{18}")
+
+
+# When somebody last changed a record, by the org's clock.
+MODIFIED = "LastModifiedDate"
+
+
+def _seconds(instant):
+    return datetime.fromisoformat(instant).timestamp()
 
 
 def job_of(value):
@@ -19,8 +28,9 @@ def job_of(value):
 class Jobs:
     """Takes the records of jobs one by one, in the order of each partition, among those of events."""
 
-    def __init__(self, report, prefix, org, streams, redriven):
+    def __init__(self, report, prefix, org, streams, redriven, tolerance=0):
         self.report, self.prefix, self.org, self.streams, self.redriven = report, prefix, org, streams, redriven
+        self.tolerance = tolerance
         self.written, self.states, self.entities = {}, {}, {}
         # Snapshots are nobody's repair: they need no gap.
         self.snapshots = {}
@@ -39,8 +49,11 @@ class Jobs:
                 self.snapshots.setdefault((record.topic, job), set()).add(record.key)
             else:
                 self.entities.setdefault(value.get("entity"), record.place)
+        read_as_of, modified = state.read_as_of, state.value(MODIFIED)
+        taken = isinstance(value.get("record"), dict) and str(value.get("record_as_of"))[:19] >= state.as_of
         try:
             self.states[spot] = self.page["fold"](state, value)
+            self._forward(record, self.states[spot], read_as_of, modified if taken else None)
         except (KeyError, TypeError, AttributeError) as error:
             self.report.fault("fold", f"{record.place}: the fold cannot read it: {error!r}")
         return job is not None
@@ -73,6 +86,15 @@ class Jobs:
         at = value.get("record_as_of") or ""
         if str(at)[:19] < state.as_of:
             self.report.fault("late job record", f"{record.place}, key {record.key}: as of {at}, behind a state of {state.as_of}")
+
+    def _forward(self, record, state, read_as_of, modified):
+        """No state ever becomes older than what was read into it, nor a full record than what stood before it by the
+        org's own stamp: a row that was read before an event and written behind it would undo the event."""
+        if state.as_of < read_as_of:
+            self.report.fault("back in time", f"{record.place}, key {record.key}: from {read_as_of} to {state.as_of}")
+        now = state.value(MODIFIED)
+        if isinstance(modified, str) and isinstance(now, str) and _seconds(now) < _seconds(modified) - self.tolerance:
+            self.report.fault("back in time", f"{record.place}, key {record.key}: modified at {modified}, then at {now}")
 
     def _once(self, record, job):
         before = self.written.setdefault((job, record.topic, record.key), record.place)

@@ -471,6 +471,18 @@ class WhatJobsWrote(unittest.TestCase):
         twice.append_copy(twice.at("Case", -1))
         self.assertIn("doubled job record", self.faults(twice).faults)
 
+    def test_a_row_that_undoes_what_stands_before_it_is_found(self):
+        def modified(topics, at):
+            topics.rewrite(topics.at("Case", -1), lambda value: value["record"].update(LastModifiedDate=f"2026-02-16T04:03:{at}.000Z"))
+
+        for second, faults in (("38", set()), ("40", set()), ("37", {"back in time"})):
+            topics = self.snapshot()
+            modified(topics, "38")
+            topics.append_copy(topics.at("Case", -1))
+            topics.rewrite(topics.at("Case", -1), lambda value: value["source"].update(job="snapshot-00000000000000000019-0000"))
+            modified(topics, second)
+            self.assertEqual(set(self.faults(topics).faults), faults, second)
+
     def test_a_job_without_a_gap_is_found(self):
         topics = self.healed()
         topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]

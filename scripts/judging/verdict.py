@@ -51,7 +51,7 @@ class Report:
 
 def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tolerance=0):
     """Compares; `records` are all of the prefix, ordered by topic, partition and offset. `cuts` say what could no longer
-    be read from when on, `tolerance` how many seconds off the times of the entries about that may be.
+    be read from when on, `tolerance` how many seconds off the org's clock, and so the times of the entries about that, may be.
 
     Returns the report, and the events that were owed: those that `cuts` and the gap ledger account for are not."""
     report = Report()
@@ -73,7 +73,7 @@ def judge(events, records, prefix, org, streams, tombstones=False, cuts=(), tole
     refused = _refused(report, gaps, cuts, retention.Bus(events), org)
     events = retention.settle(report, events, _traces(data, gaps, letters), refused, tolerance)
     redriven = Redriven(report, gaps, letters, by_identity, org)
-    jobs = Jobs(report, prefix, org, streams, redriven)
+    jobs = Jobs(report, prefix, org, streams, redriven, tolerance)
     left = _entity_topics(report, events, data, prefix, org, tombstones, jobs)
     jobs.account(_gaps(report, events, by_identity, gaps, org, left, redriven))
     report.states = jobs.states

@@ -18,13 +18,15 @@ use chrono::Utc;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
 
 use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
+use crate::pipeline::beside::Beside;
 use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
@@ -56,6 +58,9 @@ const BATCHES: usize = 1024;
 /// commit and one gathering.
 const TRANSACTIONS_IN_MEMORY: usize = 2;
 
+/// And where records are completed, one for which Salesforce is asked.
+const TRANSACTIONS_READ: usize = 1;
+
 /// Salesforce's retention in days.
 const RETENTION_DAYS: u64 = 3;
 
@@ -68,6 +73,8 @@ pub enum AttemptEnd {
     Kafka(KafkaError),
     /// The stream goes on at once from what has just been committed.
     GoOn,
+    /// A task beside the events ended by itself; it is logged and shown, and the stream begins again after a while.
+    Broken(Failure),
     /// An operator has to look.
     Stopped(Failure),
 }
@@ -272,12 +279,15 @@ impl Attempt {
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&mut writer, &checkpoint, &stations);
         let (inlet, messages) = self.messages(&mut writer, &stations);
+        let mut beside = Beside { jobs: AbortOnDropHandle::new(jobs), messages };
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
-        let end = run_loop.run(&mut prepared_out).await;
-        // What it has not handed over by now is read again from the checkpoint.
-        jobs.abort();
-        messages.abort();
+        let (end, broken) = beside.carry(run_loop.run(&mut prepared_out), &stations).await;
+        beside.abort();
+        if let Some(Failure { what, remedy, .. }) = &broken {
+            error!(topic = %context.identity.topic, error = what, remedy, "the stream begins again");
+            context.board.error(what.clone(), remedy.clone());
+        }
         drop(prepared_out);
         if !matches!(end, LoopEnd::Drained) {
             stations.cancel();
@@ -292,7 +302,12 @@ impl Attempt {
         let _ = joined(mirror.await);
         context.board.update(|status| (status.call_open_since, status.next_call_at) = (None, None));
         let (writer, checkpoint) = run_loop.into_parts();
-        self.conclude(end, decoded, ended, writer, checkpoint).await
+        let concluded = self.conclude(end, decoded, ended, writer, checkpoint).await;
+        match (concluded, broken) {
+            // Its end was asked for because of that.
+            (AttemptEnd::Finished, Some(failure)) if !self.stop.is_cancelled() => AttemptEnd::Broken(failure),
+            (concluded, _) => concluded,
+        }
     }
 
     /// Reads records as the stream's configuration has them.
@@ -342,9 +357,11 @@ impl Attempt {
         &self,
         writer: &mut TransactionalWriter,
         stations: &CancellationToken,
-    ) -> (MessageInlet, JoinHandle<()>) {
+    ) -> (MessageInlet, Option<AbortOnDropHandle<()>>) {
         let sides = (&self.kafka, &self.rest);
-        MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations)
+        let (inlet, task) = MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations);
+        let task = AbortOnDropHandle::new(task);
+        (inlet, Some(task).filter(|_| self.context.stream.messages))
     }
 
     fn station(
@@ -355,7 +372,8 @@ impl Attempt {
         completion: Option<mpsc::Sender<Wanting>>,
     ) -> DecodeStation {
         let context = self.context.clone();
-        let budget = TRANSACTIONS_IN_MEMORY * context.batch.max_bytes.max(1024 * 1024) / 1024;
+        let read = if completion.is_some() { TRANSACTIONS_READ } else { 0 };
+        let budget = (TRANSACTIONS_IN_MEMORY + read) * context.batch.max_bytes.max(1024 * 1024) / 1024;
         let budget_kib = u32::try_from(budget).unwrap_or(u32::MAX >> 4);
         let identity = &context.identity;
         let writer = RecordWriter::new(

@@ -112,6 +112,8 @@ pub struct OpenGap {
     pub compared: Option<Compared>,
     /// The key of the dead letter that is redriven.
     pub letter: Option<String>,
+    /// Those of the records of which no letter tells anything later than that they were deleted.
+    pub deleted: Vec<String>,
 }
 
 impl OpenGap {
@@ -129,6 +131,7 @@ impl OpenGap {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         }
     }
 
@@ -147,6 +150,7 @@ impl OpenGap {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         }
     }
 
@@ -210,6 +214,9 @@ impl OpenGap {
         }
         if let (Some(letter), Value::Object(members)) = (&self.letter, &mut value) {
             members.insert("letter".to_owned(), Value::from(letter.as_str()));
+            if !self.deleted.is_empty() {
+                members.insert("deleted".to_owned(), serde_json::json!(self.deleted));
+            }
         }
         let mut headers = vec![
             ("casewire", Bytes::from_static(b"1")),

@@ -6,6 +6,7 @@
 //! | [`stream`] | one stream: attempt after attempt, standby, stops |
 //! | `attempt` | one attempt: fence, read the position, announce, subscribe, run |
 //! | `beginning` | the position from which an attempt goes on, and when it must not |
+//! | `beside` | the tasks beside the events of an attempt, and what follows when one of them ends |
 //! | `sign_in` | signing in, disturbances waited for |
 //! | `decode` | the decode station |
 //! | `prepared` | what travels from the decode station to the run loop |
@@ -37,6 +38,7 @@
 mod api_budget;
 mod attempt;
 mod beginning;
+mod beside;
 mod claims;
 mod complete;
 mod completion;
@@ -67,3 +69,7 @@ mod text_base;
 mod want;
 
 pub use beginning::{NoBeginning, first_run};
+#[cfg(test)]
+pub(crate) use jobs::one_of_each as job_setbacks;
+#[cfg(test)]
+pub(crate) use messages::one_of_each as message_setbacks;

@@ -334,8 +334,14 @@ impl RunLoop {
         let names = batch.names();
         let (written, redactions) = batch.counts();
         let (records, cleared) = desk.admit(&mut batch);
+        if written > 0 {
+            failpoint::pass(After::Fetched);
+        }
         match self.writer.commit(records, next).await {
             Ok(committed) => {
+                if written > 0 {
+                    failpoint::pass(After::Said);
+                }
                 self.context.board.update(|status| {
                     status.records_committed += written;
                     let messages = status.messages.get_or_insert_default();

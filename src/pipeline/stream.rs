@@ -84,8 +84,8 @@ impl Stream {
             let committed_before = self.transactions();
             let end = self.attempt(generation, memory.clone(), &stop).await;
             // The announcement alone is no progress: a stream that gets no further would otherwise be tried
-            // again without a pause, and each attempt costs deliveries.
-            if self.transactions() > committed_before + 1 {
+            // again without a pause, and each attempt costs deliveries. So would one that breaks over the same job.
+            if self.transactions() > committed_before + 1 && !matches!(end, AttemptEnd::Broken(_)) {
                 backoff.reset();
                 goes_on = false;
                 stalled_since = None;
@@ -98,6 +98,10 @@ impl Stream {
                 AttemptEnd::GoOn => {
                     let what = "beginning again after a refused position or a record that was too large";
                     self.recover(what.to_owned(), backoff.next_wait(), &stop).await;
+                    continue;
+                }
+                AttemptEnd::Broken(failure) => {
+                    self.recover(failure.what, backoff.next_wait(), &stop).await;
                     continue;
                 }
                 AttemptEnd::Stopped(failure) => failure,

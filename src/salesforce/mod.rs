@@ -21,6 +21,7 @@
 //! | [`query`] | SOQL, page by page |
 //! | [`bulk`] | query jobs of the Bulk API 2.0: what reads objects that are too large for anything else |
 //! | [`bulk_page`] | one page of their results, from CSV to rows |
+//! | [`bulk_listing`] | the ids of a whole object by such a job |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
 //! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
 //! | `record_sight` | whether the user sees every record of an object |
@@ -42,6 +43,7 @@ pub mod api_usage;
 pub mod backoff;
 pub mod buffer;
 pub mod bulk;
+pub mod bulk_listing;
 pub mod bulk_page;
 mod call;
 pub mod certificate;
@@ -71,7 +73,7 @@ pub mod session;
 pub mod session_error;
 pub mod subscription;
 mod subscription_state;
-mod tls;
+pub(crate) mod tls;
 pub mod verdict;
 
 /// How answers are read, apart from the network that brings them. The fuzz targets of `fuzz/` are a crate of their own

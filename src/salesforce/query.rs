@@ -71,6 +71,19 @@ impl RestClient {
         let page = self.query(&soql, scope)?.next_page(deadline).await?;
         Ok(page.map_or(0, |page| page.total_size))
     }
+
+    /// Whether an object has so many records, those in the recycle bin too. One call.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn has_at_least(&self, records: u64, object: &str, deadline: Instant) -> Result<bool, RestError> {
+        match self.count(object, "", Scope::All, deadline).await {
+            Ok(found) => Ok(found >= records),
+            // Too many to be counted in time.
+            Err(RestError::Refused { code, .. }) if code == "QUERY_TIMEOUT" => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Query {

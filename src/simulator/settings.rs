@@ -115,6 +115,8 @@ pub struct PubSub {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rest {
+    /// Whether answers are compressed for clients that take it. Salesforce does so as a rule, and need not.
+    pub compress: bool,
     /// Calls that may be made in 24 hours.
     pub daily_requests: u64,
     /// Fields that the user may not see, as `Case.SuppliedEmail`.
@@ -396,6 +398,7 @@ impl Default for PubSub {
 impl Default for Rest {
     fn default() -> Self {
         Self {
+            compress: true,
             daily_requests: 100_000,
             hidden_fields: Vec::new(),
             query_locator_idle: Duration::from_secs(900),

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// A stream that has not got so far by then hangs.
-const ARRIVAL: Duration = Duration::from_secs(180);
+/// A stream that has not got so far by then hangs, unless there is more to do than usual.
+pub const ARRIVAL: Duration = Duration::from_secs(180);
 
 /// The newest committed checkpoint of one stream, and who wrote before.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub type AllSeen = BTreeMap<String, Seen>;
 
 /// Reads on in a thread of its own until dropped.
 pub struct Checkpoints {
+    /// How long anything is waited for.
+    pub patience: Duration,
     seen: watch::Receiver<AllSeen>,
 }
 
@@ -64,18 +66,18 @@ impl Checkpoints {
                 }
             }
         });
-        Self { seen }
+        Self { patience: ARRIVAL, seen }
     }
 
     /// Waits until what is seen is as it should be, and returns it.
     pub async fn wait(&self, what: &str, mut as_it_should: impl FnMut(&AllSeen) -> bool) -> AllSeen {
-        let mut seen = self.seen.clone();
+        let (mut seen, patience) = (self.seen.clone(), self.patience);
         let arrived =
-            timeout(ARRIVAL, seen.wait_for(|seen| as_it_should(seen))).await.map(|seen| seen.map(|seen| seen.clone()));
+            timeout(patience, seen.wait_for(|seen| as_it_should(seen))).await.map(|seen| seen.map(|seen| seen.clone()));
         match arrived {
             Ok(Ok(seen)) => seen,
             Ok(Err(_)) => panic!("the consumer of the checkpoints ended"),
-            Err(_) => panic!("waited {ARRIVAL:?} in vain for {what}; seen: {:?}", self.seen.borrow()),
+            Err(_) => panic!("waited {patience:?} in vain for {what}; seen: {:?}", self.seen.borrow()),
         }
     }
 

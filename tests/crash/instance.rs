@@ -54,8 +54,13 @@ impl Instance {
     }
 
     /// Waits until it ends by itself.
-    pub async fn ended(mut self) -> ExitStatus {
-        let ended = timeout(END, self.process.wait()).await;
+    pub async fn ended(self) -> ExitStatus {
+        self.ended_within(END).await
+    }
+
+    /// The same where it has more to do than usual.
+    pub async fn ended_within(mut self, patience: Duration) -> ExitStatus {
+        let ended = timeout(patience, self.process.wait()).await;
         ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).expect("its state can be asked")
     }
 }

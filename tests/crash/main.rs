@@ -3,13 +3,15 @@
 //! instances that fight for one identity. Then `scripts/judge`, which shares no code with any of them,
 //! compares what was sent with what a consumer reads.
 //!
-//! What jobs read anew is put to the same test in [`healing`].
+//! What jobs read anew is put to the same test in [`healing`], and the first synchronisation of an org that is not
+//! empty in [`first_sync`].
 //!
 //! The seed is printed; `CASEWIRE_CRASH_SEED` repeats a run. Everything waits for something to have
 //! happened: events delivered, checkpoints committed, processes ended.
 
 mod broker;
 mod checkpoints;
+mod first_sync;
 mod healing;
 mod instance;
 mod org;
@@ -49,6 +51,8 @@ const PORTIONS: u64 = KILLS + 2 * FAILPOINTS.len() as u64 + 4;
 const PORTION: u64 = EVENTS.div_ceil(PORTIONS);
 /// What was said during the whole run may take so long to be fetched at its end.
 const FETCHED: Duration = Duration::from_secs(600);
+/// Messages of a portion.
+const SAID: usize = 12;
 /// Between two looks at the status.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -60,9 +64,14 @@ struct Plan {
     settings: &'static str,
     /// What differs from the usual mix of traffic, as TOML.
     mix: &'static str,
+    /// How the org's REST APIs behave, as TOML.
+    rest: &'static str,
     /// Whether something is said in messaging sessions, and fetched.
     messages: bool,
 }
+
+/// An org that allows more calls than anybody makes.
+const FREE: &str = "conversation_calls = 1000000\nrepeated_entries = 10\n";
 
 /// Every record has to come from an event, so that the judge can compare each state with what events told: gaps stay
 /// open.
@@ -70,6 +79,7 @@ const EVENTS_ONLY: Plan = Plan {
     records: ["when_needed", "always", "never"],
     settings: "[gaps]\nheal = false\n[messages]\ncalls_per_hour = 1000000\nmax_active = 100000\nsettle = \"10ms\"\n",
     mix: "snapshot = 10\nfuture_change_type = 10\n",
+    rest: FREE,
     messages: true,
 };
 
@@ -85,6 +95,8 @@ struct Scene {
     published: u64,
     /// Of the instance that was started last.
     admin: u16,
+    /// Tables of casewire's configuration beside those of the plan.
+    more: &'static str,
 }
 
 fn checkpoint_topic(stream: &str) -> String {
@@ -103,10 +115,10 @@ impl Scene {
         let topics = STREAMS.map(checkpoint_topic);
         broker.create_checkpoint_topics(&topics).await;
         let checkpoints = Checkpoints::follow(&broker.bootstrap, &topics);
-        let org = Org::start(directory, seed, free_ports(), plan.mix).await;
+        let org = Org::start(directory, seed, free_ports(), plan).await;
         let directory = directory.to_owned();
         let dice = StdRng::seed_from_u64(seed);
-        Ok(Self { plan, directory, dice, broker, org, checkpoints, started: 0, published: 0, admin: 0 })
+        Ok(Self { plan, directory, dice, broker, org, checkpoints, started: 0, published: 0, admin: 0, more: "" })
     }
 
     /// Transactions are kept small so that a kill meets one under way, and another is never far.
@@ -119,11 +131,12 @@ impl Scene {
             "[salesforce]\nclient_id = \"3MVG9casewireSimulator\"\nclient_secret = \"simulated-secret\"\nlogin_url = \"{}\"\n\
              [salesforce.pubsub]\nendpoint = \"{}\"\n\
              [kafka]\nbrokers = \"{}\"\ntopic_prefix = \"{PREFIX}\"\npartitions = 3\nreplication_factor = 1\n\
-             [batch]\nmax_records = 40\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{}",
+             [batch]\nmax_records = 40\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n{}{}",
             self.org.login_url(),
             self.org.pubsub_url(),
             self.broker.bootstrap,
             self.plan.settings,
+            self.more,
         );
         for (stream, record) in STREAMS.iter().zip(self.plan.records) {
             let messages = self.plan.messages && *stream == STREAMS[1];
@@ -164,7 +177,7 @@ impl Scene {
         self.published += PORTION;
         self.org.generate(PORTION).await;
         if self.plan.messages {
-            self.org.talk(&mut self.dice).await;
+            self.org.talk(&mut self.dice, SAID).await;
         }
     }
 
@@ -311,7 +324,7 @@ async fn two_instances_fight_for_one_identity(scene: &mut Scene) {
 /// What the crashes left to be fetched is, and nothing twice.
 async fn what_was_said_is_fetched(scene: &mut Scene) {
     let instance = scene.start_and_take_over().await;
-    scene.org.talk(&mut scene.dice).await;
+    scene.org.talk(&mut scene.dice, SAID).await;
     scene.all_committed().await;
     scene.all_fetched().await;
     instance.kill().await;

@@ -13,12 +13,10 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{ORG, STREAMS};
+use crate::{ORG, Plan, STREAMS};
 
 /// An org that has not done what it was told by then hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Messages of a portion.
-const SAID: usize = 12;
 /// Between two looks at the counters.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -31,19 +29,21 @@ pub struct Org {
 }
 
 impl Org {
-    pub async fn start(directory: &Path, seed: u64, ports: [u16; 3], mix: &str) -> Self {
+    pub async fn start(directory: &Path, seed: u64, ports: [u16; 3], plan: &Plan) -> Self {
         let ledger = directory.join("ledger.jsonl");
         let [http, pubsub, control] = ports;
         let config = format!(
             "seed = {}\norg_id = \"{ORG}\"\nledger = \"{}\"\ndirectory = \"{}\"\n\
              [listen]\nhttp = \"127.0.0.1:{http}\"\npubsub = \"127.0.0.1:{pubsub}\"\ncontrol = \"127.0.0.1:{control}\"\n\
              [pubsub]\ndelivery_allocation = 100000000\nbad_token_delay = \"10ms\"\n\
-             [rest]\nconversation_calls = 1000000\ndaily_requests = 100000000\nrepeated_entries = 10\n\
+             [rest]\ndaily_requests = 100000000\n{}\
              [traffic]\nrate = 0.0\nbacklog = 0\nentities = [\"Case\", \"MessagingSession\", \"Case_Escalation__e\"]\nmost_merged = 60\n\
-             [traffic.mix]\n{mix}",
+             [traffic.mix]\n{}",
             seed & 0xffff_ffff,
             ledger.display(),
             directory.join("org").display(),
+            plan.rest,
+            plan.mix,
         );
         let path = directory.join("simulator.toml");
         std::fs::write(&path, config).expect("a configuration file");
@@ -131,12 +131,12 @@ impl Org {
     }
 
     /// Lets something be said in a few sessions, each with an event that tells of it, and some of what was said be redacted.
-    pub async fn talk(&self, dice: &mut StdRng) {
+    pub async fn talk(&self, dice: &mut StdRng, messages: usize) {
         let mut sessions = self.lines("/records/MessagingSession").await;
         sessions
             .retain(|session| session["deleted"] == json!(false) && session["fields"]["ConversationId"].is_string());
         let said = self.lines("/messages").await;
-        for number in 0..SAID.min(sessions.len()) {
+        for number in 0..if sessions.is_empty() { 0 } else { messages } {
             let session = &sessions[dice.random_range(0..sessions.len())];
             let conversation = &session["fields"]["ConversationId"];
             let earlier: Vec<_> = said.iter().filter(|entry| entry["conversation_id"] == *conversation).collect();
@@ -158,11 +158,16 @@ impl Org {
         std::fs::write(path, lines).expect("a file");
     }
 
-    /// Events delivered so far, to whomever, each as often as it was.
-    pub async fn events_sent(&self) -> u64 {
+    /// What the org has counted so far.
+    pub async fn counted(&self, what: &str) -> u64 {
         let answer = self.client.get(self.control("/stats")).send().await.expect("the simulator answers");
         let stats: Value = answer.json().await.expect("the counters are JSON");
-        stats["events_sent"].as_u64().expect("a counter")
+        stats[what].as_u64().expect("a counter")
+    }
+
+    /// Events delivered so far, to whomever, each as often as it was.
+    pub async fn events_sent(&self) -> u64 {
+        self.counted("events_sent").await
     }
 
     /// Waits until so many events have been delivered.

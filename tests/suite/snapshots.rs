@@ -2,6 +2,7 @@
 //! end the records as they truly are.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use casewire::admin::{self, Wanted};
 use casewire::simulator::{Control, EventOrder, Fault, SimulatorConfig};
@@ -187,6 +188,16 @@ async fn a_large_overflow_is_healed_over_bulk_with_what_is_gone_for_good_and_ove
     let some = |status: &StreamStatus| status.jobs.first().is_some_and(|job| job.over_bulk && job.rows_reread >= 400);
     change_until(&running, &control, &alive, some).await;
     running.abort().await;
+    // Whoever goes on finds no result any more: what was written stands, and a successor begins anew.
+    let gone_result = Fault::FailRest {
+        path: "/results".to_owned(),
+        status: 404,
+        error_code: "NOT_FOUND".to_owned(),
+        message: "The requested resource does not exist".to_owned(),
+        retry_after: None,
+        times: 1,
+    };
+    control.inflict(gone_result).await.expect("inflicted");
     let running = deployment.run(&[CASES], &settings);
     change_until(&running, &control, &alive, |status| status.gaps_healed > 0 && status.jobs.is_empty()).await;
     let last = control.publish(EventOrder::new("Case", "CREATE")).await.expect("published");
@@ -198,11 +209,15 @@ async fn a_large_overflow_is_healed_over_bulk_with_what_is_gone_for_good_and_ove
     assert_equals_the_org(&folded(&records), &control.records("Case").expect("records"));
     let over_bulk = by_op(&records, "refresh").filter(|record| record.json()["record_from"] == json!("bulk")).count();
     assert!(over_bulk > 1_500, "{over_bulk}");
+    let of_successor =
+        |record: &&Output| record.json()["source"]["job"].as_str().is_some_and(|job| job.contains("-again"));
+    let anew = by_op(&records, "refresh").filter(of_successor).count();
+    assert!(anew > 1_500 && anew < over_bulk, "{anew} of {over_bulk} rows by the successor");
     assert!(gone.iter().all(|id| by_op(&records, "delete").any(|record| record.key == *id)));
     let entries = deployment.output("gaps").await;
     assert_eq!(entries.last().expect("an entry").json()["state"], json!("healed"));
     let stats = control.stats();
-    assert!(stats.api_calls["bulk-create"] >= 2 && stats.api_calls["bulk-delete"] >= 1, "{:?}", stats.api_calls);
+    assert!(stats.api_calls["bulk-create"] >= 3 && stats.api_calls["bulk-delete"] >= 1, "{:?}", stats.api_calls);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,6 +260,36 @@ async fn a_snapshot_of_a_part_says_nothing_of_the_rest_and_what_bulk_refuses_com
     }
     running.stop().await.expect("an orderly end");
     assert_equals_the_org(&folded(&deployment.output("Case").await), &control.records("Case").expect("records"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_asked_for_before_the_stream_has_a_position_waits_for_the_first_keepalive() {
+    let Some(brokers) =
+        brokers("a_snapshot_that_is_asked_for_before_the_stream_has_a_position_waits_for_the_first_keepalive")
+    else {
+        return;
+    };
+    let mut config = SimulatorConfig::on_free_ports();
+    config.pubsub.keepalive = Duration::from_millis(200);
+    let deployment = Deployment::new(brokers, config).await;
+    let control = deployment.control();
+    let ids = old_records(&control, 120).await;
+    control.inflict(Fault::Silence).await.expect("inflicted");
+    let running = deployment.run(&[CASES], SMALL);
+    running.until("the call", |status| status.call_open_since.is_some()).await;
+    let job = ask(&running, &Wanted::default()).await.expect("opened");
+    let status = running.until("the job", |status| status.jobs.iter().any(|open| open.job == job)).await;
+    assert!(!status.jobs[0].over_bulk && status.last_replay_id.is_none(), "{status:?}");
+    assert!(!control.stats().api_calls.contains_key("bulk-create"), "what changes now would not be delivered");
+
+    // No event ever comes: the position of a keepalive is enough.
+    control.inflict(Fault::Speak).await.expect("inflicted");
+    let status = running.until("the end of the snapshot", finished).await;
+    running.stop().await.expect("an orderly end");
+    assert_eq!((status.snapshots[0].rows, status.events_received), (120, 0), "{status:?}");
+    let records = deployment.output("Case").await;
+    assert_equals_the_org(&folded(&records), &control.records("Case").expect("records"));
+    assert_eq!(records.len(), ids.len());
 }
 
 /// `casewire <words>` of an installation, with an admin token in its environment.

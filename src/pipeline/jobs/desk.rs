@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::config::GapsConfig;
+use crate::identity::TopicKind;
 use crate::kafka::{Checkpoint, OutputRecord, StreamIdentity};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::entry::{self, Entry};
@@ -39,6 +40,8 @@ struct State {
     fresh: BTreeSet<String>,
     /// Records that were written while there were jobs, with the number of the last transaction that did.
     touched: HashMap<RecordKey, (u64, Known)>,
+    /// Keys of platform events that a job is about to write, and whether the loop has written them since.
+    watched: HashMap<Bytes, bool>,
     /// The open entries of the stream.
     open: BTreeMap<String, Entry>,
     /// Whether the ledger may hold open entries that no job heals.
@@ -51,6 +54,8 @@ struct State {
 #[derive(Default)]
 pub(in crate::pipeline) struct Noted {
     touches: Vec<(RecordKey, Known)>,
+    /// The keys of platform events.
+    events: Vec<Bytes>,
     opened: Vec<Entry>,
     closed: Vec<(String, bool)>,
     fresh: Vec<String>,
@@ -104,13 +109,34 @@ impl Desk {
         }
         if !next.jobs.is_empty() {
             noted.touches = records.iter().filter_map(of_output).collect();
+            noted.events = self.platform_events(records);
         }
         noted
     }
 
+    /// The keys of a transaction's records, where the stream carries platform events.
+    fn platform_events(&self, records: &[OutputRecord]) -> Vec<Bytes> {
+        match self.context.identity.topic.kind() {
+            TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => {
+                records.iter().map(|record| record.key.clone()).collect()
+            }
+            TopicKind::Entity(_) | TopicKind::ChangeChannel => Vec::new(),
+        }
+    }
+
+    /// Has it noted from now on whether the loop writes platform events with these keys; none before are any more.
+    pub(super) fn watch(&self, keys: impl Iterator<Item = Bytes>) {
+        self.state().watched = keys.map(|key| (key, false)).collect();
+    }
+
     /// Takes a slice's records out of `batch`, but for those that events have overtaken; puts its jobs into `next`.
-    /// Returns the records in their order, and the ids of those that go back.
+    /// Returns the records in their order, and the ids of those that go back. Should a platform event have been written since
+    /// it was looked for, nothing of the batch is taken.
     pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
+        let written = self.state().written(&batch.events);
+        if !written.is_empty() {
+            return (Vec::new(), written, Noted::default());
+        }
         let (mut records, mut back, mut noted) = (std::mem::take(&mut batch.events), BTreeSet::new(), Noted::default());
         let (mut rows, mut deletes, mut absent) = (0, 0, 0);
         let of_snapshot =
@@ -186,6 +212,11 @@ impl Desk {
             state.jobs = jobs_of(checkpoint, self.config.heal);
         }
         state.fresh.extend(noted.fresh);
+        for key in noted.events {
+            if let Some(written) = state.watched.get_mut(&key) {
+                *written = true;
+            }
+        }
         state.open.extend(noted.opened.into_iter().map(|entry| (entry.id.clone(), entry)));
         for (id, _) in &noted.closed {
             state.open.remove(id);
@@ -326,6 +357,12 @@ enum Overtaken {
 }
 
 impl State {
+    /// Those of a job's platform events that the loop has written meanwhile.
+    fn written(&self, events: &[OutputRecord]) -> BTreeSet<String> {
+        let written = |event: &&OutputRecord| self.watched.get(&event.key) == Some(&true);
+        events.iter().filter(written).map(|event| String::from_utf8_lossy(&event.key).into_owned()).collect()
+    }
+
     fn overtaken(&self, marker: u64, row: &JobRow) -> Overtaken {
         let Some((seq, known)) = self.touched.get(&row.key) else { return Overtaken::No };
         if !row.becomes.alive && !known.alive {
@@ -361,6 +398,12 @@ fn shown(id: &str, job: &Job, waits: Option<&(String, String, DateTime<Utc>)>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::kafka::{RunIdentity, StreamIdentity};
+    use crate::pipeline::claims::EntityClaims;
+    use crate::position::{Anchor, Position};
+    use crate::status::{Board, Metrics};
+    use tokio::sync::oneshot;
 
     fn row(stamp: i64, alive: bool) -> JobRow {
         let id = "5008d000000047SAAQ".to_owned();
@@ -382,5 +425,68 @@ mod tests {
         assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::Perhaps, "it may have come back");
         state.touched.insert(row(0, true).key, (7, Known { as_of: 100, alive: false }));
         assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::ByADelete);
+    }
+
+    /// The desk of a stream of platform events, with one job.
+    fn of_platform_events() -> (Desk, Checkpoint) {
+        let text = "[salesforce]\nclient_id = 'c'\nclient_secret = 's'\nlogin_url = 'http://127.0.0.1:1'\n\
+                    [kafka]\nbrokers = '127.0.0.1:1'\n\
+                    [[stream]]\ntopic = '/event/Case_Escalation__e'\nstart = 'latest'\nrecord = 'never'\n";
+        let config = Config::from_table(text.parse().expect("TOML"), &[].into()).expect("a configuration");
+        let stream = config.streams[0].clone();
+        let (topic, board) = (stream.topic.clone(), Board::new());
+        let (prefix, org) = ("p".to_owned(), "00D8d00000AbCdEEAV".parse().expect("an org"));
+        let context = StreamContext {
+            identity: StreamIdentity { prefix, org, topic: topic.clone() },
+            run: RunIdentity::of_this_process(),
+            board: board.stream(topic.clone()),
+            metrics: Metrics::new(board),
+            claims: EntityClaims::of([&topic]),
+            policies: crate::change::FieldPolicies::default(),
+            batch: config.batch,
+            ledger_topic: "p.gaps".into(),
+            dead_letters_topic: "p.dead-letters".into(),
+            anchored: Arc::default(),
+            last_commit: Mutex::default(),
+            stream,
+        };
+        let mut checkpoint = Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }));
+        set(&mut checkpoint, "heal-1", &Job::new(None, "letter-1".into(), None));
+        (Desk::new(Arc::new(context), config.gaps, &checkpoint), checkpoint)
+    }
+
+    #[test]
+    fn a_platform_event_that_comes_by_itself_while_its_letter_is_redriven_is_written_once() {
+        let (desk, mut checkpoint) = of_platform_events();
+        let event = |key: &'static str| OutputRecord {
+            topic: "p.Case_Escalation__e".into(),
+            key: key.into(),
+            value: Some("{}".into()),
+            headers: Vec::new(),
+        };
+        let batch = || JobBatch {
+            marker: 0,
+            rows: Vec::new(),
+            events: vec![event("one"), event("two")],
+            jobs: vec![("heal-1".to_owned(), None)],
+            opens: Vec::new(),
+            entries: Vec::new(),
+            closes: vec![("letter-1".to_owned(), true)],
+            kept: Vec::new(),
+            receipt: oneshot::channel().0,
+        };
+        // What is enrolled when the watch begins may be committed behind what was read of the topic.
+        let noted = desk.enrol(&mut checkpoint, &[event("two"), event("three")]);
+        desk.watch([event("one").key, event("two").key].into_iter());
+        desk.committed(&checkpoint, noted);
+        let mut next = checkpoint.clone();
+        let (records, back, noted) = desk.admit(&mut batch(), &mut next);
+        assert_eq!((records, back), (Vec::new(), BTreeSet::from(["two".to_owned()])));
+        assert!(next.jobs.contains_key("heal-1") && !noted.closes_gaps(), "nothing of it was done");
+        // The topic is read again, and has it.
+        desk.watch([event("one").key].into_iter());
+        let again = JobBatch { events: vec![event("one")], ..batch() };
+        let (records, back, noted) = desk.admit(&mut { again }, &mut next);
+        assert!(records == [event("one")] && back.is_empty() && noted.closes_gaps() && next.jobs.is_empty());
     }
 }

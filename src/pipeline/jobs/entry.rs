@@ -43,6 +43,8 @@ struct Told {
     #[serde(default)]
     held: u64,
     letter: Option<String>,
+    #[serde(default)]
+    deleted: BTreeSet<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,6 +122,10 @@ impl Entry {
                 job.gone = told.absent.intersection(&job.ids).cloned().collect();
                 job.known = told.known.into_iter().map(|(id, at)| (id, at.timestamp())).collect();
                 (job.held, job.compared_at) = (told.held, told.compared_at.or(job.compared_at));
+            }
+            if let Some(at) = told_at.filter(|_| told.letter.is_some()) {
+                let named = told.deleted.intersection(&job.ids);
+                job.deleted = named.map(|id| (id.clone(), at.timestamp())).collect();
             }
             return Some(job);
         }
@@ -232,6 +238,21 @@ mod tests {
         assert_eq!(job.known["5008d000000047SAAQ"], 1_795_338_000);
         assert_eq!((job.held, job.begins_at().to_rfc3339()), (7, "2026-11-22T10:00:00+00:00".to_owned()));
         assert!(told("unread").gone.is_empty());
+    }
+
+    #[test]
+    fn only_a_dated_letter_says_that_records_were_deleted_and_only_of_those_that_it_names() {
+        let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
+        let told = |members: Value| {
+            let mut all = json!({"entity": "Case", "records": ["5008d000000047SAAQ"],
+                "deleted": ["5008d000000047SAAQ", "5008d000000047TAAQ"]});
+            all.as_object_mut().expect("an object").extend(members.as_object().cloned().expect("an object"));
+            entry(cases.as_str(), all).job(&cases).expect("a job").deleted
+        };
+        let at = "2026-11-22T10:00:00Z".parse::<DateTime<Utc>>().expect("a time").timestamp();
+        assert_eq!(told(json!({"letter": "00-e1"})), [("5008d000000047SAAQ".to_owned(), at)].into());
+        assert!(told(json!({"letter": "00-e1", "to": {}})).is_empty(), "nobody knows since when");
+        assert!(told(json!({})).is_empty(), "no letter");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!
 //! - the event, the entry that closes its gap and the end of its job are one transaction, and
 //! - before that its topic is read, so that an event that stands there (because its gap was opened twice, or the event was
-//!   delivered again behind a position that was moved) is not written again. Nobody else writes to the topic meanwhile.
+//!   delivered again behind a position that was moved) is not written again. What the run loop writes from the reading on is noted
+//!   on the desk: should one of the events come by itself meanwhile, all of them go back, and the topic is read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -145,6 +146,8 @@ impl Runner {
                 Err(_) => {}
             }
         }
+        // First what is written from now on, then what was before: nothing is between the two.
+        self.desk.watch(events.iter().map(|(event, _)| event.record.key.clone()));
         let written = self.written(&events).await?;
         for (event, redrive) in events {
             let record = Some(event.record).filter(|_| !written.contains(&event.key.fingerprint()));
@@ -160,6 +163,7 @@ impl Runner {
             return Ok(());
         }
         let (batch, committed) = JobBatch::new(self.desk.marker());
+        // What went back is still a job's, and has its turn again.
         self.deliver(JobBatch { events, jobs, entries, closes, ..batch }, committed).await.map(drop)
     }
 

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::PollConfig;
 use crate::identity::TopicKind;
+use crate::kafka::failpoint::{self, After};
 use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, ScannedRecord, scan_news};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::bulk_pass::Pass;
@@ -146,6 +147,7 @@ impl Runner {
             }
             let outcome = match self.next() {
                 Next::Job(id, job) => {
+                    failpoint::pass(After::ChoosingJob);
                     self.current.clone_from(&id);
                     let outcome = self.step(&id, *job).await;
                     self.note(&id, outcome)

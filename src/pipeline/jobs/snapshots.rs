@@ -107,6 +107,7 @@ impl Runner {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         });
         let (opened, heals) = gap.map(|gap| self.opened(&gap)).unwrap_or_default();
         let entries: Vec<_> = opened.into_iter().collect();

@@ -22,13 +22,18 @@ impl TreatedEntry {
     /// Treats an entry.
     pub fn new(entry: Entry, policies: &FieldPolicies) -> Self {
         let Some(policy) = policies.of(CONVERSATION_ENTRY) else { return Self(entry) };
+        // Without a rest pattern: whatever an entry comes to hold does not compile before it is decided here.
+        let Entry { identifier, server_time, client_time, text, kind, payload, sender, related } = entry;
         let treated = |name: &str, text: Option<String>| text.and_then(|text| policy.text(name, &text));
         Self(Entry {
-            text: treated("text", entry.text),
-            kind: treated("type", entry.kind),
-            payload: entry.payload.and_then(|payload| policy.json("payload", &payload)),
-            sender: sender(policy, &entry.sender),
-            ..entry
+            text: treated("text", text),
+            kind: treated("type", kind),
+            payload: payload.and_then(|payload| policy.json("payload", &payload)),
+            sender: treated_sender(policy, &sender),
+            identifier,
+            server_time,
+            client_time,
+            related,
         })
     }
 }
@@ -41,9 +46,10 @@ impl std::ops::Deref for TreatedEntry {
     }
 }
 
-fn sender(policy: &EntityPolicy, sender: &Sender) -> Sender {
-    let whole = json!({"role": sender.role, "app_type": sender.app_type, "subject": sender.subject});
-    let treated = policy.json("sender", &whole).unwrap_or_default();
+fn treated_sender(policy: &EntityPolicy, sender: &Sender) -> Sender {
+    let Sender { role, app_type, subject } = sender;
+    let treated = policy.json("sender", &json!({"role": role, "app_type": app_type, "subject": subject}));
+    let treated = treated.unwrap_or_default();
     let member = |name: &str| treated.get(name).and_then(Value::as_str).map(str::to_owned);
     Sender { role: member("role"), app_type: member("app_type"), subject: member("subject") }
 }

@@ -66,3 +66,5 @@ pub(super) use desk::MessageDesk;
 pub(super) use inlet::MessageInlet;
 pub use reach::reach;
 pub(super) use seam::MessageBatch;
+#[cfg(test)]
+pub(crate) use setback::one_of_each;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::config::MessagesConfig;
+use crate::kafka::failpoint::{self, After};
 use crate::kafka::{KafkaSettings, TopicRole};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::memory::StreamMemory;
@@ -164,6 +165,7 @@ impl MessageRunner {
             }
             Next::Forget => self.forget_old().await?,
             Next::Fetch(id, reason) => {
+                failpoint::pass(After::ChoosingConversation);
                 self.within_share()?;
                 match self.fetch(&id, reason).await {
                     Err(setback) if setback.concerns_one() => {

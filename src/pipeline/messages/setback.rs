@@ -114,6 +114,31 @@ impl Setback {
     }
 }
 
+/// A failure of each kind that has words of its own, for the page of errors.
+#[cfg(test)]
+pub(crate) fn one_of_each() -> Vec<Failure> {
+    let refused = |status, code: &str| RestError::Refused {
+        status,
+        code: code.to_owned(),
+        message: "MESSAGE".to_owned(),
+        retry_after: None,
+    };
+    let samples = [
+        Setback::Sessions(refused(400, "INVALID_TYPE")),
+        Setback::Entries(refused(403, "REQUEST_LIMIT_EXCEEDED")),
+        Setback::Entries(refused(403, "INSUFFICIENT_ACCESS")),
+        Setback::Entries(refused(404, "NOT_FOUND")),
+        Setback::Share { used: 80 },
+    ];
+    for sample in &samples {
+        match sample {
+            Setback::Sessions(_) | Setback::Entries(_) | Setback::Share { .. } => {}
+            Setback::Ledger(_) | Setback::Stopped(_) | Setback::Gone => {}
+        }
+    }
+    samples.iter().map(Setback::failure).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! Comparisons and looks for silence on a schedule, beside the streams of a process and never in their way: nothing here is
 //! waited for by a stream, and whatever fails is counted, shown, and tried again.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,6 +12,7 @@ use tracing::{debug, info, warn};
 use crate::change::FieldPolicies;
 use crate::config::{FieldChoice, GapsConfig, PollConfig, ReconcileConfig};
 use crate::failure::Failure;
+use crate::identity::TopicName;
 use crate::kafka::{KafkaSettings, StreamIdentity};
 use crate::pipeline::reconcile::comparison::Difference;
 use crate::pipeline::reconcile::inspection::{Extent, Inspected, Inspector};
@@ -71,7 +73,7 @@ impl Reconciliation {
         let after = |length: Duration| Instant::now() + length;
         let mut compare_at = self.config.every.map(|every| after(every.min(SOON)));
         let mut listen_at = self.config.silence_check.then(|| after(self.config.silence_every.min(SOON)));
-        let mut last_full: Option<Instant> = None;
+        let mut last_full = HashMap::new();
         while let Some(next) = compare_at.into_iter().chain(listen_at).min() {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -79,12 +81,8 @@ impl Reconciliation {
             }
             let now = Instant::now();
             if let Some(every) = self.config.every.filter(|_| compare_at.is_some_and(|at| at <= now)) {
-                let full = self.config.full_every.is_some_and(|full| last_full.is_none_or(|last| last + full <= now));
-                let extent = if full { Extent::Full } else { self.lately() };
-                let Some(complete) = stop.run_until_cancelled(self.compare_all(extent)).await else { return };
-                if full && complete {
-                    last_full = Some(now);
-                }
+                let compared = stop.run_until_cancelled(self.compare_all(now, &mut last_full)).await;
+                let Some(complete) = compared else { return };
                 compare_at = Some(after(if complete { every } else { every.min(SOON) }));
             }
             if listen_at.is_some_and(|at| at <= now) {
@@ -96,7 +94,12 @@ impl Reconciliation {
         }
     }
 
-    fn lately(&self) -> Extent {
+    /// How much of a stream's records is compared now, by when all of them were.
+    fn extent(&self, last_full: Option<&Instant>, now: Instant) -> Extent {
+        let is_due = |full: Duration| last_full.is_none_or(|last| *last + full <= now);
+        if self.config.full_every.is_some_and(is_due) {
+            return Extent::Full;
+        }
         Extent::Since(TimeDelta::from_std(self.config.since).unwrap_or(TimeDelta::days(1)))
     }
 
@@ -115,16 +118,24 @@ impl Reconciliation {
             identity: subject.identity.clone(),
             polls: subject.polls.clone(),
             most_absent: self.gaps.most_absent,
+            bulk_from: self.gaps.bulk_from,
             api_share: Some(self.gaps.api_share),
         }
     }
 
-    /// Compares every object of every stream; returns whether all could be.
-    async fn compare_all(&self, extent: Extent) -> bool {
-        let mut complete = true;
+    /// Compares every object of every stream, and notes of which streams all records were. Returns whether all could be: not
+    /// if none was carried, as on the way up.
+    async fn compare_all(&self, now: Instant, last_full: &mut HashMap<TopicName, Instant>) -> bool {
+        let (mut complete, mut carried) = (true, false);
         for subject in self.carried() {
+            carried = true;
             let topic = &subject.identity.topic;
+            let extent = self.extent(last_full.get(topic), now);
             let outcome = self.compare(subject, extent).await;
+            // A channel that has brought nothing yet has no objects to compare.
+            if extent == Extent::Full && outcome.as_ref().is_ok_and(|objects| *objects > 0) {
+                last_full.insert(topic.clone(), now);
+            }
             let failure = outcome.as_ref().err().map(Unable::failure);
             if let Some(failure) = &failure {
                 complete = false;
@@ -141,14 +152,15 @@ impl Reconciliation {
                 }
             });
         }
-        complete
+        complete && carried
     }
 
-    /// Compares the objects of one stream. What is known of the others is not lost when one cannot be.
-    async fn compare(&self, subject: &Subject, extent: Extent) -> Result<(), Unable> {
+    /// Compares the objects of one stream, and returns how many. What is known of the others is not lost when one cannot be.
+    async fn compare(&self, subject: &Subject, extent: Extent) -> Result<usize, Unable> {
         let inspector = self.inspector(subject);
-        let mut outcome = Ok(());
-        for entity in inspector.entities().await? {
+        let entities = inspector.entities().await?;
+        let mut outcome = Ok(entities.len());
+        for entity in entities {
             let compared = async {
                 let standing = standing(&self.kafka, &subject.identity).await?;
                 let inspected = inspector.inspect(&entity, extent, &standing, |_| {}).await?;
@@ -247,4 +259,50 @@ impl Reconciliation {
 
 fn told(failure: Failure) -> LastError {
     LastError { at: Utc::now(), what: failure.what, remedy: failure.remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::pipeline::settings;
+    use crate::status::Board;
+
+    /// One stream that compares all of its records once a day; nothing that it would call is there.
+    fn reconciliation(board: &Board) -> Reconciliation {
+        let text = "[salesforce]\nclient_id = 'c'\nclient_secret = 's'\nlogin_url = 'http://127.0.0.1:1'\n\
+                    [kafka]\nbrokers = '127.0.0.1:1'\n[reconcile]\nevery = '1h'\nfull_every = '1d'\n\
+                    [[stream]]\ntopic = '/event/Case_Escalation__e'\nstart = 'latest'\nrecord = 'never'\n";
+        let config = Config::from_table(text.parse().expect("TOML"), &[].into()).expect("a configuration");
+        let (prefix, org) = ("p".to_owned(), "00D8d00000AbCdEEAV".parse().expect("an org"));
+        let topic = config.streams[0].topic.clone();
+        let (identity, fields) = (StreamIdentity { prefix, org, topic: topic.clone() }, FieldChoice::default());
+        let rest = RestClient::new(settings::salesforce(&config).expect("settings").session().clone());
+        Reconciliation {
+            config: config.reconcile,
+            gaps: config.gaps,
+            policies: settings::policies(&config.policies),
+            kafka: settings::kafka(&config.kafka).expect("settings"),
+            rest,
+            subjects: vec![Subject { identity, fields, polls: Vec::new(), board: board.stream(topic) }],
+            run_id: "r".to_owned(),
+            listening_since: Utc::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_was_compared_everything_is_still_to_be() {
+        let board = Board::new();
+        let reconciliation = reconciliation(&board);
+        let (now, mut last_full) = (Instant::now(), HashMap::new());
+        assert!(!reconciliation.compare_all(now, &mut last_full).await, "the stream is on its way up");
+        reconciliation.subjects[0].board.set_state(StreamState::Running);
+        // The records of platform events are in no table.
+        assert!(reconciliation.compare_all(now, &mut last_full).await);
+        assert!(last_full.is_empty(), "{last_full:?}");
+        let (hour, day) = (now + Duration::from_secs(3_600), now + Duration::from_secs(24 * 3_600));
+        assert_eq!(reconciliation.extent(None, now), Extent::Full);
+        assert_eq!(reconciliation.extent(Some(&now), hour), Extent::Since(TimeDelta::days(1)));
+        assert_eq!(reconciliation.extent(Some(&now), day), Extent::Full);
+    }
 }
