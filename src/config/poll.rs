@@ -14,8 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The object whose topic `messages = true` writes, in a form of its own.
-const ENTRIES: &str = "ConversationEntry";
+/// The objects whose topics `messages = true` writes, the first of them in a form of its own.
+const OF_MESSAGES: [&str; 3] = ["ConversationEntry", "Conversation", "ConversationParticipant"];
 
 /// One `[[poll]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub(in crate::config) fn read_polls(
     findings: &mut Findings,
 ) -> Vec<PollConfig> {
     let mut polls: Vec<PollConfig> = Vec::new();
+    let messages = streams.iter().any(|stream| stream.messages);
     for section in sections {
         let path = section.path_of("entity");
         let Some(poll) = PollConfig::read(section, findings) else { continue };
@@ -49,8 +50,8 @@ pub(in crate::config) fn read_polls(
             Some(format!("is \"{entity}\", whose changes the stream {} brings already", own.topic))
         } else if polls.iter().any(|other| other.entity == *entity) {
             Some(format!("is \"{entity}\", which another [[poll]] has"))
-        } else if entity == ENTRIES {
-            Some(format!("is \"{ENTRIES}\", which is fetched by messages = true of the stream of sessions"))
+        } else if OF_MESSAGES.contains(&entity.as_str()) && (entity == OF_MESSAGES[0] || messages) {
+            Some(format!("is \"{entity}\", which is fetched by messages = true of the stream of sessions"))
         } else if stream_of(streams, entity).is_none() {
             Some(format!("is \"{entity}\", and there is no stream of change events that could write it"))
         } else {

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use toml::Table;
 
 use crate::config::{
-    Config, ConfigError, Environment, FieldChoice, Grant, OnGap, OnIncomplete, RecordMode, Start, polls_of,
+    Config, ConfigError, Environment, FieldChoice, Grant, MessagesApi, OnGap, OnIncomplete, RecordMode, Start, polls_of,
 };
 
 const COMPLETE: &str = r#"
@@ -313,6 +313,11 @@ fn what_events_bring_is_not_polled_and_what_is_polled_has_a_stream_that_writes_i
         (poll("Case"), "whose changes the stream /data/CaseChangeEvent brings already"),
         (poll("CaseComment") + "[[poll]]\nentity = \"CaseComment\"", "which another [[poll]] has"),
         (poll("ConversationEntry"), "messages = true"),
+        (
+            poll("Conversation")
+                .replace("/data/CaseChangeEvent\"", "/data/MessagingSessionChangeEvent\"\nmessages = true"),
+            "messages = true",
+        ),
         (poll("CaseCommentChangeEvent"), "the API name of an object"),
         (poll("Order__e"), "the API name of an object"),
         (poll("CaseComment").replace("/data/CaseChangeEvent", "/event/Order__e"), "no stream of change events"),
@@ -324,6 +329,28 @@ fn what_events_bring_is_not_polled_and_what_is_polled_has_a_stream_that_writes_i
     }
     let odd = poll("CaseComment") + "every = \"0s\"\nlook_back = \"1s\"\nsince = \"yesterday\"\nsurprise = 1";
     assert_eq!(faults(&odd, &[]).len(), 4);
+}
+
+#[test]
+fn the_conversation_data_api_needs_an_app_of_its_own_and_an_encrypted_line() {
+    let connect = load(COMPLETE, &[]).expect("valid");
+    assert!(connect.messages.api == MessagesApi::Connect && connect.data_api.is_none());
+    let data = ("CASEWIRE__MESSAGES__API", "data");
+    let missing = faults(COMPLETE, &[data]);
+    assert_eq!(missing.len(), 2, "{missing:?}");
+    assert!(
+        missing[0].contains("messages.data_api.client_id") && missing[1].contains("client_secret_file"),
+        "{missing:?}"
+    );
+    let app = [
+        data,
+        ("CASEWIRE__MESSAGES__DATA_API__CLIENT_ID", "3MVG9"),
+        ("CASEWIRE__MESSAGES__DATA_API__CLIENT_SECRET", "sesame"),
+    ];
+    let config = load(COMPLETE, &app).expect("valid").data_api.expect("an app");
+    assert_eq!((config.url.as_str(), config.client_secret.expose_secret()), ("https://api.salesforce.com/", "sesame"));
+    let open = [app[0], app[1], app[2], ("CASEWIRE__MESSAGES__DATA_API__URL", "http://api.example.com")];
+    assert!(faults(COMPLETE, &open)[0].contains("unencrypted"));
 }
 
 #[test]

@@ -161,6 +161,7 @@ impl Process {
                 rest: rest.clone(),
                 gaps: self.config.gaps,
                 messages: self.config.messages,
+                data_api: settings::data_api(&self.config).map(Arc::new),
                 first_snapshots: self.first_snapshots(&stream.topic),
                 polls: polls_of(&self.config.polls, &self.config.streams, &stream.topic),
                 schemas: schemas.clone(),

@@ -27,6 +27,7 @@
 //! | `record_sight` | whether the user sees every record of an object |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`conversation_entries`] | what was said in a conversation, page by page |
+//! | [`conversation_records`] | the records of conversations and of who takes part in them |
 //! | [`messaging_sessions`] | sessions, and the conversations that they belong to |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
@@ -50,6 +51,7 @@ pub mod certificate;
 mod clock;
 mod collections;
 pub mod conversation_entries;
+pub mod conversation_records;
 pub mod credit;
 pub mod describe;
 mod fetch_response;

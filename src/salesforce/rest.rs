@@ -118,9 +118,10 @@ impl Session {
         token: &Token,
     ) -> Result<RestAnswer, RestError> {
         let bad_path = || RestError::Path(request.resource().to_owned());
-        let url = token.instance_url().join(&request.path).map_err(|_| bad_path())?;
+        let host = self.api_url(token);
+        let url = host.join(&request.path).map_err(|_| bad_path())?;
         // A path that leads to another host would take the token there.
-        if url.origin() != token.instance_url().origin() {
+        if url.origin() != host.origin() {
             return Err(bad_path());
         }
         let sent = chrono::Utc::now();

@@ -94,7 +94,7 @@ pub(crate) fn columns(object: &Object) -> Vec<Column> {
         if at == 0 && owned_first {
             columns.push(Column::new("IsDeleted", Kind::Checkbox, Source::IsDeleted));
         }
-        if field.name == "LastModifiedById" {
+        if field.name == "LastModifiedById" && object.has_modstamp() {
             columns.push(Column::new("SystemModstamp", Kind::DateTime, Source::SystemModstamp));
             // A comment has no page of its own to be looked at.
             if object.name != "CaseComment" {

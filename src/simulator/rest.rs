@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `records` | describe, and records by their ids |
 //! | `query` | SOQL over `/query` and `/queryAll`, and what is left of long answers |
-//! | `conversation` | the entries of conversations |
+//! | `conversation` | the entries of conversations over Connect |
+//! | `conversation_data` | the same over the Conversation Data API |
 //! | `permissions` | what the user may do, by the objects that say so |
 //! | `bulk` | the query jobs of the Bulk API 2.0 |
 //! | `organization` | the one row of `Organization` |
@@ -14,6 +15,7 @@
 
 mod bulk;
 mod conversation;
+mod conversation_data;
 mod describe;
 mod organization;
 mod permissions;
@@ -131,6 +133,7 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/oauth2/revoke", post(oauth::revoke))
         .route("/services/data", get(versions))
         .route("/services/data/", get(versions))
+        .route("/platform/engagement/v1.0/conversation-entries", get(conversation_data::entries))
         .merge(instance)
         .fallback(|| async { Refused::not_found() })
         .method_not_allowed_fallback(not_allowed)

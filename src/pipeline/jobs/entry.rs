@@ -12,6 +12,7 @@ use crate::identity::{TopicKind, TopicName};
 use crate::kafka::OutputRecord;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::job::{Job, Listing};
+use crate::pipeline::ledger::CONVERSATION_ENTRY;
 
 /// How much earlier than a gap the stamps of its changes may be. A record is stamped when it is changed and the event
 /// is dated when the transaction ends, which Salesforce lets run for minutes; an hour is beyond doubt, and the few
@@ -91,6 +92,12 @@ pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<En
 }
 
 impl Entry {
+    /// Whether a ledger record says that its gap was closed because everything was read.
+    pub fn is_healed(value: &[u8]) -> bool {
+        let value: Option<Value> = serde_json::from_slice(value).ok();
+        value.is_some_and(|value| value.get("state").and_then(Value::as_str) == Some("healed"))
+    }
+
     /// When it was opened.
     pub fn opened_at(&self) -> Option<DateTime<Utc>> {
         DateTime::deserialize(self.value.get("opened_at")?).ok()
@@ -101,9 +108,13 @@ impl Entry {
         self.value.get("letter").and_then(Value::as_str)
     }
 
-    /// The job that heals it. `None` where nothing can be read: platform events are in no table, but for those in letters.
+    /// The job that heals it. `None` where nothing can be read: platform events are in no table, but for those in letters, and
+    /// neither are messages, which are fetched by a runner of their own.
     pub fn job(&self, topic: &TopicName) -> Option<Job> {
         let told = Told::deserialize(&self.value).ok()?;
+        if told.entity.as_deref() == Some(CONVERSATION_ENTRY) {
+            return None;
+        }
         let object = match topic.kind() {
             TopicKind::Entity(entity) => Some(entity),
             TopicKind::ChangeChannel => None,
@@ -215,6 +226,8 @@ mod tests {
         assert_eq!(job(json!({})).listing.expect("a listing").since, None, "without a beginning, all");
         let since = json!({"cause": "reconciled", "entity": "Case", "from": {"time": "2026-11-22T09:00:00Z"}});
         assert!(job(since).listing.expect("a listing").since.is_some(), "a comparison goes by the stamps");
+        let messages = json!({"entity": "ConversationEntry", "cause": "unread", "records": ["0Mw8d0000000001AAA"]});
+        assert!(entry(cases.as_str(), messages).job(&cases).is_none(), "no job heals it");
         let events: TopicName = "/event/Order__e".parse().expect("a topic");
         assert!(entry(events.as_str(), json!({})).job(&events).is_none());
         let letter = entry(events.as_str(), json!({"letter": "00-e1"}));

@@ -109,6 +109,7 @@ pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
 pub(super) use polled::{forget as forget_polls, kept_under as kept_of_polls};
+pub(super) use rows::{Reader, RowWriter};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
 #[cfg(test)]

@@ -11,15 +11,15 @@ use crate::pipeline::context::StreamContext;
 
 /// Who read a record.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Reader<'a> {
+pub(in crate::pipeline) enum Reader<'a> {
     /// A job, by its id.
     Job(&'a str),
     /// A poll, by when its round began.
     Poll(&'a str),
 }
 
-/// Writes the records of one job or poll.
-pub(super) struct RowWriter<'a> {
+/// Writes the records of one job or poll, or those that the runner of messages reads beside the messages.
+pub(in crate::pipeline) struct RowWriter<'a> {
     /// The stream.
     pub context: &'a StreamContext,
     /// The object.

@@ -54,6 +54,9 @@ fn treated_sender(policy: &EntityPolicy, sender: &Sender) -> Sender {
     Sender { role: member("role"), app_type: member("app_type"), subject: member("subject") }
 }
 
+/// The longest text that an entry without its content still has, in bytes.
+const LONGEST_MEMBER: usize = 256;
+
 /// What all records of one page have in common.
 pub(super) struct EntryWriter<'a> {
     /// `<prefix>.ConversationEntry`
@@ -64,6 +67,8 @@ pub(super) struct EntryWriter<'a> {
     pub conversation: &'a str,
     /// Why it was fetched.
     pub reason: Reason,
+    /// The API that gave it.
+    pub api: &'static str,
     /// When the page was read.
     pub fetched_at: DateTime<Utc>,
     /// What is kept from readers.
@@ -106,7 +111,7 @@ struct SourceValue<'a> {
 
 impl EntryWriter<'_> {
     /// The record of an entry that was said in `session`, which is about `case`. One that is `too_large` for Kafka goes
-    /// without its content.
+    /// without its content, and is a kilobyte or two then.
     pub fn record(
         &self,
         op: Op,
@@ -119,6 +124,8 @@ impl EntryWriter<'_> {
             Op::Message => "message",
             Op::Redaction => "redaction",
         };
+        // What may be anything is left out as a whole, never cut.
+        let longest = if too_large { LONGEST_MEMBER } else { usize::MAX };
         let reference = |member: &str, of_session: &str, id: Option<&str>| {
             // The same ids stand in the session's own record, under the policy of sessions.
             let id = id.map(str::to_owned);
@@ -133,19 +140,19 @@ impl EntryWriter<'_> {
             session: session.as_deref(),
             case: case.as_deref(),
             sender: SenderValue {
-                role: entry.sender.role.as_deref(),
-                app_type: entry.sender.app_type.as_deref(),
-                subject: entry.sender.subject.as_deref(),
+                role: entry.sender.role.as_deref().filter(|text| text.len() <= longest),
+                app_type: entry.sender.app_type.as_deref().filter(|text| text.len() <= longest),
+                subject: entry.sender.subject.as_deref().filter(|text| text.len() <= longest),
             },
             text: entry.text.as_deref().filter(|_| !too_large),
-            kind: entry.kind.as_deref(),
+            kind: entry.kind.as_deref().filter(|text| text.len() <= longest),
             payload: entry.payload.as_ref().filter(|_| !too_large),
             client_time: entry.client_time.and_then(instant),
             server_time: instant(entry.server_time).unwrap_or_default(),
             too_large,
             source: SourceValue {
                 org: self.org.as_str(),
-                api: "connect",
+                api: self.api,
                 trigger: self.reason.as_str(),
                 fetched_at: self.fetched_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             },
@@ -196,6 +203,7 @@ mod tests {
             org: &org,
             conversation: "c-1",
             reason: Reason::Sweep,
+            api: "connect",
             fetched_at: at,
             policies: &FieldPolicies::default(),
         };
@@ -220,12 +228,14 @@ mod tests {
         );
         assert_eq!((value.as_str(), &record.key[..]), (expected, &b"c-1"[..]));
         assert!(record.headers.contains(&("entry_id", Bytes::from_static(b"e-1"))));
-        let record = writer.record(Op::Redaction, &plain, None, Some("500"), true);
+        let long = TreatedEntry::new(Entry { kind: Some("k".repeat(300)), ..entry.clone() }, writer.policies);
+        let record = writer.record(Op::Redaction, &long, None, Some("500"), true);
         let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
         assert_eq!(
-            (&value["op"], &value["text"], &value["too_large"]),
-            (&json!("redaction"), &json!(null), &json!(true))
+            (&value["op"], &value["text"], &value["type"], &value["too_large"]),
+            (&json!("redaction"), &json!(null), &json!(null), &json!(true))
         );
+        assert_eq!(value["sender"]["role"], json!("EndUser"));
 
         let mask = Treatment::Mask { keep_last: 0 };
         let named = [("text", mask), ("payload", mask), ("sender.role", Treatment::Drop)];
