@@ -130,7 +130,8 @@ class Org:
         """Every record of an object as it truly is."""
         url = f"{self.settings['CONTROL']}/records/{entity}"
         with urllib.request.urlopen(url, timeout=120) as answer:
-            return [json.loads(line) for line in answer.read().decode().splitlines()]
+            # Not by splitlines(): a text may have other characters in it that end a line.
+            return [json.loads(line) for line in answer.read().decode().split("\n") if line]
 
     def stats(self):
         return self._control("GET", "/stats")
