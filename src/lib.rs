@@ -22,6 +22,8 @@ pub mod change;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+#[cfg(test)]
+mod documents;
 pub mod failure;
 pub mod identity;
 pub mod kafka;

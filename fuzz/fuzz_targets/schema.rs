@@ -67,7 +67,9 @@ fuzz_target!(|data: &[u8]| {
     if values > MOST_VALUES {
         return;
     }
-    let change = parsed.decode(&payload, &FieldPolicies::default()).unwrap_or_else(|error| panic!("{error}: {json} {payload:?}"));
+    let change = parsed
+        .decode(&payload, &FieldPolicies::default())
+        .unwrap_or_else(|error| panic!("{error}: {json} {payload:?}"));
     assert!(change.header.is_none() && change.unresolved.is_empty() && change.enriched.is_empty());
     let changed: Value = serde_json::from_str(change.changed.as_str()).expect("a change is JSON");
     let object = changed.as_object().expect("a change is an object");

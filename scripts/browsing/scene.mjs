@@ -36,7 +36,10 @@ export class Scene {
     }
 
     async startBroker() {
-        const started = await run(path.join(this.root, 'scripts/kafka'), ['start', '--directory', this.kafka, '--owner', String(process.pid)]);
+        const start = ['start', '--directory', this.kafka, '--owner', String(process.pid)];
+        const started = await run(path.join(this.root, 'scripts/kafka'), start).catch((error) => {
+            throw Object.assign(new Error(`no Kafka broker could be started: ${error.stderr}`), { missing: true });
+        });
         return /^KAFKA_BOOTSTRAP=(.*)$/m.exec(started.stdout)[1];
     }
 

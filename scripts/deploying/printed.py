@@ -29,7 +29,7 @@ def check_configurations(place):
 
 def with_every_key(text):
     """The example with every key that is commented out in it."""
-    return tomllib.loads(re.sub(r'^# ("?[A-Za-z0-9_.]+"? = )', r"\1", text, flags=re.MULTILINE))
+    return tomllib.loads(re.sub(r'^# ("?[A-Za-z0-9_.]+"? = |\[\[\w+\]\]$)', r"\1", text, flags=re.MULTILINE))
 
 
 def check_schema(place):
@@ -91,7 +91,7 @@ def check_manual(place):
     code, said = run(place.binary, "man", pages)
     if code != 0:
         return [said]
-    readers = [["groff", "-man", "-Tutf8", "-ww", "-z"], ["mandoc", "-T", "lint", "-W", "error"]]
+    readers = [["groff", "-K", "utf8", "-man", "-Tutf8", "-ww", "-z"], ["mandoc", "-T", "lint", "-W", "error"]]
     reader = next((reader for reader in readers if shutil.which(reader[0])), None)
     if reader is None:
         place.note("neither groff nor mandoc is installed, so that nobody has read the pages")

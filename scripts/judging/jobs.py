@@ -7,6 +7,9 @@ from . import fold, ledger
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 CLOSED = ("healed", "given_up")
+# What stands in `source.job` of the records that are read beside messages, and their objects.
+BESIDE_MESSAGES = "messages"
+CONVERSATIONS = ("Conversation", "ConversationParticipant")
 # A record by its id; what events have for "any record" (500*, 000000000000000AAA) is none.
 RECORD = re.compile(r"(?!0{15})[0-9A-Za-z]{18}")
 
@@ -34,6 +37,7 @@ class Jobs:
         self.written, self.states, self.entities = {}, {}, {}
         # Snapshots are nobody's repair: they need no gap.
         self.snapshots = {}
+        self.beside = {}
         self.page = fold.from_the_page()
 
     def take(self, record, value):
@@ -44,8 +48,13 @@ class Jobs:
         if job is not None:
             self._form(record, value, job)
             self._time(record, value, state)
-            self._once(record, job)
-            if str(job).startswith("snapshot-"):
+            if job == BESIDE_MESSAGES:
+                self._beside(record, value)
+            else:
+                self._once(record, job)
+            if job == BESIDE_MESSAGES:
+                self.report.seen["records beside messages"] += 1
+            elif str(job).startswith("snapshot-"):
                 self.snapshots.setdefault((record.topic, job), set()).add(record.key)
             else:
                 self.entities.setdefault(value.get("entity"), record.place)
@@ -95,6 +104,16 @@ class Jobs:
         now = state.value(MODIFIED)
         if isinstance(modified, str) and isinstance(now, str) and _seconds(now) < _seconds(modified) - self.tolerance:
             self.report.fault("back in time", f"{record.place}, key {record.key}: modified at {modified}, then at {now}")
+
+    def _beside(self, record, value):
+        """No event and no gap tells of them: they stand there because they changed since they were written last. An abrupt end
+        loses nothing of what was written, so that holds over it too."""
+        where, content = (record.topic, record.key), value.get("record")
+        if value.get("entity") not in CONVERSATIONS:
+            self.report.fault("stray job record", f"{record.place}: {BESIDE_MESSAGES} wrote a {value.get('entity')}")
+        if self.beside.get(where) == content:
+            self.report.fault("doubled job record", f"{record.place}, key {record.key}: nothing of it changed")
+        self.beside[where] = content
 
     def _once(self, record, job):
         before = self.written.setdefault((job, record.topic, record.key), record.place)

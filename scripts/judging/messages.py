@@ -10,7 +10,8 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 MEMBERS = {
     "op", "id", "conversation", "session", "case", "sender", "text", "type", "payload", "client_time", "server_time", "source",
 }
-SOURCES = ("event", "sweep", "final")
+APIS = ("connect", "data")
+SOURCES = ("event", "sweep", "final", "history")
 
 
 def examine(report, records, org):
@@ -46,7 +47,7 @@ def _form(report, record, value, org):
     if record.key != value["conversation"]:
         report.fault("message", f"{record.place}: the key is {record.key!r}, the conversation {value['conversation']!r}")
     source = value["source"]
-    if not isinstance(source, dict) or (source.get("org"), source.get("api")) != (org, "connect") or source.get("trigger") not in SOURCES:
+    if not isinstance(source, dict) or source.get("org") != org or source.get("api") not in APIS or source.get("trigger") not in SOURCES:
         report.fault("message", f"{record.place}: source is {source!r}")
     times = [value["server_time"], source.get("fetched_at") if isinstance(source, dict) else None, value["client_time"] or "-"]
     if any(time != "-" and not INSTANT.fullmatch(str(time)) for time in times):

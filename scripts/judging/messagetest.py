@@ -48,6 +48,7 @@ class EachFaultIsFound(unittest.TestCase):
             ("wrong message", [RIGHT[0], RIGHT[2], written(1, "message", "b", None, session="0Mx")], TRUTH),
             ("message", [*RIGHT[1:], written(0, "message", "a", "***", server_time="2026-11-22 10:14")], TRUTH),
             ("message", [written(0, "message", "a", "***", surplus=1), RIGHT[1]], TRUTH),
+            ("message", [*RIGHT[:2], written(2, "redaction", "a", "***", source={"org": ORG, "api": "bulk"})], TRUTH),
         ):
             self.assertIn(kind, judged(sorted(records, key=lambda record: record.offset), truth), records[-1])
 

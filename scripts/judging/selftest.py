@@ -483,6 +483,42 @@ class WhatJobsWrote(unittest.TestCase):
             modified(topics, second)
             self.assertEqual(set(self.faults(topics).faults), faults, second)
 
+    def beside(self, *names, entity="Conversation"):
+        """A record that was read beside messages, as often as it has had another name."""
+        topics, key = self.healed(), "0dw8d0000000001AAA"
+        headers = {"casewire": "1", "content-type": "application/json", "entity": entity, "op": "refresh", "org": ORG}
+        for second, name in enumerate(names):
+            value = {"op": "refresh", "entity": entity, "id": key, "changed": {}, "record": {"Id": key, "Name": name}}
+            value |= {"record_as_of": f"2026-02-17T04:03:4{second}.000Z", "record_from": "rest"}
+            value["source"] = {"org": ORG, "topic": CASES, "job": "messages"}
+            topics.put(f"{PREFIX}.{entity}", key, value, headers)
+        return self.faults(topics)
+
+    def test_records_beside_messages_stand_there_when_they_changed(self):
+        report = self.beside("a", "b", "a")
+        self.assertEqual(report.faults, {})
+        self.assertEqual(report.seen["records beside messages"], 3)
+        self.assertIn("doubled job record", self.beside("a", "b", "b").faults)
+        self.assertIn("stray job record", self.beside("a", entity="Contact").faults)
+
+    def test_an_entry_about_messages_names_a_session_or_a_conversation_and_ends(self):
+        entry = {"v": 1, "id": "messages-1", "state": "open", "cause": "unread", "org": ORG, "topic": CASES, "entity": "ConversationEntry"}
+        entry |= {"records": ["36b0f4d9-7c14-43dc-bb9e-7713a4930df0"], "from": {}, "to": {}, "detail": "why", "source": None}
+        entry |= {"opened_at": "2026-02-17T04:04:00.000Z", "opened_by": "r1"}
+        closed = entry | {"state": "healed", "rows_reread": 0, "deletes_found": 0, "unread": [], "closed_at": "2026-02-17T04:05:00.000Z", "closed_by": "r1"}
+        for kind, values in (
+            (None, (entry, closed)),
+            ("stray gap", (entry | {"id": "event-1"},)),
+            ("stray gap", (entry | {"detail": ""},)),
+            ("stray gap", (closed,)),
+            ("wrong value", (entry, closed | {"state": "given_up"})),
+        ):
+            topics = self.healed()
+            for value in values:
+                topics.put(f"{PREFIX}.gaps", value["id"], value, {})
+            found = self.faults(topics).faults
+            self.assertTrue(kind in found if kind else found == {}, found)
+
     def test_a_job_without_a_gap_is_found(self):
         topics = self.healed()
         topics.records = [record for record in topics.records if record.topic != f"{PREFIX}.gaps"]

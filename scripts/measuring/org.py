@@ -24,6 +24,10 @@ tls = {tls}
 [pubsub]
 delivery_allocation = 1000000000000
 
+# Compressing would cost the organisation three times what inflating costs casewire, on the same processors.
+[rest]
+compress = false
+
 [traffic]
 rate = {rate}
 backlog = {backlog}

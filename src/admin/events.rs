@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `snapshot` | everything: `document`, `journal`, `trend`; the first one of each connection |
 //! | `change` | a merge patch of the document, at most four a second |
-//! | `journal` | entries that are new or happened again |
+//! | `journal` | entries that are new or happened again, and the ids of all there are |
 //! | `sample` | rate and lag of each stream, every two seconds; it also says that the connection lives |
 //!
 //! Nothing is kept for a listener: what it gets is made when there is room to send it, so one that is slow gets fewer and
@@ -161,9 +161,13 @@ impl Listener {
         let entries = self.news.board.journal(self.journal);
         if let Some(last) = entries.last() {
             self.journal = last.number;
+            // An entry may have become part of another one, and old ones make room.
+            let ids: Vec<u64> = self.news.board.journal(0).iter().map(|entry| entry.id).collect();
             // What else has changed is told next.
             self.changes.mark_changed();
-            return Some(named("journal").data(json!({ "at": Utc::now(), "entries": entries }).to_string()));
+            return Some(
+                named("journal").data(json!({ "at": Utc::now(), "entries": entries, "ids": ids }).to_string()),
+            );
         }
         self.not_before = Instant::now() + AT_MOST_EVERY;
         let now = document(&self.news.board, &self.news.door, self.news.acts);

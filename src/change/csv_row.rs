@@ -92,7 +92,7 @@ impl CsvPlan {
     /// # Errors
     /// When it is not a row of this object.
     pub fn render<'r>(&self, cell: impl Fn(usize) -> &'r str) -> Result<Row, RowFault> {
-        let mut writer = ObjectWriter::new(self.plan.policy(), 1024);
+        let mut writer = ObjectWriter::new(self.plan.policy(), 32 * self.members.len());
         for (member, cells) in self.plan.members().iter().zip(&self.members) {
             let field = self.plan.fields().get(member.place).map_or("", String::as_str);
             let written = writer.keyed(field, &member.key, Shape::Whole, |out| {

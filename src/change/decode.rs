@@ -284,7 +284,13 @@ impl<'p> Decoder<'p> {
 
     /// A compound of which some components changed: those nest under its name in `changed`; others that carry a
     /// value nest under the same name where unnamed values go. If the compound is null, so is each component.
-    fn parts(&mut self, position: usize, field: &'p Field, node: &'p Node, body: &mut Body<'_>) -> Result<(), DecodeFault> {
+    fn parts(
+        &mut self,
+        position: usize,
+        field: &'p Field,
+        node: &'p Node,
+        body: &mut Body<'_>,
+    ) -> Result<(), DecodeFault> {
         let components = field.compound.map(|index| self.records.get(index).fields.as_slice()).unwrap_or_default();
         let mut inner = Body::nested_in(body);
         for (at, component) in components.iter().enumerate() {

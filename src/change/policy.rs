@@ -445,7 +445,8 @@ mod tests {
 
     #[test]
     fn a_mask_shows_the_last_characters_of_what_is_long_enough_and_no_length() {
-        let policy = policy(&[("Phone", Treatment::Mask { keep_last: 4 }), ("Score", Treatment::Mask { keep_last: 4 })]);
+        let policy =
+            policy(&[("Phone", Treatment::Mask { keep_last: 4 }), ("Score", Treatment::Mask { keep_last: 4 })]);
         for (value, shown) in [
             ("\"+49 221 555 0199\"", "\"***0199\""),
             ("\"12345678\"", "\"***5678\""),
@@ -473,7 +474,11 @@ mod tests {
             assert_eq!(of(Shape::Whole, r#"{"Street":"Domstr. 1","City":null}"#), "null");
             assert_eq!(of(Shape::NotEmpty, r#"{"Street":"Domstr. 1"}"#), "-");
             assert_eq!(of(Shape::Parts, r#"{"Street":"Domstr. 1"}"#), "-");
-            assert_eq!(of(Shape::Parts, r#"{"Street":"x","City":null}"#), r#"{"City":null}"#, "cleared is not left out");
+            assert_eq!(
+                of(Shape::Parts, r#"{"Street":"x","City":null}"#),
+                r#"{"City":null}"#,
+                "cleared is not left out"
+            );
             assert_eq!(of(Shape::Whole, "null"), "null");
             assert_eq!(treated(&dropped, "BillingStreet", Shape::Whole, "\"Domstr. 1\""), "-");
             assert_eq!(treated(&dropped, "ShippingAddress", Shape::Whole, address), address);
@@ -493,7 +498,10 @@ mod tests {
     #[test]
     fn a_name_in_one_text_holds_all_of_its_parts() {
         let policy = policy(&[("LastName", Treatment::Drop)]);
-        assert_eq!(treated(&policy, "Name", Shape::Whole, r#"{"FirstName":"Ada","LastName":"L"}"#), r#"{"FirstName":"Ada"}"#);
+        assert_eq!(
+            treated(&policy, "Name", Shape::Whole, r#"{"FirstName":"Ada","LastName":"L"}"#),
+            r#"{"FirstName":"Ada"}"#
+        );
         assert_eq!(treated(&policy, "Name", Shape::Whole, "\"Ada Lovelace\""), "-");
     }
 

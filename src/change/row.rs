@@ -62,6 +62,8 @@ pub struct RowPlan {
     /// Place in `fields` by name.
     places: HashMap<String, usize>,
     members: Vec<Member>,
+    /// What the names of the members take in a record.
+    names_bytes: usize,
     id: usize,
     as_of: usize,
     deleted: Option<usize>,
@@ -122,6 +124,7 @@ impl RowPlan {
             fields: Vec::new(),
             places: HashMap::new(),
             members: Vec::new(),
+            names_bytes: 2,
             id: 0,
             as_of: 0,
             deleted: None,
@@ -137,6 +140,7 @@ impl RowPlan {
                 plan.add(object, field);
             }
         }
+        plan.names_bytes += plan.members.iter().map(|member| member.key.len() + 1).sum::<usize>();
         plan.id = plan.place("Id");
         plan.as_of = plan.place(time);
         plan.deleted = known("IsDeleted").then(|| plan.place("IsDeleted"));
@@ -230,21 +234,42 @@ impl RowPlan {
         Some(format!("{}, {}, {}", name(self.id)?, name(self.deleted?)?, name(self.as_of)?))
     }
 
+    /// A plan for the same rows without their members: who they are, since when as they are, and whether deleted. `None` where
+    /// the object cannot say that.
+    pub fn without_members(&self) -> Option<Self> {
+        let names = [self.id_field(), self.time_field(), self.deleted_field()?].map(str::to_owned);
+        let places = names.iter().cloned().zip(0..).collect();
+        Some(Self {
+            object: self.object.clone(),
+            fields: names.into(),
+            places,
+            members: Vec::new(),
+            names_bytes: 2,
+            id: 0,
+            as_of: 1,
+            deleted: Some(2),
+            not_in_csv: None,
+            policies: self.policies.clone(),
+        })
+    }
+
     /// Renders one row. Fields that are not in it count as empty.
     ///
     /// # Errors
     /// When it is not a row of this object.
     pub fn render(&self, row: &str) -> Result<Row, RowFault> {
         let mut json = serde_json::Deserializer::from_str(row);
-        let values = Values { places: &self.places, names: &self.fields }
-            .deserialize(&mut json)
-            .map_err(|_| RowFault::NotAnObject)?;
+        self.deserialize(&mut json).map_err(|_| RowFault::NotAnObject)?
+    }
+
+    fn render_values(&self, values: &[Option<&RawValue>]) -> Result<Row, RowFault> {
         let value = |place: usize| values.get(place).copied().flatten();
-        let fault = |place: usize| {
+        let fault = |place: usize, fault| {
             let field = self.fields.get(place).cloned().unwrap_or_default();
-            move |fault| RowFault::Value { field, fault }
+            RowFault::Value { field, fault }
         };
-        let mut writer = ObjectWriter::new(self.policy(), row.len());
+        let most: usize = values.iter().flatten().map(|value| value.get().len()).sum();
+        let mut writer = ObjectWriter::new(self.policy(), self.names_bytes + most);
         for member in &self.members {
             let name = self.fields.get(member.place).map_or("", String::as_str);
             let written = writer.keyed(name, &member.key, Shape::Whole, |out| {
@@ -258,19 +283,29 @@ impl RowPlan {
                 }
                 .map(|()| true)
             });
-            written.map_err(fault(member.place))?;
+            written.map_err(|found| fault(member.place, found))?;
         }
         let filled = |place: usize| value(place).filter(|value| value.get() != "null");
-        let text = |place: usize| filled(place).map(read_text).transpose().map_err(fault(place));
+        let text = |place: usize| filled(place).map(read_text).transpose().map_err(|found| fault(place, found));
         let id = text(self.id)?.filter(|id| !id.is_empty()).ok_or(RowFault::Missing("Id"))?;
         let as_of = text(self.as_of)?.filter(|time| !time.is_empty()).ok_or(RowFault::Missing("SystemModstamp"))?;
         let deleted = self.deleted.and_then(value).is_some_and(|deleted| deleted.get() == "true");
         Ok(Row {
             id: crate::identity::case_safe_id(&id).into_owned(),
             record: writer.finish(),
-            as_of: read_date_time(&as_of).map_err(fault(self.as_of))?,
+            as_of: read_date_time(&as_of).map_err(|found| fault(self.as_of, found))?,
             deleted,
         })
+    }
+}
+
+/// One row in the midst of others: what is wrong with its values is no fault of theirs.
+impl<'de> DeserializeSeed<'de> for &RowPlan {
+    type Value = Result<Row, RowFault>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let values = Values { places: &self.places, names: &self.fields }.deserialize(deserializer)?;
+        Ok(self.render_values(&values))
     }
 }
 

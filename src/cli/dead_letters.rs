@@ -211,7 +211,9 @@ async fn open(config: &Config, letter: &ScannedRecord) -> Opened {
     let not = |finding: String| Opened { header: None, finding };
     if let Some(withheld) = Withheld::of_letter(letter) {
         let names = withheld.entity.unwrap_or_else(|| "an object that is not known".to_owned());
-        return not(format!("no event: the field policy kept the bytes back, and the letter names {names} and its records"));
+        return not(format!(
+            "no event: the field policy kept the bytes back, and the letter names {names} and its records"
+        ));
     }
     let schema_id: SchemaId = header(letter, "schema_id").as_str().into();
     let schemas = match settings::salesforce(config) {

@@ -20,8 +20,8 @@ use crate::salesforce::rest_client::RestClient;
 
 /// Compare the records in Kafka with those of the org, and let a running service mend what differs.
 ///
-/// Reads ids and SystemModstamp of the records that were changed lately, or with --full of all, 2,000 an API request, and
-/// the topics of the objects. What was changed less than ten minutes before the position of its stream is not judged, and what is found is
+/// Reads ids and SystemModstamp of the records that were changed lately, 2,000 an API request, or with --full of all, from
+/// `gaps.bulk_from` records on over the Bulk API, and the topics of the objects. What was changed less than ten minutes before the position of its stream is not judged, and what is found is
 /// looked at twice. It fences nobody, and can be used while casewire runs.
 ///
 /// missing: the org has the record and Kafka has not. stale: the org's is newer. deleted: it lies in the org's recycle bin.
@@ -116,12 +116,14 @@ impl Comparison {
 
     fn inspector(&self, stream: &StreamConfig) -> Inspector {
         let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), self.org.clone(), stream.topic.clone());
-        let descriptions = Descriptions::new(self.rest.clone(), stream.fields.clone(), settings::policies(&self.config.policies));
+        let descriptions =
+            Descriptions::new(self.rest.clone(), stream.fields.clone(), settings::policies(&self.config.policies));
         Inspector {
             reader: RecordReader::new(self.rest.clone(), descriptions),
             kafka: self.kafka.clone(),
             identity: StreamIdentity { prefix, org, topic },
             most_absent: self.config.gaps.most_absent,
+            bulk_from: self.config.gaps.bulk_from,
             api_share: None,
         }
     }

@@ -9,14 +9,16 @@
 //! anew once more, and writes a platform event only if its topic does not hold it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::change::{Header, RecordIdKind};
+use crate::change::{ChangeType, Header, RecordIdKind, WriterSchema};
 use crate::cli::dead_letters::{letters, payload};
 use crate::cli::stored_records::{header, key, newest_by_key};
 use crate::cli::{ConfigFile, say, table};
@@ -96,17 +98,17 @@ enum Outcome {
 pub async fn run(arguments: &RedriveArguments) -> Result<(), Failure> {
     let config = arguments.file.load()?;
     let (kafka, topic, letters) = letters(&config).await?;
-    let chosen = chosen(arguments, &topic, letters)?;
+    let chosen = chosen(arguments, &topic, &letters)?;
     let redriven = redriven(&kafka).await?;
     let mut outcomes: Vec<(String, Outcome)> = Vec::with_capacity(chosen.len());
     let mut opener = None;
-    for letter in &chosen {
+    for letter in chosen {
         let outcome = match redriven.get(&key(letter)) {
             Some(Redriven { state, at }) if state != "given_up" => Outcome::Already(format!("{state} since {at}")),
             _ => {
                 let opener = match &mut opener {
                     Some(opener) => opener,
-                    none => none.insert(Opener::new(&config, arguments.whole).await?),
+                    none => none.insert(Opener::new(&config, arguments.whole, &letters).await?),
                 };
                 opener.open(letter).await?
             }
@@ -128,18 +130,18 @@ pub async fn run(arguments: &RedriveArguments) -> Result<(), Failure> {
     Err(Failure::new(Exit::Unavailable, what, "each says why; `casewire dead-letters show ID` tells more"))
 }
 
-fn chosen(
+fn chosen<'l>(
     arguments: &RedriveArguments,
     topic: &str,
-    letters: Vec<ScannedRecord>,
-) -> Result<Vec<ScannedRecord>, Failure> {
+    letters: &'l [ScannedRecord],
+) -> Result<Vec<&'l ScannedRecord>, Failure> {
     let absent = arguments.id.iter().find(|id| !letters.iter().any(|letter| key(letter) == **id));
     if let Some(absent) = absent {
         let what = format!("There is no letter `{absent}` in {topic}");
         return Err(Failure::new(Exit::Usage, what, "`casewire dead-letters list` prints the ids of all letters"));
     }
-    let wanted = |letter: &ScannedRecord| arguments.all || arguments.id.contains(&key(letter));
-    Ok(letters.into_iter().filter(wanted).collect())
+    let wanted = |letter: &&ScannedRecord| arguments.all || arguments.id.contains(&key(letter));
+    Ok(letters.iter().filter(wanted).collect())
 }
 
 /// Finds out what a letter is about.
@@ -148,17 +150,69 @@ struct Opener<'a> {
     whole: bool,
     org: OrgId,
     schemas: SchemaCache,
+    /// All letters there are.
+    letters: &'a [ScannedRecord],
+    /// What the last of them tells of each record; empty until a deletion is among those that are opened.
+    last_words: HashMap<String, Word>,
+}
+
+/// What a letter of a change event says, with its bytes or without them.
+struct Told {
+    entity: String,
+    records: Vec<String>,
+    word: Word,
+}
+
+/// What a letter tells of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word {
+    /// When it was committed.
+    at: Option<DateTime<Utc>>,
+    /// Its place among what was committed then: the commit and the number within it. A letter without bytes does not say.
+    place: Option<(i64, i64)>,
+    deleted: bool,
+}
+
+impl Told {
+    fn of_header(header: Header) -> Self {
+        let deleted = matches!(header.change_type, ChangeType::Delete | ChangeType::GapDelete);
+        let place = Some((header.commit_number, header.sequence_number));
+        let word = Word { at: header.committed_at(), place, deleted };
+        Self { entity: header.entity, records: header.record_ids, word }
+    }
+
+    fn of_withheld(withheld: &Withheld) -> Option<Self> {
+        let change_type = withheld.change_type.as_deref().map(ChangeType::from_symbol);
+        let deleted = matches!(change_type, Some(ChangeType::Delete | ChangeType::GapDelete));
+        let word = Word { at: withheld.committed_at, place: None, deleted };
+        Some(Self { entity: withheld.entity.clone()?, records: withheld.records.clone(), word })
+    }
+}
+
+impl Word {
+    /// The later of two; that a record is there, where nobody can say which of them is.
+    fn then(self, other: Self) -> Self {
+        let later = match (self.at, other.at) {
+            (Some(own), Some(others)) if own != others => own > others,
+            (Some(_), Some(_)) => match (self.place, other.place) {
+                (Some(own), Some(others)) if own != others => own > others,
+                _ => !self.deleted,
+            },
+            _ => !self.deleted,
+        };
+        if later { self } else { other }
+    }
 }
 
 impl<'a> Opener<'a> {
     /// Signs in: only Salesforce has the schemas, and only the sign-in proves which organisation is meant.
-    async fn new(config: &'a Config, whole: bool) -> Result<Self, Failure> {
+    async fn new(config: &'a Config, whole: bool, letters: &'a [ScannedRecord]) -> Result<Self, Failure> {
         let pubsub = settings::salesforce(config)?;
         let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
-        Ok(Self { config, whole, org, schemas: SchemaCache::new(pubsub) })
+        Ok(Self { config, whole, org, schemas: SchemaCache::new(pubsub), letters, last_words: HashMap::new() })
     }
 
-    async fn open(&self, letter: &ScannedRecord) -> Result<Outcome, Failure> {
+    async fn open(&mut self, letter: &ScannedRecord) -> Result<Outcome, Failure> {
         let (org, name) = (header(letter, "org"), header(letter, "topic"));
         if org != self.org.as_str() {
             return Ok(Outcome::Left(format!("it is of the organisation {org}, and this is {}", self.org)));
@@ -166,44 +220,32 @@ impl<'a> Opener<'a> {
         let Some(stream) = self.config.streams.iter().find(|stream| stream.topic.as_str() == name) else {
             return Ok(Outcome::Left(format!("the configuration has no stream of {name}")));
         };
-        if let Some(withheld) = Withheld::of_letter(letter) {
-            return Ok(self.open_withheld(letter, &stream.topic, withheld));
-        }
-        let id: SchemaId = header(letter, "schema_id").as_str().into();
-        let asked = timeout(PATIENCE, self.schemas.get(&id, &CancellationToken::new(), |_, _| {})).await;
-        let schema = match asked {
-            Ok(Ok(schema)) => Ok(schema),
-            Ok(Err(NoSchema::Undecodable(reason))) => Err(reason),
-            Ok(Err(NoSchema::Stop(failure))) => return Err(failure),
-            Ok(Err(NoSchema::Cancelled)) | Err(_) => {
-                let what = format!("Salesforce gave no schema within {} s", PATIENCE.as_secs());
-                return Err(Failure::new(Exit::Temporary, what, "try again; nothing was changed"));
-            }
-        };
         let topic = stream.topic.clone();
-        let gap = match (topic.kind(), schema) {
-            (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, schema) => schema.and_then(|schema| {
-                schema.decode(payload(letter), &settings::policies(&self.config.policies)).map_err(|error| error.to_string())?;
+        if let Some(withheld) = Withheld::of_letter(letter) {
+            let deleted = match Told::of_withheld(&withheld) {
+                Some(told) => self.deleted(&told).await?,
+                None => Vec::new(),
+            };
+            return Ok(self.open_withheld(letter, &topic, withheld, deleted));
+        }
+        let kind = topic.kind();
+        let gap = if let TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel = kind {
+            let policies = settings::policies(&self.config.policies);
+            self.schema(letter).await?.and_then(|schema| {
+                schema.decode(payload(letter), &policies).map_err(|error| error.to_string())?;
                 Ok(self.gap(letter, schema.name(), Vec::new(), None))
-            }),
-            (kind, schema) => {
-                let told = schema.and_then(|schema| {
-                    let header = schema.decode_header(payload(letter)).map_err(|error| error.to_string())?;
-                    header.ok_or_else(|| "it has no header".to_owned())
-                });
-                match (told.and_then(usable), kind) {
-                    (Ok(header), _) => {
-                        let committed_at = header.committed_at();
-                        Ok(self.gap(letter, &header.entity, header.record_ids, committed_at))
-                    }
-                    (Err(_), TopicKind::Entity(object)) if self.whole => {
-                        Ok(self.gap(letter, &object, Vec::new(), None))
-                    }
-                    (Err(reason), TopicKind::Entity(object)) => {
-                        Err(format!("{reason}; --whole reads all records of {object}"))
-                    }
-                    (Err(reason), _) => Err(format!("{reason}; nobody knows which object of the channel it concerns")),
+            })
+        } else {
+            match (self.told(letter).await?, kind) {
+                (Ok(told), _) => {
+                    let deleted = self.deleted(&told).await?;
+                    Ok(OpenGap { deleted, ..self.gap(letter, &told.entity, told.records, told.word.at) })
                 }
+                (Err(_), TopicKind::Entity(object)) if self.whole => Ok(self.gap(letter, &object, Vec::new(), None)),
+                (Err(reason), TopicKind::Entity(object)) => {
+                    Err(format!("{reason}; --whole reads all records of {object}"))
+                }
+                (Err(reason), _) => Err(format!("{reason}; nobody knows which object of the channel it concerns")),
             }
         };
         Ok(match gap {
@@ -212,8 +254,60 @@ impl<'a> Opener<'a> {
         })
     }
 
+    /// The schema of a letter, or why it cannot be had.
+    async fn schema(&self, letter: &ScannedRecord) -> Result<Result<Arc<WriterSchema>, String>, Failure> {
+        let id: SchemaId = header(letter, "schema_id").as_str().into();
+        match timeout(PATIENCE, self.schemas.get(&id, &CancellationToken::new(), |_, _| {})).await {
+            Ok(Ok(schema)) => Ok(Ok(schema)),
+            Ok(Err(NoSchema::Undecodable(reason))) => Ok(Err(reason)),
+            Ok(Err(NoSchema::Stop(failure))) => Err(failure),
+            Ok(Err(NoSchema::Cancelled)) | Err(_) => {
+                let what = format!("Salesforce gave no schema within {} s", PATIENCE.as_secs());
+                Err(Failure::new(Exit::Temporary, what, "try again; nothing was changed"))
+            }
+        }
+    }
+
+    /// What the header of a letter's change event says, or why there is none that can be used.
+    async fn told(&self, letter: &ScannedRecord) -> Result<Result<Told, String>, Failure> {
+        if let Some(withheld) = Withheld::of_letter(letter) {
+            return Ok(Told::of_withheld(&withheld).ok_or_else(|| "its header could not be decoded".to_owned()));
+        }
+        let told = self.schema(letter).await?.and_then(|schema| {
+            let told = schema.decode_header(payload(letter)).map_err(|error| error.to_string())?;
+            usable(told.ok_or_else(|| "it has no header".to_owned())?).map(Told::of_header)
+        });
+        Ok(told)
+    }
+
+    /// Those of a deletion's records of which no letter tells anything later. If such a record is not found any more, its
+    /// job may take it for deleted (`pipeline::jobs`); one that has come back since, as another letter tells, it may not.
+    async fn deleted(&mut self, told: &Told) -> Result<Vec<String>, Failure> {
+        if !told.word.deleted {
+            return Ok(Vec::new());
+        }
+        if self.last_words.is_empty() {
+            let letters = self.letters;
+            for letter in letters.iter().filter(|letter| header(letter, "org") == self.org.as_str()) {
+                let Ok(told) = self.told(letter).await? else { continue };
+                for id in told.records {
+                    let word = told.word;
+                    self.last_words.entry(id).and_modify(|last| *last = last.then(word)).or_insert(word);
+                }
+            }
+        }
+        let last = |id: &&String| self.last_words.get(*id).is_none_or(|last| last.deleted);
+        Ok(told.records.iter().filter(last).cloned().collect())
+    }
+
     /// A letter without bytes names the records to be read.
-    fn open_withheld(&self, letter: &ScannedRecord, topic: &TopicName, withheld: Withheld) -> Outcome {
+    fn open_withheld(
+        &self,
+        letter: &ScannedRecord,
+        topic: &TopicName,
+        withheld: Withheld,
+        deleted: Vec<String>,
+    ) -> Outcome {
         let Withheld { entity, records, committed_at, .. } = withheld;
         let why = "a field policy kept its bytes back";
         match (topic.kind(), entity) {
@@ -225,7 +319,7 @@ impl<'a> Opener<'a> {
                 ))
             }
             (_, Some(entity)) if !records.is_empty() => {
-                let gap = self.gap(letter, &entity, records, committed_at);
+                let gap = OpenGap { deleted, ..self.gap(letter, &entity, records, committed_at) };
                 Outcome::Opened(Box::new(gap), topic.clone())
             }
             (TopicKind::Entity(object), _) if self.whole => {
@@ -243,7 +337,7 @@ impl<'a> Opener<'a> {
         letter: &ScannedRecord,
         entity: &str,
         records: Vec<String>,
-        committed_at: Option<chrono::DateTime<chrono::Utc>>,
+        committed_at: Option<DateTime<Utc>>,
     ) -> OpenGap {
         let to = GapEnd { replay_id: header(letter, "replay_id").parse().ok(), time: committed_at };
         let detail = format!("a dead letter was redriven; it became one because: {}", header(letter, "reason"));
@@ -339,6 +433,23 @@ fn show(arguments: &RedriveArguments, outcomes: &[(String, Outcome)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_deleted_only_by_the_last_word_of_all_letters() {
+        let at = |second: i64| DateTime::from_timestamp(second, 0);
+        let word = |second, place, deleted| Word { at: at(second), place, deleted };
+        let (deleted, back) = (word(7, Some((3, 2)), true), word(8, Some((4, 1)), false));
+        assert_eq!((deleted.then(back), back.then(deleted)), (back, back), "whatever is read first");
+        assert!(word(7, Some((3, 1)), false).then(deleted).deleted, "changed and deleted in one transaction");
+        let unplaced = word(7, None, false);
+        assert!(
+            !deleted.then(unplaced).deleted && !unplaced.then(deleted).deleted,
+            "nobody knows which is the later one"
+        );
+        let undated = Word { at: None, ..back };
+        assert!(!deleted.then(undated).deleted && !undated.then(deleted).deleted);
+        assert!(word(6, None, false).then(word(7, None, true)).deleted);
+    }
 
     #[test]
     fn a_few_ids_stand_for_many() {

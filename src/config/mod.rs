@@ -34,7 +34,7 @@ pub use completion::{CompletionConfig, OnIncomplete, RecordMode};
 pub use field_choice::FieldChoice;
 pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
-pub use messages::MessagesConfig;
+pub use messages::{DataApiConfig, MessagesApi, MessagesConfig};
 pub use policy::{CONVERSATION_ENTRY, PoliciesConfig, PolicyConfig};
 pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;

@@ -61,7 +61,8 @@ impl PoliciesConfig {
         let hashes = policies.iter().any(|policy| !policy.hash.is_empty());
         match &key {
             None if hashes && !findings.faults.iter().any(|fault| fault.path.starts_with("policy_key")) => {
-                let problem = "is missing: a [[policy]] has `hash`, which needs a key. `openssl rand -hex 32` makes one";
+                let problem =
+                    "is missing: a [[policy]] has `hash`, which needs a key. `openssl rand -hex 32` makes one";
                 findings.fault("policy_key_file", problem);
             }
             Some(key) if key.expose_secret().len() < LEAST_KEY => {
@@ -97,7 +98,8 @@ impl PolicyConfig {
             }
         }
         if none && !findings.faults.iter().any(|fault| fault.path.starts_with(&section.path_of(""))) {
-            findings.fault(section.path_of("drop"), "is empty, and so are hash and mask: the policy would keep nothing");
+            findings
+                .fault(section.path_of("drop"), "is empty, and so are hash and mask: the policy would keep nothing");
         }
         section.finish(findings);
         Some(Self { entity: entity?, drop, hash, mask, keep_last: usize::try_from(keep_last).unwrap_or_default() })
@@ -120,7 +122,8 @@ fn is_field(name: &str) -> bool {
 fn refused(entity: &str, field: &str) -> Option<String> {
     if entity == CONVERSATION_ENTRY {
         let known = ENTRY_MEMBERS.contains(&field);
-        return (!known).then(|| format!("names \"{field}\"; of messages a policy can name {}", ENTRY_MEMBERS.join(", ")));
+        return (!known)
+            .then(|| format!("names \"{field}\"; of messages a policy can name {}", ENTRY_MEMBERS.join(", ")));
     }
     let said = SAID_OTHERWISE.contains(&field);
     said.then(|| format!("names \"{field}\", which every record tells: as its key, record_as_of, committed_at or op"))

@@ -138,11 +138,15 @@ fn split(path: &str) -> Option<(&str, &str)> {
 impl Config {
     /// The JSON Schema of the file.
     pub fn schema() -> Value {
-        let mut findings = Findings::default();
-        // A file with nothing in it but a stream with nothing in it: the faults are many, and all keys are asked for.
-        let stream = toml::Value::Array(vec![toml::Value::Table(Table::new())]);
-        let _ = Self::read(Section::new("", Table::from_iter([("stream".to_owned(), stream)])), &mut findings);
-        let asked = findings.asked;
+        // The faults are many, and all keys are asked for: first which tables can come several times, then with one of each.
+        let asked = |table: Table| {
+            let mut findings = Findings::default();
+            let _ = Self::read(Section::new("", table), &mut findings);
+            findings.asked
+        };
+        let arrays = asked(Table::new()).forms.into_iter().filter(|(_, form)| *form == Form::Sections);
+        let one = || toml::Value::Array(vec![toml::Value::Table(Table::new())]);
+        let asked = asked(arrays.map(|(key, _)| (key, one())).collect());
         let mut schema = asked.section("", &comments(EXAMPLE, &asked));
         if let Some(root) = schema.as_object_mut() {
             root.insert("$schema".to_owned(), DRAFT.into());
@@ -158,7 +162,7 @@ fn comments(example: &str, asked: &Asked) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut above: Vec<&str> = Vec::new();
     for line in example.lines() {
-        let path = if let Some(header) = line.strip_prefix('[') {
+        let path = if let Some(header) = header_of(line) {
             section = header.trim_start_matches('[').split(']').next().unwrap_or_default().to_owned();
             Some(section.clone())
         } else {
@@ -178,6 +182,12 @@ fn comments(example: &str, asked: &Asked) -> BTreeMap<String, String> {
     found
 }
 
+/// What stands behind the first bracket of a section's head, also of one that is commented out.
+fn header_of(line: &str) -> Option<&str> {
+    let bare = line.strip_prefix("# ").unwrap_or(line);
+    bare.strip_prefix('[').filter(|header| header.ends_with(']') && !header.contains(' '))
+}
+
 /// The path of the key that a line sets, or would set without the `#` before it.
 fn key_of(line: &str, section: &str, asked: &Asked) -> Option<String> {
     let (key, _) = line.strip_prefix("# ").unwrap_or(line).split_once(" = ")?;
@@ -195,6 +205,7 @@ mod tests {
             |key: &str| key.trim_matches('"').bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
         let line = |line: &str| match line.strip_prefix("# ") {
             Some(key) if key.split_once(" = ").is_some_and(|(key, _)| bare(key)) => format!("{key}\n"),
+            Some(head) if header_of(line).is_some() => format!("{head}\n"),
             _ => format!("{line}\n"),
         };
         let text: String = EXAMPLE.lines().map(line).collect();
@@ -268,6 +279,12 @@ mod tests {
                 "description": "When Salesforce refuses the stored position: \"earliest\" records a gap and goes on from the oldest \
                                 retained event, \"stop\" records it and waits for you.",
             })
+        );
+        let policy = &schema["properties"]["policy"];
+        assert_eq!(
+            policy["items"]["required"],
+            json!(["entity"]),
+            "whatever comes several times has its keys: {policy}"
         );
         let properties = &schema["properties"]["kafka"]["properties"]["properties"];
         assert!(properties["additionalProperties"].is_object() && properties["description"].is_string());

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
-use crate::config::messages::MessagesConfig;
+use crate::config::messages::{DataApiConfig, MessagesConfig};
 use crate::config::policy::PoliciesConfig;
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
@@ -49,6 +49,8 @@ pub struct Config {
     pub gaps: GapsConfig,
     /// How the messages of conversations are fetched.
     pub messages: MessagesConfig,
+    /// The app that signs in to the Conversation Data API, where messages are fetched over that.
+    pub data_api: Option<DataApiConfig>,
     /// Which objects are read from beginning to end.
     pub snapshot: SnapshotConfig,
     /// How the records in Kafka are compared with those of the org.
@@ -233,7 +235,7 @@ impl Config {
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
         let completion = CompletionConfig::read(root.section("completion", findings), findings);
         let gaps = GapsConfig::read(root.section("gaps", findings), findings);
-        let messages = MessagesConfig::read(root.section("messages", findings), findings);
+        let (messages, data_api) = MessagesConfig::read(root.section("messages", findings), findings);
         let snapshot = SnapshotConfig::read(root.section("snapshot", findings), findings);
         let reconcile = ReconcileConfig::read(root.section("reconcile", findings), findings);
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
@@ -250,6 +252,7 @@ impl Config {
             completion,
             gaps,
             messages,
+            data_api,
             snapshot,
             reconcile,
             kafka,
@@ -430,7 +433,7 @@ impl LogConfig {
 }
 
 /// An `http` or `https` URL with a host and nothing behind it.
-fn read_url(section: &mut Section, key: &str, default: &str, findings: &mut Findings) -> Url {
+pub(in crate::config) fn read_url(section: &mut Section, key: &str, default: &str, findings: &mut Findings) -> Url {
     let text = section.text_or(key, default, findings);
     let allowed = |url: &Url| {
         let address = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();

@@ -5,7 +5,9 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use toml::Table;
 
-use crate::config::{Config, ConfigError, Environment, FieldChoice, Grant, OnGap, OnIncomplete, RecordMode, Start};
+use crate::config::{
+    Config, ConfigError, Environment, FieldChoice, Grant, MessagesApi, OnGap, OnIncomplete, RecordMode, Start,
+};
 
 const COMPLETE: &str = r#"
     [salesforce]
@@ -114,10 +116,16 @@ fn full_records_are_read_when_needed_unless_a_stream_says_otherwise() {
 
 #[test]
 fn a_policy_names_its_fields_once_and_hashes_with_a_long_key() {
-    let policy = |lines: &str| format!("policy_key = \"{}\"\n{COMPLETE}[[policy]]\nentity = \"Case\"\n{lines}", "k".repeat(32));
-    let text = policy("drop = [\"Description\"]\nhash = [\"SuppliedEmail\"]\nmask = [\"BillingAddress.Street\"]\nkeep_last = 4");
+    let policy =
+        |lines: &str| format!("policy_key = \"{}\"\n{COMPLETE}[[policy]]\nentity = \"Case\"\n{lines}", "k".repeat(32));
+    let text = policy(
+        "drop = [\"Description\"]\nhash = [\"SuppliedEmail\"]\nmask = [\"BillingAddress.Street\"]\nkeep_last = 4",
+    );
     let config = load(&text, &[]).expect("valid").policies;
-    assert_eq!((config.policies[0].hash.as_slice(), config.policies[0].keep_last), (["SuppliedEmail".to_owned()].as_slice(), 4));
+    assert_eq!(
+        (config.policies[0].hash.as_slice(), config.policies[0].keep_last),
+        (["SuppliedEmail".to_owned()].as_slice(), 4)
+    );
     assert_eq!(config.key.as_ref().map(|key| key.expose_secret().len()), Some(32));
     assert!(!format!("{config:?}").contains("kkkk") && !load(&text, &[]).expect("valid").printed().contains("kkkk"));
     let line_break = [("CASEWIRE__POLICY_KEY", format!("{}\n", "x".repeat(40)))];
@@ -130,12 +138,21 @@ fn a_policy_names_its_fields_once_and_hashes_with_a_long_key() {
         ("drop = [\"A\"]\nkeep_last = 9", "policy[0].keep_last: is 9"),
         ("drop = [\"A.B.C\"]", "policy[0].drop: is [\"A.B.C\"]"),
         ("drop = [\"A\"]\nblur = []", "policy[0].blur: is not a key"),
-        ("drop = [\"A\"]\n[[policy]]\nentity = \"Case\"\ndrop = [\"B\"]", "policy[1].entity: is \"Case\", which another"),
+        (
+            "drop = [\"A\"]\n[[policy]]\nentity = \"Case\"\ndrop = [\"B\"]",
+            "policy[1].entity: is \"Case\", which another",
+        ),
         ("drop = [\"A\"]\n[[policy]]\ndrop = [\"B\"]", "policy[1].entity: is missing"),
-        ("drop = [\"A\"]\n[[policy]]\nentity = \"ConversationEntry\"\ndrop = [\"id\"]", "of messages a policy can name text"),
+        (
+            "drop = [\"A\"]\n[[policy]]\nentity = \"ConversationEntry\"\ndrop = [\"id\"]",
+            "of messages a policy can name text",
+        ),
     ] {
         let found = faults(&policy(lines), &[]);
-        assert!(found.len() == 1 && found[0].starts_with(expected) || found[0].contains(expected), "{lines}: {found:?}");
+        assert!(
+            found.len() == 1 && found[0].starts_with(expected) || found[0].contains(expected),
+            "{lines}: {found:?}"
+        );
     }
     let keyless = policy("hash = [\"A\"]").replace("policy_key", "# policy_key");
     assert!(faults(&keyless, &[])[0].starts_with("policy_key_file: is missing"));
@@ -259,6 +276,28 @@ fn the_commented_example_is_valid_and_names_every_key() {
         let key = effective.path.rsplit('.').next().unwrap_or_default();
         assert!(example.contains(&format!("{key} =")), "{} is not in the example", effective.path);
     }
+}
+
+#[test]
+fn the_conversation_data_api_needs_an_app_of_its_own_and_an_encrypted_line() {
+    let connect = load(COMPLETE, &[]).expect("valid");
+    assert!(connect.messages.api == MessagesApi::Connect && connect.data_api.is_none());
+    let data = ("CASEWIRE__MESSAGES__API", "data");
+    let missing = faults(COMPLETE, &[data]);
+    assert_eq!(missing.len(), 2, "{missing:?}");
+    assert!(
+        missing[0].contains("messages.data_api.client_id") && missing[1].contains("client_secret_file"),
+        "{missing:?}"
+    );
+    let app = [
+        data,
+        ("CASEWIRE__MESSAGES__DATA_API__CLIENT_ID", "3MVG9"),
+        ("CASEWIRE__MESSAGES__DATA_API__CLIENT_SECRET", "sesame"),
+    ];
+    let config = load(COMPLETE, &app).expect("valid").data_api.expect("an app");
+    assert_eq!((config.url.as_str(), config.client_secret.expose_secret()), ("https://api.salesforce.com/", "sesame"));
+    let open = [app[0], app[1], app[2], ("CASEWIRE__MESSAGES__DATA_API__URL", "http://api.example.com")];
+    assert!(faults(COMPLETE, &open)[0].contains("unencrypted"));
 }
 
 #[test]

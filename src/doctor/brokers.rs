@@ -7,8 +7,8 @@ use crate::doctor::finding::{Area, Outcome, Report};
 use crate::failure::Exit;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{
-    KafkaError, KafkaSettings, Rehearsal, Severity, StreamIdentity, TopicReport, TopicRole, TopicState, broker_protocol,
-    inspect_topic, ping,
+    KafkaError, KafkaSettings, Rehearsal, Severity, StreamIdentity, TopicReport, TopicRole, TopicState,
+    broker_protocol, inspect_topic, ping,
 };
 use crate::pipeline::context::{dead_letters_topic, ledger_topic};
 use crate::pipeline::settings;
@@ -84,9 +84,14 @@ fn judge_version(protocol: Option<&str>) -> Outcome {
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
     match protocol.map(|text| (text, number(text))) {
-        None => Outcome::Ok("not told: Kafka 4 or later, another broker, or the right DescribeConfigs on the cluster is missing".to_owned()),
+        None => Outcome::Ok(
+            "not told: Kafka 4 or later, another broker, or the right DescribeConfigs on the cluster is missing"
+                .to_owned(),
+        ),
         Some((text, Some(found))) if found < OLDEST => Outcome::warning(
-            format!("The brokers speak the protocol of Kafka {text}, and transactions that survive a broker's restart came with 2.5"),
+            format!(
+                "The brokers speak the protocol of Kafka {text}, and transactions that survive a broker's restart came with 2.5"
+            ),
             "Upgrade the brokers, or raise `inter.broker.protocol.version` if they are newer than it says; the tests run against 3.9.",
         ),
         Some((text, _)) => Outcome::Ok(format!("Kafka, protocol {text}")),
@@ -233,9 +238,13 @@ mod tests {
 
     #[test]
     fn brokers_before_the_transactions_that_are_relied_on_are_warned_of() {
-        for (protocol, word) in
-            [(Some("3.9-IV0"), "ok"), (Some("2.5"), "ok"), (Some("2.4-IV1"), "warning"), (Some("0.11.0"), "warning"), (None, "ok")]
-        {
+        for (protocol, word) in [
+            (Some("3.9-IV0"), "ok"),
+            (Some("2.5"), "ok"),
+            (Some("2.4-IV1"), "warning"),
+            (Some("0.11.0"), "warning"),
+            (None, "ok"),
+        ] {
             assert_eq!(judge_version(protocol).word(), word, "{protocol:?}");
         }
     }

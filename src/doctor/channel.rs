@@ -52,9 +52,11 @@ fn judge(topic: &TopicName, members: &[Member]) -> Outcome {
     let prefix = format!("{}_", channel.replace("__", "_"));
     let own = |member: &&Member| {
         let named = |name: &Option<String>, holds: &dyn Fn(&str) -> bool| name.as_deref().is_some_and(holds);
-        named(&member.event_channel, &|name| name == channel) || named(&member.developer_name, &|name| name.starts_with(&prefix))
+        named(&member.event_channel, &|name| name == channel)
+            || named(&member.developer_name, &|name| name.starts_with(&prefix))
     };
-    let mut selected: Vec<&str> = members.iter().filter(own).filter_map(|member| member.selected_entity.as_deref()).collect();
+    let mut selected: Vec<&str> =
+        members.iter().filter(own).filter_map(|member| member.selected_entity.as_deref()).collect();
     selected.sort_unstable();
     selected.dedup();
     if selected.is_empty() {
@@ -63,7 +65,10 @@ fn judge(topic: &TopicName, members: &[Member]) -> Outcome {
         } else {
             "Make a PlatformEventChannelMember for each object over the Metadata or Tooling API (docs/salesforce-setup.md, step 5)."
         };
-        return Outcome::warning(format!("No object is selected on {channel}, as far as the Tooling API tells: nothing will come"), page);
+        return Outcome::warning(
+            format!("No object is selected on {channel}, as far as the Tooling API tells: nothing will come"),
+            page,
+        );
     }
     let more = selected.len().saturating_sub(NAMED);
     let mut named = selected.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");

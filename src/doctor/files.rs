@@ -52,9 +52,10 @@ fn encryption(config: &Config) -> Outcome {
     if !protocol.ends_with("ssl") && kafka.brokers.split(',').any(far) {
         open.push(format!("Kafka at {} ([kafka.properties] security.protocol is {protocol})", kafka.brokers));
     }
-    for (key, url) in
-        [("salesforce.login_url", &config.salesforce.login_url), ("salesforce.pubsub.endpoint", &config.salesforce.pubsub.endpoint)]
-    {
+    for (key, url) in [
+        ("salesforce.login_url", &config.salesforce.login_url),
+        ("salesforce.pubsub.endpoint", &config.salesforce.pubsub.endpoint),
+    ] {
         if url.scheme() == "http" && url.host_str().is_none_or(far) {
             open.push(format!("Salesforce at {url} ({key})"));
         }

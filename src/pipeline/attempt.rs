@@ -33,7 +33,7 @@ use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::jobs::{Desk, JobBatch, Runner, open_at_first_run};
 use crate::pipeline::memory::StreamMemory;
-use crate::pipeline::messages::MessageInlet;
+use crate::pipeline::messages::{MessageInlet, entries_client};
 use crate::pipeline::mirror::mirror;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -43,10 +43,12 @@ use crate::pipeline::run_loop::{LoopEnd, RunLoop, SIGN_OF_LIFE};
 use crate::pipeline::schemas::SchemaCache;
 use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
+use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::describe::Descriptions;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
+use crate::salesforce::session::SessionSettings;
 use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
 use crate::status::StreamState;
 
@@ -57,6 +59,9 @@ const BATCHES: usize = 1024;
 /// Rendered records of one stream that wait for their transaction, as a multiple of a full transaction: one in
 /// commit and one gathering.
 const TRANSACTIONS_IN_MEMORY: usize = 2;
+
+/// And where records are completed, one for which Salesforce is asked.
+const TRANSACTIONS_READ: usize = 1;
 
 /// Salesforce's retention in days.
 const RETENTION_DAYS: u64 = 3;
@@ -90,6 +95,8 @@ pub struct Attempt {
     pub gaps: GapsConfig,
     /// How messages are fetched.
     pub messages: MessagesConfig,
+    /// The app that signs in to the Conversation Data API, where they are fetched over that.
+    pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the stream's first run makes a snapshot.
     pub first_snapshots: Vec<String>,
     /// The schemas.
@@ -113,6 +120,11 @@ pub struct Attempt {
 impl Attempt {
     /// Makes it.
     pub async fn run(self) -> AttemptEnd {
+        let org = &self.context.identity.org;
+        let entries = match entries_client(&self.rest, self.data_api.as_deref(), &self.instance_url, org) {
+            Ok(entries) => entries,
+            Err(error) => return AttemptEnd::Stopped(error.failure()),
+        };
         // Nothing has been taken from Salesforce yet, so an end that is asked for does not wait for a broker that
         // does not answer. An announcement that is cut off here is what a crash leaves, and the next fence ends it.
         let started = tokio::select! {
@@ -120,7 +132,7 @@ impl Attempt {
             () = self.stop.cancelled() => return AttemptEnd::Finished,
         };
         match started {
-            Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written).await,
+            Ok((writer, checkpoint, topics, written)) => self.carry(writer, checkpoint, topics, written, entries).await,
             Err(end) => end,
         }
     }
@@ -234,6 +246,7 @@ impl Attempt {
         checkpoint: Checkpoint,
         topics: OutputTopics,
         written: Option<HashSet<u128>>,
+        entries: EntriesClient,
     ) -> AttemptEnd {
         let context = self.context.clone();
         let position = checkpoint.position.clone();
@@ -271,7 +284,7 @@ impl Attempt {
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
         let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
-        let (inlet, messages) = self.messages(&mut writer, &stations);
+        let (inlet, messages) = self.messages(&mut writer, entries, &stations);
         let mut beside = Beside { jobs: AbortOnDropHandle::new(jobs), messages };
         let (desk, url) = ((desk, slices), self.instance_url.clone());
         let mut run_loop = RunLoop::new(context.clone(), memory, desk, inlet, writer, checkpoint, url);
@@ -349,9 +362,10 @@ impl Attempt {
     fn messages(
         &self,
         writer: &mut TransactionalWriter,
+        entries: EntriesClient,
         stations: &CancellationToken,
     ) -> (MessageInlet, Option<AbortOnDropHandle<()>>) {
-        let sides = (&self.kafka, &self.rest);
+        let sides = (&self.kafka, &self.rest, entries);
         let (inlet, task) = MessageInlet::begin(&self.context, &self.memory, sides, self.messages, writer, stations);
         let task = AbortOnDropHandle::new(task);
         (inlet, Some(task).filter(|_| self.context.stream.messages))
@@ -365,7 +379,8 @@ impl Attempt {
         completion: Option<mpsc::Sender<Wanting>>,
     ) -> DecodeStation {
         let context = self.context.clone();
-        let budget = TRANSACTIONS_IN_MEMORY * context.batch.max_bytes.max(1024 * 1024) / 1024;
+        let read = if completion.is_some() { TRANSACTIONS_READ } else { 0 };
+        let budget = (TRANSACTIONS_IN_MEMORY + read) * context.batch.max_bytes.max(1024 * 1024) / 1024;
         let budget_kib = u32::try_from(budget).unwrap_or(u32::MAX >> 4);
         let identity = &context.identity;
         let writer = RecordWriter::new(
@@ -409,7 +424,7 @@ impl Attempt {
                 return AttemptEnd::GoOn;
             }
             LoopEnd::OversizeRow(id) => {
-                warn!(topic = %self.context.identity.topic, id, "a record that a job read is larger than Kafka takes: it is left out");
+                warn!(topic = %self.context.identity.topic, id, "a record of a job or of a conversation is larger than Kafka takes: it is left out, or written with less");
                 return AttemptEnd::GoOn;
             }
             LoopEnd::Drained => {}

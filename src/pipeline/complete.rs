@@ -69,10 +69,10 @@ pub(crate) struct Outcome {
 }
 
 /// What is asked of one object.
-struct Question {
-    schema: SchemaId,
-    ids: Vec<String>,
-    seen: HashSet<String>,
+struct Question<'b> {
+    schema: &'b SchemaId,
+    ids: Vec<&'b str>,
+    seen: HashSet<&'b str>,
 }
 
 type Answer = Result<HashMap<String, Found>, String>;
@@ -136,21 +136,21 @@ impl Asking<'_> {
     }
 
     /// The ids by topic, each once.
-    fn questions(&self, batches: &[Prepared]) -> BTreeMap<Arc<str>, Question> {
-        let mut questions: BTreeMap<Arc<str>, Question> = BTreeMap::new();
+    fn questions<'b>(&self, batches: &'b [Prepared]) -> BTreeMap<Arc<str>, Question<'b>> {
+        let mut questions: BTreeMap<Arc<str>, Question<'_>> = BTreeMap::new();
         for batch in batches {
             for want in batch.wants.iter().filter(|want| self.refused(&want.reason).is_none()) {
                 let Some(output) = batch.records.get(want.record) else { continue };
                 let question = questions.entry(output.topic.clone()).or_insert_with(|| Question {
-                    schema: want.schema.clone(),
+                    schema: &want.schema,
                     ids: Vec::new(),
                     seen: HashSet::new(),
                 });
                 // The newest schema is the best description of what is there now.
-                question.schema.clone_from(&want.schema);
+                question.schema = &want.schema;
                 let id = record_id(output);
-                if question.seen.insert(id.to_owned()) {
-                    question.ids.push(id.to_owned());
+                if question.seen.insert(id) {
+                    question.ids.push(id);
                 }
             }
         }
@@ -159,7 +159,7 @@ impl Asking<'_> {
 
     async fn ask(
         &self,
-        questions: BTreeMap<Arc<str>, Question>,
+        questions: BTreeMap<Arc<str>, Question<'_>>,
         deadline: Instant,
         outcome: &mut Outcome,
     ) -> HashMap<Arc<str>, Answer> {
@@ -168,8 +168,7 @@ impl Asking<'_> {
             if let Some(cause) = self.closed.get(entity).or_else(|| self.closed.get("")) {
                 return (topic, Err((cause.clone(), None)));
             }
-            let ids: Vec<&str> = question.ids.iter().map(String::as_str).collect();
-            let read = self.reader.read(entity, Some(&question.schema), &ids, deadline).await;
+            let read = self.reader.read(entity, Some(question.schema), &question.ids, deadline).await;
             (topic, read.map_err(|error| (error.to_string(), Some(error))))
         });
         let mut answers = HashMap::new();
@@ -184,12 +183,11 @@ impl Asking<'_> {
     }
 
     /// Asks until there is an answer, and only when there is enough left to ask with.
-    async fn insist(&self, questions: BTreeMap<Arc<str>, Question>, share: u64) -> HashMap<Arc<str>, Answer> {
+    async fn insist(&self, questions: BTreeMap<Arc<str>, Question<'_>>, share: u64) -> HashMap<Arc<str>, Answer> {
         const ATTEMPT: Duration = Duration::from_secs(60);
         let mut answers = HashMap::new();
         for (topic, question) in questions {
             let entity = self.entity(&topic).to_owned();
-            let ids: Vec<&str> = question.ids.iter().map(String::as_str).collect();
             let mut backoff = Backoff::new(WAITING);
             let answer = loop {
                 let spent = self.reader.client().usage().filter(ApiUsage::is_fresh).is_some_and(|usage| {
@@ -199,7 +197,8 @@ impl Asking<'_> {
                     if spent {
                         return Err("The share of the org's API requests that completion may use is used up".to_owned());
                     }
-                    let read = self.reader.read(&entity, Some(&question.schema), &ids, Instant::now() + ATTEMPT);
+                    let read =
+                        self.reader.read(&entity, Some(question.schema), &question.ids, Instant::now() + ATTEMPT);
                     read.await.map_err(|error| error.failure().to_string())
                 };
                 match read.await {

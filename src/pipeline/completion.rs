@@ -1,12 +1,12 @@
 //! The completion station: decides what is read, when, and how many reads are under way.
 //!
-//! Batches that want nothing never come here. The others gather while a read is under way: a read that is not full
-//! begins only when no other is, so a quiet stream reads at once, and one that is behind reads up to 2,000 records
-//! with each call, several calls at a time.
+//! Batches that want nothing never come here. The others gather while reads are under way: one more begins beside them
+//! when what has gathered is worth its calls. So a quiet stream reads at once, and one that is behind reads hundreds of
+//! records with each call, several calls at a time, up to 2,000 where all calls are under way.
 //!
 //! The station keeps no order; the promises in the run loop's queue do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ use crate::status::{Allowance, CompletionLevel, CompletionStatus};
 
 /// Records read together, as many as one call takes.
 const MOST_WANTS: usize = 2_000;
+
+/// So many records of each of the objects are worth a read beside others. What waits is bounded by the memory for rendered
+/// records, and most of it should be under way: were each read to wait for all that a call takes, that memory would hold
+/// two of them, whatever `parallel` says. Two calls for a thousand records is what it costs.
+const WORTH_A_READ: usize = 500;
 
 /// After a failed read, so long nothing is read: each batch would wait as long as the first.
 const OUTAGE: Duration = Duration::from_secs(30);
@@ -57,8 +62,10 @@ pub struct CompletionStation {
     reader: RecordReader,
     config: CompletionConfig,
     waiting: VecDeque<Wanting>,
-    /// The records that they want.
+    /// The records that they want …
     wants: usize,
+    /// … and the topics of these records.
+    topics: BTreeSet<Arc<str>>,
     running: JoinSet<Outcome>,
     level: CompletionLevel,
     /// Objects that are not asked for until then, and why; under the empty name, everything.
@@ -86,6 +93,7 @@ impl CompletionStation {
             config,
             waiting: VecDeque::new(),
             wants: 0,
+            topics: BTreeSet::new(),
             running: JoinSet::new(),
             level,
             closed: BTreeMap::new(),
@@ -122,7 +130,17 @@ impl CompletionStation {
 
     fn take(&mut self, wanting: Wanting) {
         self.wants += wanting.prepared.wants.len();
+        self.note_topics(&wanting.prepared);
         self.waiting.push_back(wanting);
+    }
+
+    fn note_topics(&mut self, prepared: &Prepared) {
+        for want in &prepared.wants {
+            let Some(record) = prepared.records.get(want.record) else { continue };
+            if !self.topics.contains(&record.topic) {
+                self.topics.insert(record.topic.clone());
+            }
+        }
     }
 
     /// Begins as many reads as there may be.
@@ -130,8 +148,8 @@ impl CompletionStation {
         while !self.waiting.is_empty() {
             self.look_at_usage();
             let parallel = if self.level >= CompletionLevel::Slowed { 1 } else { self.config.parallel };
-            let full = self.wants >= MOST_WANTS && self.running.len() < parallel;
-            if !full && !self.running.is_empty() {
+            let worth_it = self.wants >= MOST_WANTS.min(WORTH_A_READ.saturating_mul(self.topics.len()));
+            if !self.running.is_empty() && !(worth_it && self.running.len() < parallel) {
                 return;
             }
             let group = self.group();
@@ -151,6 +169,11 @@ impl CompletionStation {
             batches.extend(self.waiting.pop_front());
         }
         self.wants = self.wants.saturating_sub(wants);
+        self.topics.clear();
+        for left in std::mem::take(&mut self.waiting) {
+            self.note_topics(&left.prepared);
+            self.waiting.push_back(left);
+        }
         let now = Instant::now();
         self.closed.retain(|_, (until, _)| *until > now);
         let closed = self.closed.iter().map(|(name, (_, cause))| (name.clone(), cause.clone())).collect();

@@ -68,12 +68,7 @@ impl DeadLetter<'_> {
             headers.push(("event_id", text(self.event_id)));
         }
         let id = format!("{}-{}", self.key.replay_id(), self.key.event_id());
-        OutputRecord {
-            topic: letters_topic.clone(),
-            key: Bytes::from(id.into_bytes()),
-            value: Some(value),
-            headers,
-        }
+        OutputRecord { topic: letters_topic.clone(), key: Bytes::from(id.into_bytes()), value: Some(value), headers }
     }
 }
 
@@ -204,10 +199,25 @@ impl FloodBrake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::{EntityPolicy, Treatment};
     use crate::identity::ReplayId;
 
     fn event(number: usize) -> EventKey {
         EventKey::new(ReplayId::from(Bytes::from_static(&[7])), &number.to_string(), b"")
+    }
+
+    #[test]
+    fn the_bytes_of_an_event_are_kept_only_where_it_is_surely_of_no_object_with_a_policy() {
+        let policies = FieldPolicies::new([EntityPolicy::new("Case", [("Subject".to_owned(), Treatment::Drop)], None)]);
+        let of = |topic: &str, policies: &FieldPolicies| {
+            Withheld::of_event(&topic.parse().expect("a topic"), None, b"bytes", policies)
+                .map(|withheld| withheld.entity)
+        };
+        assert_eq!(of("/data/CaseChangeEvent", &policies), Some(Some("Case".to_owned())));
+        assert_eq!(of("/data/ChangeEvents", &policies), Some(None), "without its schema it may be anybody's");
+        assert_eq!(of("/event/Alerts__chn", &policies), Some(None));
+        assert_eq!(of("/data/LeadChangeEvent", &policies), None);
+        assert_eq!(of("/data/ChangeEvents", &FieldPolicies::default()), None);
     }
 
     #[test]

@@ -144,12 +144,6 @@ impl DecodeStation {
             self.context.board.update(|status| status.events_already_written += 1);
             return Ok(());
         }
-        let oversize = &self.memory.oversize;
-        if oversize.lock().unwrap_or_else(PoisonError::into_inner).contains(&event.key) {
-            // Most of them were decoded before, and their schema is at hand.
-            let schema = self.schema.as_ref().filter(|(id, _)| *id == event.schema_id).map(|(_, schema)| schema.clone());
-            return self.dead_letter(event, schema.as_deref(), "A record of this event is larger than Kafka takes", chunk);
-        }
         let board = &self.context.board;
         let waited = AtomicBool::new(false);
         let waiting = |error: &CallError, wait| {
@@ -171,6 +165,11 @@ impl DecodeStation {
         };
         if self.schema.as_ref().is_none_or(|(id, _)| *id != event.schema_id) {
             self.schema = Some((event.schema_id.clone(), Arc::clone(&schema)));
+        }
+        let oversize = &self.memory.oversize;
+        if oversize.lock().unwrap_or_else(PoisonError::into_inner).contains(&event.key) {
+            let reason = "A record of this event is larger than Kafka takes";
+            return self.dead_letter(event, Some(&schema), reason, chunk);
         }
         let change = match schema.decode(&event.payload, &self.context.policies) {
             Ok(change) => change,

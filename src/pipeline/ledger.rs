@@ -20,6 +20,9 @@ use crate::identity::{OrgId, ReplayId, TopicName};
 use crate::kafka::OutputRecord;
 use crate::position::EventKey;
 
+/// What entries about messages say instead of an object.
+pub const CONVERSATION_ENTRY: &str = "ConversationEntry";
+
 /// Why something may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +115,8 @@ pub struct OpenGap {
     pub compared: Option<Compared>,
     /// The key of the dead letter that is redriven.
     pub letter: Option<String>,
+    /// Those of the records of which no letter tells anything later than that they were deleted.
+    pub deleted: Vec<String>,
 }
 
 impl OpenGap {
@@ -129,6 +134,7 @@ impl OpenGap {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         }
     }
 
@@ -147,6 +153,7 @@ impl OpenGap {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         }
     }
 
@@ -163,11 +170,10 @@ impl OpenGap {
         Self { id, entity, records, compared: Some(compared), ..range }
     }
 
-    /// Messaging sessions that no query found since events told of them, so that their messages were not fetched.
-    pub fn sessions_not_found(records: Vec<String>, since: DateTime<Utc>) -> Self {
-        let detail =
-            format!("{} messaging sessions were looked for in vain, so their messages were not fetched", records.len());
-        let (id, entity) = (format!("sessions-{}", Uuid::new_v4()), Some("MessagingSession".to_owned()));
+    /// Messages that could not be fetched since `since`; `records` are the sessions or the conversation that they belong to.
+    /// No job heals it: the runner of the stream's messages does.
+    pub fn messages(records: Vec<String>, since: DateTime<Utc>, detail: String) -> Self {
+        let (id, entity) = (format!("messages-{}", Uuid::new_v4()), Some(CONVERSATION_ENTRY.to_owned()));
         let from = GapEnd { replay_id: None, time: Some(since) };
         Self { id, entity, records, ..Self::of_range(GapCause::Unread, from, GapEnd::default(), detail) }
     }
@@ -210,6 +216,9 @@ impl OpenGap {
         }
         if let (Some(letter), Value::Object(members)) = (&self.letter, &mut value) {
             members.insert("letter".to_owned(), Value::from(letter.as_str()));
+            if !self.deleted.is_empty() {
+                members.insert("deleted".to_owned(), serde_json::json!(self.deleted));
+            }
         }
         let mut headers = vec![
             ("casewire", Bytes::from_static(b"1")),

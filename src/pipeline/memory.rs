@@ -1,6 +1,6 @@
 //! What a stream keeps from one attempt to the next. Everything else is read back from Kafka.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +21,9 @@ pub struct StreamMemory {
     pub row_bytes: AtomicUsize,
     /// Records read by jobs that are larger than Kafka takes.
     pub oversize_rows: Mutex<HashSet<String>>,
+    /// How often Kafka refused the record of an entry of a conversation, or what is kept of a conversation, for its size, by
+    /// their identifiers. Each time less of it is written.
+    pub oversize_messages: Mutex<HashMap<String, usize>>,
     /// The position that Salesforce refused last; its gap is in the ledger.
     pub refused: Mutex<Option<ReplayId>>,
     /// The topics that this process has written to, or was about to.

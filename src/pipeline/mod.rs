@@ -69,3 +69,7 @@ mod text_base;
 mod want;
 
 pub use beginning::{NoBeginning, first_run};
+#[cfg(test)]
+pub(crate) use jobs::one_of_each as job_setbacks;
+#[cfg(test)]
+pub(crate) use messages::one_of_each as message_setbacks;

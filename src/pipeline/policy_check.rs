@@ -153,7 +153,8 @@ fn held_against(policy: &EntityPolicy, names: &[String], described: &ObjectDescr
             unknown.push(meant.map_or_else(|| name.clone(), |meant| format!("{name} (it is {})", meant.name)));
             continue;
         };
-        let mut of_compound = described.fields.iter().filter(|other| other.compound_field_name.as_deref() == Some(field));
+        let mut of_compound =
+            described.fields.iter().filter(|other| other.compound_field_name.as_deref() == Some(field));
         let is_part = |flat: &str| flat.strip_suffix("__s").unwrap_or(flat).ends_with(part);
         if !part.is_empty() && !of_compound.any(|flat| flat.name != field && is_part(&flat.name)) {
             unknown.push(name.clone());

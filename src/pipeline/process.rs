@@ -156,6 +156,7 @@ impl Process {
                 rest: rest.clone(),
                 gaps: self.config.gaps,
                 messages: self.config.messages,
+                data_api: settings::data_api(&self.config).map(Arc::new),
                 first_snapshots: self.first_snapshots(&stream.topic),
                 schemas: schemas.clone(),
                 completion: self.config.completion,

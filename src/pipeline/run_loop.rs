@@ -51,7 +51,7 @@ pub enum LoopEnd {
     /// Kafka refused a record for its size; the event is written without full records at the next attempt, and if that
     /// is too large too it becomes a dead letter.
     Oversize(EventKey),
-    /// The same of a record that a job read; it will not be read again.
+    /// The same of a record that a job read, which will not be read again; or of a conversation, of which less is written.
     OversizeRow(String),
 }
 
@@ -327,10 +327,12 @@ impl RunLoop {
     /// Commits what was fetched of a conversation, together with what is known of it afterwards.
     async fn commit_messages(&mut self, desk: &MessageDesk, mut batch: MessageBatch) -> Result<(), LoopEnd> {
         self.turns = 0;
-        let next = self.next_without_events();
+        let mut next = self.next_without_events();
         let names = batch.names();
-        let (written, redactions) = batch.counts();
-        let (records, cleared) = desk.admit(&mut batch);
+        let (written, redactions, rows) = batch.counts();
+        let (records, admitted) = desk.admit(&mut batch);
+        let noted = self.desk.enrol(&mut next, &records);
+        let gaps = noted.gaps_opened();
         if written > 0 {
             failpoint::pass(After::Fetched);
         }
@@ -340,23 +342,27 @@ impl RunLoop {
                     failpoint::pass(After::Said);
                 }
                 self.context.board.update(|status| {
-                    status.records_committed += written;
+                    status.records_committed += written.saturating_add(rows);
+                    status.gaps_opened += gaps;
                     let messages = status.messages.get_or_insert_default();
                     messages.entries_written += written;
                     messages.redactions_written += redactions;
+                    messages.records_written += rows;
                 });
                 self.note(&committed, None);
                 self.checkpoint = committed.checkpoint().clone();
-                self.desk.committed(&self.checkpoint, Noted::default());
-                desk.cleared(&cleared);
+                self.desk.committed(&self.checkpoint, noted);
+                desk.admitted(admitted);
                 batch.receipt();
                 Ok(())
             }
             Err(error) => match error.verdict() {
                 Verdict::SplitRecord(index) => {
-                    let name = names.get(index).cloned().unwrap_or_default();
-                    let mut rows = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner);
-                    if rows.insert(name.clone()) { Err(LoopEnd::OversizeRow(name)) } else { Err(LoopEnd::Kafka(error)) }
+                    // What is named is written with less each time, and in the end given up: no conversation stops a stream.
+                    let Some(name) = names.get(index).cloned() else { return Err(LoopEnd::Kafka(error)) };
+                    let mut refused = self.memory.oversize_messages.lock().unwrap_or_else(PoisonError::into_inner);
+                    *refused.entry(name.clone()).or_default() += 1;
+                    Err(LoopEnd::OversizeRow(name))
                 }
                 _ => Err(LoopEnd::Kafka(error)),
             },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use crate::change::{EntityPolicy, FieldPolicies, HashKey, Treatment};
-use crate::config::{Config, KafkaConfig, PoliciesConfig, PolicyConfig};
+use crate::config::{Config, Grant, KafkaConfig, PoliciesConfig, PolicyConfig};
 use crate::failure::{Exit, Failure};
 use crate::kafka::{KafkaSettings, TopicDefaults, check_properties};
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
@@ -36,6 +36,20 @@ pub fn salesforce(config: &Config) -> Result<PubSub, Failure> {
         ..PubSubSettings::new(pubsub.endpoint.clone())
     };
     PubSub::new(channel, session).map_err(|error| error.failure())
+}
+
+/// How the app of the Conversation Data API signs in; `None` where messages are fetched over Connect. Where it does is known
+/// when the organisation is.
+pub fn data_api(config: &Config) -> Option<SessionSettings> {
+    let data = config.data_api.as_ref()?;
+    let grant =
+        Grant::ClientCredentials { client_id: data.client_id.clone(), client_secret: data.client_secret.clone() };
+    Some(SessionSettings {
+        api_url: Some(data.url.clone()),
+        extra_ca: config.salesforce.certificate_authority.clone(),
+        maximum_age: config.salesforce.token_maximum_age,
+        ..SessionSettings::new(config.salesforce.login_url.clone(), grant)
+    })
 }
 
 /// Kafka's part.
@@ -72,11 +86,8 @@ pub fn policies(config: &PoliciesConfig) -> FieldPolicies {
         let of = |fields: &[String], treatment| {
             fields.iter().map(move |field| (field.clone(), treatment)).collect::<Vec<_>>()
         };
-        let named = [
-            of(drop, Treatment::Drop),
-            of(hash, Treatment::Hash),
-            of(mask, Treatment::Mask { keep_last: *keep_last }),
-        ];
+        let named =
+            [of(drop, Treatment::Drop), of(hash, Treatment::Hash), of(mask, Treatment::Mask { keep_last: *keep_last })];
         EntityPolicy::new(entity.as_str(), named.concat(), key.clone())
     }))
 }

@@ -24,6 +24,7 @@ use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest_client::RestClient;
+use crate::salesforce::session::SessionSettings;
 use crate::salesforce::verdict::{Verdict as CallVerdict, may_not_subscribe};
 use crate::status::{LastError, StreamState};
 
@@ -49,6 +50,8 @@ pub struct Stream {
     pub gaps: GapsConfig,
     /// How messages are fetched.
     pub messages: MessagesConfig,
+    /// The app that signs in to the Conversation Data API, where they are fetched over that.
+    pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the first run makes a snapshot.
     pub first_snapshots: Vec<String>,
     /// The schemas.
@@ -160,6 +163,7 @@ impl Stream {
             rest: self.rest.clone(),
             gaps: self.gaps,
             messages: self.messages,
+            data_api: self.data_api.clone(),
             first_snapshots: self.first_snapshots.clone(),
             schemas: self.schemas.clone(),
             memory,

@@ -52,7 +52,8 @@ impl RestClient {
         locator: Option<&str>,
         deadline: Instant,
     ) -> Result<BulkPage, BulkError> {
-        let known = format!("bulk {}", plan.object());
+        // A listing of ids and the whole records of an object are of different sizes.
+        let known = format!("bulk {} {}", plan.columns().len(), plan.object());
         let fitting = self.row_bytes(&known).map_or(FIRST_ROWS, |bytes| AIM_BYTES / bytes.max(1));
         let mut most = fitting.clamp(1, MOST_ROWS);
         loop {

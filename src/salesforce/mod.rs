@@ -21,11 +21,13 @@
 //! | [`query`] | SOQL, page by page |
 //! | [`bulk`] | query jobs of the Bulk API 2.0: what reads objects that are too large for anything else |
 //! | [`bulk_page`] | one page of their results, from CSV to rows |
+//! | [`bulk_listing`] | the ids of a whole object by such a job |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
 //! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
 //! | `record_sight` | whether the user sees every record of an object |
 //! | [`record_read`] | records by their ids, and what became of those that are not there |
 //! | [`conversation_entries`] | what was said in a conversation, page by page |
+//! | [`conversation_records`] | the records of conversations and of who takes part in them |
 //! | [`messaging_sessions`] | sessions, and the conversations that they belong to |
 //! | [`pubsub`] | the one HTTP/2 channel to the Pub/Sub API and its unary calls |
 //! | [`verdict`] | what a gRPC error means for the caller |
@@ -42,12 +44,14 @@ pub mod api_usage;
 pub mod backoff;
 pub mod buffer;
 pub mod bulk;
+pub mod bulk_listing;
 pub mod bulk_page;
 mod call;
 pub mod certificate;
 mod clock;
 mod collections;
 pub mod conversation_entries;
+pub mod conversation_records;
 pub mod credit;
 pub mod describe;
 mod fetch_response;
@@ -71,7 +75,7 @@ pub mod session;
 pub mod session_error;
 pub mod subscription;
 mod subscription_state;
-mod tls;
+pub(crate) mod tls;
 pub mod verdict;
 
 /// How answers are read, apart from the network that brings them. The fuzz targets of `fuzz/` are a crate of their own

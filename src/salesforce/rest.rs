@@ -118,9 +118,10 @@ impl Session {
         token: &Token,
     ) -> Result<RestAnswer, RestError> {
         let bad_path = || RestError::Path(request.resource().to_owned());
-        let url = token.instance_url().join(&request.path).map_err(|_| bad_path())?;
+        let host = self.api_url(token);
+        let url = host.join(&request.path).map_err(|_| bad_path())?;
         // A path that leads to another host would take the token there.
-        if url.origin() != token.instance_url().origin() {
+        if url.origin() != host.origin() {
             return Err(bad_path());
         }
         let sent = chrono::Utc::now();
@@ -172,7 +173,7 @@ pub fn read_json<'b, T: Deserialize<'b>>(path: &str, body: &'b [u8]) -> Result<T
 }
 
 /// What is wrong with a JSON text, without the value that serde quotes: it may be somebody's case, and errors are logged.
-fn without_content(error: &serde_json::Error) -> String {
+pub(super) fn without_content(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let about_the_form = !error.is_data() || text.starts_with("missing field") || text.starts_with("duplicate field");
     if about_the_form {

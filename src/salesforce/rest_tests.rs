@@ -48,7 +48,10 @@ impl Org {
     }
 
     fn reader(&self) -> RecordReader {
-        RecordReader::new(self.client.clone(), Descriptions::new(self.client.clone(), FieldChoice::All, FieldPolicies::default()))
+        RecordReader::new(
+            self.client.clone(),
+            Descriptions::new(self.client.clone(), FieldChoice::All, FieldPolicies::default()),
+        )
     }
 
     fn log(&self) -> Vec<String> {
@@ -304,7 +307,10 @@ async fn fields_are_chosen_by_the_configuration() {
         (FieldChoice::Except(vec!["Subject".into(), "SystemModstamp".into()]), &["Id", "IsDeleted"]),
     ] {
         let org = Org::start(|asked, _| serve(asked)).await;
-        let reader = RecordReader::new(org.client.clone(), Descriptions::new(org.client.clone(), choice, FieldPolicies::default()));
+        let reader = RecordReader::new(
+            org.client.clone(),
+            Descriptions::new(org.client.clone(), choice, FieldPolicies::default()),
+        );
         let ids = ids(1);
         let found = soon(reader.read("Case", None, &texts(&ids), later())).await.expect("read");
         let Found::Row(row) = &found[&ids[0]] else { panic!("{found:?}") };

@@ -48,6 +48,8 @@ pub struct SessionSettings {
     pub audience: String,
     /// The flow and its secrets.
     pub grant: Grant,
+    /// Where calls go; the instance that the token names unless another host answers them.
+    pub api_url: Option<Url>,
     /// The only org that is accepted, if given.
     pub org_id: Option<OrgId>,
     /// REST API version without `v`, such as `66.0`.
@@ -74,6 +76,7 @@ impl SessionSettings {
             audience: audience_of(&login_url),
             login_url,
             grant,
+            api_url: None,
             org_id: None,
             api_version: "66.0".to_owned(),
             extra_ca: None,
@@ -142,6 +145,7 @@ pub struct Session {
 struct Shared {
     login_url: Url,
     audience: String,
+    api_url: Option<Url>,
     pinned_org: Option<OrgId>,
     api_version: String,
     maximum_age: Duration,
@@ -193,6 +197,7 @@ impl Session {
             shared: Arc::new(Shared {
                 login_url: settings.login_url,
                 audience: settings.audience,
+                api_url: settings.api_url,
                 pinned_org: settings.org_id,
                 api_version: settings.api_version,
                 maximum_age: settings.maximum_age,
@@ -263,6 +268,11 @@ impl Session {
     /// The REST API version without `v`.
     pub fn api_version(&self) -> &str {
         &self.shared.api_version
+    }
+
+    /// The host that calls with a token go to.
+    pub(crate) fn api_url<'a>(&'a self, token: &'a Token) -> &'a Url {
+        self.shared.api_url.as_ref().unwrap_or(&token.instance_url)
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {

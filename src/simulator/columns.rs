@@ -1,6 +1,7 @@
 //! The fields of an object as REST has them: those of the event schema, and those that
 //! events never carry (`Id`, `IsDeleted`, `SystemModstamp`, the parts of compound fields).
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use crate::simulator::conversations::identifier_of;
@@ -93,7 +94,7 @@ pub(crate) fn columns(object: &Object) -> Vec<Column> {
         if at == 0 && owned_first {
             columns.push(Column::new("IsDeleted", Kind::Checkbox, Source::IsDeleted));
         }
-        if field.name == "LastModifiedById" {
+        if field.name == "LastModifiedById" && object.has_modstamp() {
             columns.push(Column::new("SystemModstamp", Kind::DateTime, Source::SystemModstamp));
             columns.push(Column::new("LastViewedDate", Kind::DateTime, Source::Never));
             columns.push(Column::new("LastReferencedDate", Kind::DateTime, Source::Never));
@@ -144,24 +145,26 @@ impl<'a> Cells<'a> {
     }
 
     /// The value of a column; `None` is null. A checkbox is never null.
-    pub(crate) fn get(&self, column: &Column) -> Option<Value> {
+    pub(crate) fn get(&self, column: &Column) -> Option<Cow<'_, Value>> {
         let values = || self.values.get_or_init(|| self.row.values(self.object));
         let value = match column.source {
-            Source::Id => Some(Value::Text(self.key.id())),
-            Source::IsDeleted => Some(Value::Flag(self.row.deleted)),
-            Source::SystemModstamp => Some(Value::Long(self.row.modstamp)),
+            Source::Id => Some(Cow::Owned(Value::Text(self.key.id()))),
+            Source::IsDeleted => Some(Cow::Owned(Value::Flag(self.row.deleted))),
+            Source::SystemModstamp => Some(Cow::Owned(Value::Long(self.row.modstamp))),
             Source::Never => None,
-            Source::Field(at) => values().get(at).cloned().flatten(),
+            Source::Field(at) => values().get(at).and_then(Option::as_ref).map(Cow::Borrowed),
             Source::Component(at, child) => match values().get(at) {
-                Some(Some(Value::Compound(components))) => components.get(child).cloned().flatten(),
+                Some(Some(Value::Compound(components))) => {
+                    components.get(child).and_then(Option::as_ref).map(Cow::Borrowed)
+                }
                 _ => None,
             },
-            Source::Conversation(at) => self.looked_up(at).map(|key| Value::Text(identifier_of(&key))),
+            Source::Conversation(at) => self.looked_up(at).map(|key| Cow::Owned(Value::Text(identifier_of(&key)))),
         };
-        match value {
+        match value.as_deref() {
             Some(Value::Text(text)) if text.is_empty() => None,
-            None if column.kind == Kind::Checkbox => Some(Value::Flag(false)),
-            value => value,
+            None if column.kind == Kind::Checkbox => Some(Cow::Owned(Value::Flag(false))),
+            _ => value,
         }
     }
 }

@@ -12,6 +12,7 @@ use tonic::Code;
 use crate::proto::ProducerEvent;
 use crate::simulator::columns;
 use crate::simulator::connections::ConnectionOrder;
+use crate::simulator::conversation_records;
 use crate::simulator::conversations::{EntryLine, MessageOrder};
 use crate::simulator::faults::{Fault, RefusedSignIn, RestFailure};
 use crate::simulator::ledger::LedgerLine;
@@ -288,6 +289,7 @@ impl Control {
     pub async fn say(&self, order: MessageOrder) -> Result<EntryLine, ControlError> {
         let (conversation, count) = self.conversation_of(&order.session)?;
         let entry = self.org.conversations.say(&conversation, &order, self.org.now_millis());
+        conversation_records::note(&self.org.records, &conversation, &entry);
         if order.tell {
             let update = EventOrder::new("MessagingSession", "UPDATE").on([order.session.as_str()]);
             self.publish(update.with("EndUserMessageCount", count.saturating_add(1))).await?;

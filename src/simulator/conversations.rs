@@ -102,6 +102,7 @@ pub(crate) struct Used {
 pub(crate) struct Conversations {
     calls_allowed: usize,
     window: Duration,
+    data_calls_allowed: usize,
     active_allowed: usize,
     state: Mutex<State>,
 }
@@ -111,8 +112,26 @@ struct State {
     /// Each with its entries in the order of their server time.
     entries: BTreeMap<String, Vec<EntryLine>>,
     calls: VecDeque<Instant>,
+    /// Over the Conversation Data API.
+    data_calls: VecDeque<Instant>,
     active: HashMap<String, Instant>,
     dice: Dice,
+}
+
+/// The limit of the Conversation Data API is one of a minute.
+const DATA_WINDOW: Duration = Duration::from_secs(60);
+
+/// Uses one of the calls allowed in a window.
+fn spend(calls: &mut VecDeque<Instant>, allowed: usize, window: Duration) -> Result<(), Spent> {
+    let now = Instant::now();
+    while calls.front().is_some_and(|call| now.duration_since(*call) >= window) {
+        calls.pop_front();
+    }
+    if calls.len() >= allowed {
+        return Err(Spent::Calls);
+    }
+    calls.push_back(now);
+    Ok(())
 }
 
 /// The identifier of a conversation: always the same for the same record.
@@ -124,10 +143,16 @@ pub(crate) fn identifier_of(conversation: &RecordKey) -> String {
 }
 
 impl Conversations {
-    pub(crate) fn new(seed: u64, calls_allowed: usize, window: Duration, active_allowed: usize) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        (calls_allowed, window): (usize, Duration),
+        data_calls_allowed: usize,
+        active_allowed: usize,
+    ) -> Self {
         let dice = Dice::stream(seed, "conversations");
-        let state = State { entries: BTreeMap::new(), calls: VecDeque::new(), active: HashMap::new(), dice };
-        Self { calls_allowed, window, active_allowed, state: Mutex::new(state) }
+        let (calls, data_calls) = (VecDeque::new(), VecDeque::new());
+        let state = State { entries: BTreeMap::new(), calls, data_calls, active: HashMap::new(), dice };
+        Self { calls_allowed, window, data_calls_allowed, active_allowed, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,15 +218,26 @@ impl Conversations {
 
     /// Counts a call for a conversation, which makes it active.
     pub(crate) fn take(&self, conversation: &str) -> Result<Used, Spent> {
-        let now = Instant::now();
         let mut state = self.state();
-        while state.calls.front().is_some_and(|call| now.duration_since(*call) >= self.window) {
-            state.calls.pop_front();
-        }
-        if state.calls.len() >= self.calls_allowed {
-            return Err(Spent::Calls);
-        }
-        state.calls.push_back(now);
+        spend(&mut state.calls, self.calls_allowed, self.window)?;
+        self.activate(&mut state, conversation)
+    }
+
+    /// The same over the Conversation Data API, which has a limit by the minute.
+    pub(crate) fn take_data(&self, conversation: &str) -> Result<Used, Spent> {
+        let mut state = self.state();
+        spend(&mut state.data_calls, self.data_calls_allowed, DATA_WINDOW)?;
+        self.activate(&mut state, conversation)
+    }
+
+    /// How long until there is a call over the Conversation Data API.
+    pub(crate) fn next_data_call(&self) -> Duration {
+        let oldest = self.state().data_calls.front().copied();
+        oldest.map_or(Duration::ZERO, |oldest| DATA_WINDOW.saturating_sub(oldest.elapsed()))
+    }
+
+    fn activate(&self, state: &mut State, conversation: &str) -> Result<Used, Spent> {
+        let now = Instant::now();
         state.active.retain(|_, called| now.duration_since(*called) < ACTIVE_FOR);
         if !state.active.contains_key(conversation) && state.active.len() >= self.active_allowed {
             return Err(Spent::Active);
@@ -233,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_are_counted_by_the_hour_and_conversations_by_the_half_hour() {
-        let conversations = Conversations::new(1, 3, Duration::from_secs(3_600), 2);
+        let conversations = Conversations::new(1, (3, Duration::from_secs(3_600)), 1, 2);
         assert_eq!(conversations.take("a"), Ok(Used { active: 1 }));
         assert_eq!(conversations.take("b"), Ok(Used { active: 2 }));
         assert_eq!(conversations.take("c"), Err(Spent::Active));
@@ -245,11 +281,16 @@ mod tests {
         conversations.leave(1);
         assert!(conversations.take("c").is_ok());
         assert_eq!(conversations.take("c"), Err(Spent::Calls));
+        assert!(conversations.take_data("c").is_ok(), "a limit of its own");
+        assert_eq!(conversations.take_data("c"), Err(Spent::Calls));
+        assert_eq!(conversations.next_data_call(), DATA_WINDOW);
+        tokio::time::advance(DATA_WINDOW).await;
+        assert!(conversations.take_data("c").is_ok());
     }
 
     #[test]
     fn server_times_never_go_back_and_a_redaction_keeps_the_entry() {
-        let conversations = Conversations::new(1, 9, Duration::from_secs(3_600), 9);
+        let conversations = Conversations::new(1, (9, Duration::from_secs(3_600)), 9, 9);
         let first = conversations.say(&key(1), &MessageOrder::new("0Mw", "one"), 2_000);
         let second = conversations.say(&key(1), &MessageOrder::new("0Mw", "two"), 1_000);
         assert_eq!((first.server_time, second.server_time), (2_000, 2_000));

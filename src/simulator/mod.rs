@@ -12,6 +12,7 @@
 //! | `sessions` | access tokens |
 //! | `oauth`, `rest` | what is answered on the login and instance hosts |
 //! | `soql`, `bulk_jobs`, `api_allowance` | queries, at once and as jobs; how many calls a day |
+//! | `conversation_records` | what a conversation leaves in the records |
 //! | `conversations` | what was said in messaging sessions, and how often it may be asked for |
 //! | `record_store`, `row`, `columns` | every record as it truly is, packed; the fields that REST has |
 //! | `truth` | the records for whoever compares a consumer with them |
@@ -47,6 +48,7 @@ mod connections;
 mod content;
 mod control;
 mod control_port;
+mod conversation_records;
 mod conversations;
 mod dice;
 mod faults;

@@ -52,14 +52,16 @@ pub(crate) async fn token(
         return (status, Json(body)).into_response();
     }
     let checked = match form.get("grant_type").map(String::as_str) {
-        Some("urn:ietf:params:oauth:grant-type:jwt-bearer") => check_assertion(&org, form.get("assertion")),
+        Some("urn:ietf:params:oauth:grant-type:jwt-bearer") => {
+            check_assertion(&org, form.get("assertion")).map(|()| App::Integration)
+        }
         Some("client_credentials") => check_client(&org, &headers, &form),
         _ => Err(OAuthError("unsupported_grant_type", "grant type not supported")),
     };
     match checked {
-        Ok(()) => {
+        Ok(app) => {
             org.stats.count(|stats| stats.sign_ins += 1);
-            Json(issued(&org, &headers)).into_response()
+            Json(issued(&org, &headers, app)).into_response()
         }
         Err(error) => {
             org.stats.count(|stats| stats.refused_sign_ins += 1);
@@ -68,13 +70,26 @@ pub(crate) async fn token(
     }
 }
 
+/// The apps that can sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum App {
+    /// That of the integration user.
+    Integration,
+    /// The one for the Conversation Data API, whose tokens are good for nothing else.
+    ConversationData,
+}
+
 /// There is no `expires_in`: Salesforce does not tell when a token ends.
-fn issued(org: &Org, headers: &HeaderMap) -> Value {
+fn issued(org: &Org, headers: &HeaderMap, app: App) -> Value {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     let scheme = if org.settings.listen.http_tls { "https" } else { "http" };
+    let (token, scope) = match app {
+        App::Integration => (org.sessions.issue(), "api full"),
+        App::ConversationData => (org.data_sessions.issue(), "sfap_api"),
+    };
     json!({
-        "access_token": org.sessions.issue(),
-        "scope": "api full",
+        "access_token": token,
+        "scope": scope,
         "instance_url": org.instance_url(),
         "id": format!("{scheme}://{host}/id/{}/{}", org.settings.org_id, org.user_id()),
         "token_type": "Bearer",
@@ -125,7 +140,7 @@ fn is_accepted(org: &Org, audience: &Value) -> bool {
     }
 }
 
-fn check_client(org: &Org, headers: &HeaderMap, form: &HashMap<String, String>) -> Result<(), OAuthError> {
+fn check_client(org: &Org, headers: &HeaderMap, form: &HashMap<String, String>) -> Result<App, OAuthError> {
     let settings = &org.settings.sign_in;
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     // Only My Domain offers this flow; the common login hosts do not.
@@ -147,13 +162,15 @@ fn check_client(org: &Org, headers: &HeaderMap, form: &HashMap<String, String>) 
             (field("client_id"), field("client_secret"))
         }
     };
-    if id != settings.client_id {
-        return Err(OAuthError("invalid_client_id", "client identifier invalid"));
-    }
-    if secret != settings.client_secret {
+    let (app, wanted) = match id {
+        id if id == settings.client_id => (App::Integration, &settings.client_secret),
+        id if id == settings.data_client_id => (App::ConversationData, &settings.data_client_secret),
+        _ => return Err(OAuthError("invalid_client_id", "client identifier invalid")),
+    };
+    if secret != *wanted {
         return Err(OAuthError("invalid_client", "invalid client credentials"));
     }
-    Ok(())
+    Ok(app)
 }
 
 /// `GET` or `POST /services/oauth2/userinfo`.

@@ -160,6 +160,11 @@ impl Object {
         format!("/{}/{}", if self.is_platform_event() { "event" } else { "data" }, self.event_name())
     }
 
+    /// Whether its records have a `SystemModstamp`.
+    pub(crate) fn has_modstamp(&self) -> bool {
+        !matches!(self.name, CONVERSATION | CONVERSATION_PARTICIPANT)
+    }
+
     pub(crate) fn position(&self, field: &str) -> Option<usize> {
         self.fields.iter().position(|candidate| candidate.name == field)
     }
@@ -193,6 +198,19 @@ pub(crate) fn all() -> Vec<Object> {
         object("Case_Escalation__e", "", CASE_ESCALATION),
     ]
 }
+
+/// Objects that have records and neither events nor a `SystemModstamp`: what conversations leave behind. The fields are
+/// those of the Object Reference; the key prefix of participants is made up.
+pub(crate) fn without_events() -> Vec<Object> {
+    vec![
+        object(CONVERSATION, "0dw", CONVERSATION_FIELDS),
+        object(CONVERSATION_PARTICIPANT, "0dx", CONVERSATION_PARTICIPANT_FIELDS),
+    ]
+}
+
+/// The names of these objects.
+pub(crate) const CONVERSATION: &str = "Conversation";
+pub(crate) const CONVERSATION_PARTICIPANT: &str = "ConversationParticipant";
 
 fn object(name: &'static str, prefix: &'static str, fields: &[(&'static str, Kind)]) -> Object {
     let fields = fields.iter().map(|(name, kind)| Field { name: Cow::Borrowed(*name), kind: *kind }).collect();
@@ -294,6 +312,41 @@ const MESSAGING_END_USER: &[(&str, Kind)] = &[
     ("Language", LANGUAGES),
     ("Locale", Kind::Text),
     ("ProfilePictureUrl", Kind::Url),
+];
+
+const CONVERSATION_FIELDS: &[(&str, Kind)] = &[
+    ("Name", Kind::Text),
+    ("CreatedDate", Kind::CreatedDate),
+    ("CreatedById", USER),
+    ("LastModifiedDate", Kind::DateTime),
+    ("LastModifiedById", USER),
+    ("ConversationChannelId", Kind::Reference("0Mj")),
+    ("ConversationIdentifier", Kind::Text),
+    ("StartTime", Kind::DateTime),
+    ("StartTimeMilliSecs", Kind::Number),
+    ("EndTime", Kind::DateTime),
+    ("EndTimeMilliSecs", Kind::Number),
+];
+
+const CONVERSATION_PARTICIPANT_FIELDS: &[(&str, Kind)] = &[
+    ("Name", Kind::AutoNumber),
+    ("CreatedDate", Kind::CreatedDate),
+    ("CreatedById", USER),
+    ("LastModifiedDate", Kind::DateTime),
+    ("LastModifiedById", USER),
+    ("AppType", Kind::Text),
+    ("ConversationId", Kind::Reference("0dw")),
+    ("JoinedTime", Kind::DateTime),
+    ("JoinedTimeMilliSecs", Kind::Number),
+    ("LeftTime", Kind::DateTime),
+    ("LeftTimeMilliSecs", Kind::Number),
+    ("LastActiveTime", Kind::DateTime),
+    ("LastActiveTimeMilliSecs", Kind::Number),
+    ("ParticipantContext", Kind::Text),
+    ("ParticipantDisplayName", Kind::Text),
+    ("ParticipantEntityId", Kind::Text),
+    ("ParticipantKey", Kind::Text),
+    ("ParticipantRole", Kind::Text),
 ];
 
 const INSTALLATION: &[(&str, Kind)] = &[

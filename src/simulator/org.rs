@@ -69,6 +69,8 @@ pub(crate) struct Org {
     pub(crate) bulk: BulkJobs,
     pub(crate) conversations: Conversations,
     pub(crate) sessions: Sessions,
+    /// Tokens for the Conversation Data API.
+    pub(crate) data_sessions: Sessions,
     pub(crate) stats: Stats,
     pub(crate) script: Script,
     topics: HashMap<String, Topic>,
@@ -111,17 +113,19 @@ impl Org {
         }
         Self {
             bus: Bus::new(settings.traffic.first_replay_id, topics.keys().cloned()),
-            records: RecordStore::new(objects.clone()),
+            // Those with events have the places that events name them by.
+            records: RecordStore::new(objects.iter().cloned().chain(objects::without_events()).collect()),
             api_allowance: ApiAllowance::new(settings.rest.daily_requests),
             cursors: Cursors::new(settings.rest.query_locator_idle),
             conversations: Conversations::new(
                 settings.seed,
-                settings.rest.conversation_calls,
-                settings.rest.conversation_calls_window,
+                (settings.rest.conversation_calls, settings.rest.conversation_calls_window),
+                settings.rest.conversation_data_calls,
                 settings.rest.active_conversations,
             ),
             bulk: BulkJobs::new(settings.rest.bulk_job_time, settings.rest.bulk_jobs),
             sessions: Sessions::new(&settings.org_id, settings.sign_in.token_idle_timeout),
+            data_sessions: Sessions::new(&settings.org_id, settings.sign_in.token_idle_timeout),
             stats: Stats::default(),
             script: Script::new(&settings.pubsub.no_permission, &settings.rest.hidden_fields),
             topics,

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::simulator::objects::Object;
 use crate::simulator::record_id;
+use crate::simulator::rest::RowText;
 use crate::simulator::row;
 use crate::simulator::value::Value;
 
@@ -52,11 +53,17 @@ pub(crate) struct Row {
     /// In the recycle bin.
     pub(crate) deleted: bool,
     packed: Arc<[u8]>,
+    /// What REST has made of it.
+    pub(crate) text: RowText,
 }
 
 impl Row {
     pub(crate) fn new(modstamp: i64, deleted: bool, values: &[Option<Value>]) -> Self {
-        Self { modstamp, deleted, packed: row::pack(values) }
+        Self { modstamp, deleted, packed: row::pack(values), text: RowText::default() }
+    }
+
+    fn restate(&mut self, values: &[Option<Value>]) {
+        *self = Self::new(self.modstamp, self.deleted, values);
     }
 
     /// The values under the object that the row belongs to.
@@ -130,7 +137,7 @@ impl RecordStore {
                 RowChange::Put { object, key, row } => self.write(object, |table| drop(table.rows.insert(key, row))),
                 RowChange::Restate { object, key, values } => self.write(object, |table| {
                     if let Some(row) = table.rows.get_mut(&key) {
-                        row.packed = row::pack(&values);
+                        row.restate(&values);
                     }
                 }),
                 RowChange::Purge { object, key } => self.write(object, |table| drop(table.rows.remove(&key))),
@@ -164,9 +171,11 @@ impl RecordStore {
                     if at < values.len() {
                         values.remove(at);
                     }
-                    row.packed = row::pack(&values);
+                    row.restate(&values);
                 }
             }
+            // What was written of them was written by the old definition.
+            table.rows.values_mut().for_each(|row| row.text = RowText::default());
             table.object = Arc::new(definition.clone());
         });
     }

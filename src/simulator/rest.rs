@@ -5,14 +5,17 @@
 //! |---|---|
 //! | `records` | describe, and records by their ids |
 //! | `query` | SOQL over `/query` and `/queryAll`, and what is left of long answers |
-//! | `conversation` | the entries of conversations |
+//! | `conversation` | the entries of conversations over Connect |
+//! | `conversation_data` | the same over the Conversation Data API |
 //! | `permissions` | what the user may do, by the objects that say so |
 //! | `bulk` | the query jobs of the Bulk API 2.0 |
 //! | `organization` | the one row of `Organization` |
 //! | `describe`, `record_json`, `record_csv` | how objects and records are written |
+//! | `row_text` | rows as they were written last |
 
 mod bulk;
 mod conversation;
+mod conversation_data;
 mod describe;
 mod organization;
 mod permissions;
@@ -20,9 +23,11 @@ mod query;
 mod record_csv;
 mod record_json;
 mod records;
+mod row_text;
 mod tooling;
 
 pub(crate) use query::{Cursors, Found};
+pub(crate) use row_text::RowText;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -36,6 +41,7 @@ use axum::{Json, Router};
 use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
 use crate::simulator::faults::RestFailure;
@@ -127,10 +133,12 @@ pub(crate) fn router(org: Arc<Org>) -> Router {
         .route("/services/oauth2/revoke", post(oauth::revoke))
         .route("/services/data", get(versions))
         .route("/services/data/", get(versions))
+        .route("/platform/engagement/v1.0/conversation-entries", get(conversation_data::entries))
         .merge(instance)
         .fallback(|| async { Refused::not_found() })
         .method_not_allowed_fallback(not_allowed)
-        .layer(CompressionLayer::new())
+        // What Salesforce spends on it is no concern of whoever is measured beside it on the same processors.
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).gzip(org.settings.rest.compress))
         .layer(middleware::from_fn_with_state(Arc::clone(&org), edge))
         .with_state(org)
 }

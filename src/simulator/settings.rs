@@ -47,6 +47,10 @@ pub struct SignIn {
     pub client_id: String,
     /// Its secret, for the client credentials flow.
     pub client_secret: String,
+    /// The consumer key of a second app, which has the scope `sfap_api` and no other …
+    pub data_client_id: String,
+    /// … and its secret.
+    pub data_client_secret: String,
     /// Certificate or public key (PEM) that assertions are checked against. Without one, a key pair is generated.
     pub certificate_file: Option<PathBuf>,
     /// The same, inline.
@@ -115,6 +119,8 @@ pub struct PubSub {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rest {
+    /// Whether answers are compressed for clients that take it. Salesforce does so as a rule, and need not.
+    pub compress: bool,
     /// Calls that may be made in 24 hours.
     pub daily_requests: u64,
     /// Fields that the user may not see, as `Case.SuppliedEmail`.
@@ -136,6 +142,8 @@ pub struct Rest {
     /// An hour, unless a test cannot wait for it.
     #[serde(with = "humantime_serde")]
     pub conversation_calls_window: Duration,
+    /// Calls of the Conversation Data API that may be made in a minute.
+    pub conversation_data_calls: usize,
     /// Conversations that may be active at a time; each call makes its conversation active for half an hour.
     pub active_conversations: usize,
     /// Whether the time bounds of a call for entries belong to what is meant: nothing is known of it.
@@ -352,6 +360,8 @@ impl Default for SignIn {
             username: "integration@example.com".to_owned(),
             client_id: "3MVG9casewireSimulator".to_owned(),
             client_secret: "simulated-secret".to_owned(),
+            data_client_id: "3MVG9conversationData".to_owned(),
+            data_client_secret: "simulated-data-secret".to_owned(),
             certificate_file: None,
             certificate: None,
             audiences: vec!["https://login.salesforce.com".to_owned(), "https://test.salesforce.com".to_owned()],
@@ -395,6 +405,7 @@ impl Default for PubSub {
 impl Default for Rest {
     fn default() -> Self {
         Self {
+            compress: true,
             daily_requests: 100_000,
             hidden_fields: Vec::new(),
             query_locator_idle: Duration::from_secs(900),
@@ -404,6 +415,7 @@ impl Default for Rest {
             bulk_date_time: BulkDateTime::Zulu,
             conversation_calls: 1_000,
             conversation_calls_window: Duration::from_secs(3_600),
+            conversation_data_calls: 90,
             active_conversations: 11_000,
             conversation_bounds: TimeBounds::Inclusive,
             conversation_page_tokens: false,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::status::completion::CompletionLevel;
@@ -17,6 +17,9 @@ const KEPT: usize = 200;
 /// What comes again within so many entries is counted, not repeated: a stream that is tried for hours must not push out
 /// what happened before.
 const LOOKED_BACK: usize = 24;
+
+/// How soon a state follows from an error that is told in the same words.
+const SOON: TimeDelta = TimeDelta::seconds(5);
 
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -155,13 +158,17 @@ impl Journal {
     fn tell(&mut self, part: &str, mut finding: Finding) {
         let at = Utc::now();
         self.number += 1;
-        self.take_in(part, &mut finding);
-        let same =
-            |entry: &JournalEntry| entry.part == part && entry.kind == finding.kind && entry.what == finding.what;
+        self.take_in(part, at, &mut finding);
+        let told_again = |what: &str| match finding.kind {
+            // Each of these is one of its own.
+            JournalKind::Snapshot | JournalKind::Reconcile => *what == finding.what,
+            _ => alike(what, &finding.what),
+        };
+        let same = |entry: &JournalEntry| entry.part == part && entry.kind == finding.kind && told_again(&entry.what);
         let earliest = self.entries.len().saturating_sub(LOOKED_BACK);
         let known = (earliest..self.entries.len()).find(|index| self.entries.get(*index).is_some_and(same));
         if let Some(mut entry) = known.and_then(|index| self.entries.remove(index)) {
-            (entry.number, entry.at) = (self.number, at);
+            (entry.number, entry.at, entry.what) = (self.number, at, finding.what);
             entry.times = entry.times.saturating_add(finding.times);
             self.entries.push_back(entry);
             return;
@@ -178,10 +185,11 @@ impl Journal {
 
 impl Journal {
     /// An error is often told a moment before the state that follows from it, in the same words: one entry is enough.
-    fn take_in(&mut self, part: &str, finding: &mut Finding) {
+    fn take_in(&mut self, part: &str, at: DateTime<Utc>, finding: &mut Finding) {
         let earliest = self.entries.len().saturating_sub(LOOKED_BACK);
         let its_error = |entry: &JournalEntry| {
-            entry.part == part && entry.kind == JournalKind::Error && finding.what.ends_with(&entry.what)
+            let fresh = entry.times == 1 && at - entry.at < SOON;
+            fresh && entry.part == part && entry.kind == JournalKind::Error && finding.what.ends_with(&entry.what)
         };
         let known = (earliest..self.entries.len()).find(|index| self.entries.get(*index).is_some_and(its_error));
         if finding.kind == JournalKind::State
@@ -324,6 +332,15 @@ impl Told {
     }
 }
 
+/// Whether two texts tell the same. Ids of calls, offsets and times are different each time that something fails.
+fn alike(one: &str, other: &str) -> bool {
+    let words = |text: &str| {
+        let exact = |word: &&str| !word.bytes().any(|byte| byte.is_ascii_digit());
+        text.split_whitespace().filter(exact).map(str::to_owned).collect::<Vec<_>>()
+    };
+    one == other || words(one) == words(other)
+}
+
 /// A count that has grown.
 fn grown(found: &mut Vec<Finding>, before: u64, now: u64, what: Finding, remedy: &str) {
     if now > before {
@@ -360,7 +377,7 @@ mod tests {
 
     fn recovering(seconds: i64) -> StreamState {
         let next_attempt_at = DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds);
-        StreamState::Recovering { what: "no broker".to_owned(), next_attempt_at }
+        StreamState::Recovering { what: format!("no broker (call {seconds})"), next_attempt_at }
     }
 
     #[test]
@@ -375,11 +392,11 @@ mod tests {
         look(&mut journal, &status);
         look(&mut journal, &status);
         for seconds in 0..60 {
+            let (at, what) = (Utc::now(), format!("no broker (call {seconds})"));
+            status.last_error = Some(LastError { at, what, remedy: "start it".to_owned() });
             status.state = StreamState::Starting { step: "signing in".to_owned() };
             look(&mut journal, &status);
             status.state = recovering(seconds);
-            let (at, what) = (Utc::now(), "no broker".to_owned());
-            status.last_error = Some(LastError { at, what, remedy: String::new() });
             look(&mut journal, &status);
         }
         status.state = StreamState::Running;
@@ -389,7 +406,7 @@ mod tests {
         status.dead_letters += 5;
         look(&mut journal, &status);
         let expected = [
-            ("recovering: no broker", 60),
+            ("recovering: no broker (call 59)", 60),
             ("running", 2),
             ("entry opened in the gap ledger", 3),
             ("entry of the gap ledger healed", 1),
@@ -397,6 +414,11 @@ mod tests {
             ("event put into the dead letters", 7),
         ];
         assert_eq!(told(&journal), expected.map(|(what, times)| (what.to_owned(), times)));
+        assert_eq!(
+            journal.after(0)[0].remedy,
+            "start it",
+            "the error is told once, with the state that follows from it"
+        );
         let last = journal.after(0).pop().expect("an entry");
         assert_eq!(journal.after(last.number - 1), vec![last.clone()], "only what is newer");
         assert!(last.id < last.number, "an entry that comes again keeps its id");

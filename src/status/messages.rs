@@ -10,6 +10,10 @@ pub struct MessagesStatus {
     pub sessions_waiting: u64,
     /// When the first of those events was written; absent when none waits.
     pub oldest_trigger_at: Option<DateTime<Utc>>,
+    /// Sessions that are looked for in vain and stand in the gap ledger.
+    pub sessions_in_vain: u64,
+    /// Sessions that snapshots found of which the messages are not fetched yet.
+    pub history_waiting: u64,
     /// Conversations with an open session.
     pub conversations_open: u64,
     /// Conversations of which something is known.
@@ -24,7 +28,9 @@ pub struct MessagesStatus {
     pub entries_written: u64,
     /// Redactions written.
     pub redactions_written: u64,
-    /// Sessions that no query found; the gap ledger names them, and their messages are not fetched.
+    /// Records of conversations and of who takes part in them written.
+    pub records_written: u64,
+    /// Sessions and conversations that were entered in the gap ledger because they could not be read.
     pub sessions_given_up: u64,
     /// Why nothing is fetched, if that is so.
     pub waits_for: Option<String>,

@@ -207,12 +207,17 @@ fn messages(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
             messages.entries_written
         }),
         ("redactions_written", "Redactions written", |messages| messages.redactions_written),
-        ("messages_given_up", "Sessions that no query found for messages.give_up_after", |messages| {
-            messages.sessions_given_up
-        }),
+        (
+            "messages_given_up",
+            "Sessions and conversations that could not be read for messages.give_up_after",
+            |messages| messages.sessions_given_up,
+        ),
     ];
-    const GAUGES: [(&str, &str, ReadMessages); 5] = [
+    const GAUGES: [(&str, &str, ReadMessages); 6] = [
         ("messages_waiting", "Sessions of which something is to be fetched", |messages| messages.sessions_waiting),
+        ("messages_history_waiting", "Sessions of snapshots of which the messages are not fetched yet", |messages| {
+            messages.history_waiting
+        }),
         ("messages_calls_left", "Calls for entries that could be made at once", |messages| messages.calls_left),
         ("messages_active", "Conversations asked for in the last half hour", |messages| messages.conversations_active),
         ("messages_open", "Conversations with an open session", |messages| messages.conversations_open),

@@ -19,6 +19,10 @@ const NOTES: &[(&str, &str)] = &[
     ("data_loss_seconds", "the first thing to watch; see [operating.md](operating.md#seconds-until-data-loss)"),
     ("stream_running", "whether or not a call is open; `casewire_last_message_age_seconds` tells that"),
     ("stream_standby", "see [operating.md](operating.md#two-instances)"),
+    (
+        "stream_paused",
+        "see [operating.md](operating.md#pausing-a-stream). `casewire_stream_running` is 0 then, and its alert leaves such a stream out",
+    ),
     ("stream_dead", "`/live` answers 503 then"),
     (
         "last_message_age_seconds",

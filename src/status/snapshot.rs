@@ -115,9 +115,12 @@ pub struct StreamStatus {
     pub last_event_lag_ms: Option<u64>,
     /// The last transaction.
     pub last_transaction_at: Option<DateTime<Utc>>,
-    /// Since its task last had a turn, in seconds: more than a few means that it hangs. Absent while it has none.
+    /// Since its task last had a turn, in seconds: more than a few means that it hangs. Absent while it has none. Not shown,
+    /// as the next one: what only tells the time would be news every second.
+    #[serde(skip)]
     pub still_for_seconds: Option<u64>,
     /// Since it last committed, in seconds, by a clock that nobody sets. Absent before it has.
+    #[serde(skip)]
     pub uncommitted_for_seconds: Option<u64>,
     /// The replay id that a restart would go on after, in hexadecimal.
     pub resume_after: Option<String>,
@@ -301,7 +304,7 @@ impl StreamStatus {
             (StreamState::Stalled { call, since }, _) if now - since >= STALLED_TOO_LONG => {
                 Some(format!("{call} hangs since {since}"))
             }
-            (StreamState::Running, Some(since)) if since >= UNCOMMITTED_TOO_LONG => {
+            (StreamState::Running | StreamState::Paused { .. }, Some(since)) if since >= UNCOMMITTED_TOO_LONG => {
                 Some(format!("it runs and has committed nothing for {since} s"))
             }
             _ => None,
@@ -397,6 +400,8 @@ mod tests {
         assert!(dead(StreamStatus { state: standby.clone(), ..still(60) }), "whatever it does");
         let uncommitted = |seconds| StreamStatus { uncommitted_for_seconds: Some(seconds), ..running() };
         assert!(!dead(uncommitted(1199)) && dead(uncommitted(1200)));
+        let paused = StreamState::Paused { since: at(-9000) };
+        assert!(dead(StreamStatus { state: paused, ..uncommitted(1200) }), "it gives signs of life all the same");
         assert!(!dead(StreamStatus { state: standby, ..uncommitted(9000) }), "who stands by commits nothing");
         let stalled = |minutes: i64| StreamState::Stalled { call: "commit".to_owned(), since: at(-60 * minutes) };
         let stalled = |minutes| StreamStatus { state: stalled(minutes), ..running() };

@@ -61,9 +61,9 @@ fn violations(src: &Path) -> Vec<String> {
             found.push(format!("{shown}: {lines} lines without its tests; at most {MOST_LINES}"));
         }
         let plain = without_comments(code);
-        let misplaced = ONLY_IN.iter().filter(|(text, files, _)| {
-            plain.contains(text) && !files.iter().any(|file| name == Path::new(file))
-        });
+        let misplaced = ONLY_IN
+            .iter()
+            .filter(|(text, files, _)| plain.contains(text) && !files.iter().any(|file| name == Path::new(file)));
         found.extend(misplaced.map(|(text, _, why)| format!("{shown}: `{text}`: {why}")));
         if TOP.contains(&room.as_str()) {
             continue;

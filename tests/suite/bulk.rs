@@ -74,7 +74,10 @@ async fn every_row_comes_once_page_by_page_with_the_bytes_of_rest() {
             control.publish(order).await.expect("published");
         }
         let client = client(&org, "66.0");
-        let reader = RecordReader::new(client.clone(), Descriptions::new(client.clone(), FieldChoice::All, FieldPolicies::default()));
+        let reader = RecordReader::new(
+            client.clone(),
+            Descriptions::new(client.clone(), FieldChoice::All, FieldPolicies::default()),
+        );
         for object in ["Case", "Installation__c"] {
             let truth = control.records(object).expect("records");
             let plan = plan(&client, object).await;

@@ -125,6 +125,8 @@ fn a_schema_nested_without_end_is_refused_before_the_stack_is() {
     // A record of itself: the schema is small, and only the payload is deep.
     let itself = r#"{"type":"record","name":"R","fields":[{"name":"f","type":["null","R"]}]}"#;
     let recursive = parsed(itself.to_owned()).expect("a schema");
-    let error = recursive.decode(&[[2; 100_000].as_slice(), &[0]].concat(), &FieldPolicies::default()).expect_err("no event is so deep");
+    let error = recursive
+        .decode(&[[2; 100_000].as_slice(), &[0]].concat(), &FieldPolicies::default())
+        .expect_err("no event is so deep");
     assert!(error.to_string().contains("nested"), "{error}");
 }

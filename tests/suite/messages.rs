@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use casewire::config::Config;
 use casewire::identity::case_safe_id;
 use casewire::simulator::{Control, EntryLine, EventOrder, Fault, MessageOrder, SimulatorConfig, TimeBounds};
-use casewire::status::{MessagesStatus, StreamStatus};
+use casewire::status::{MessagesStatus, StreamState, StreamStatus};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -24,9 +25,20 @@ const TOLD_ONLY: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nME
 /// Everything has to be there by then.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The settings of the Conversation Data API, with a secret.
+fn over_data_api(deployment: &Deployment, secret: &str) -> String {
+    format!(
+        "MESSAGES__API = data\nMESSAGES__DATA_API__CLIENT_ID = {}\nMESSAGES__DATA_API__CLIENT_SECRET = {secret}\n\
+         MESSAGES__DATA_API__URL = {}\nMESSAGES__DATA_API__CALLS_PER_MINUTE = 100000\n",
+        SimulatorConfig::default().sign_in.data_client_id,
+        deployment.simulator.login_url(),
+    )
+}
+
 fn org() -> SimulatorConfig {
     let mut config = SimulatorConfig::on_free_ports();
     config.rest.conversation_calls = 1_000_000;
+    config.rest.conversation_data_calls = 1_000_000;
     config.rest.daily_requests = 10_000_000;
     config.rest.repeated_entries = 20;
     config
@@ -116,7 +128,10 @@ fn assert_once(records: &[Output], truth: &[EntryLine]) {
             };
             assert_eq!(millis(&value["server_time"]), Some(entry.server_time), "{value}");
             assert_eq!(millis(&value["client_time"]), Some(entry.client_time), "{value}");
-            assert_eq!(value["source"]["api"], json!("connect"));
+            let api = value["source"]["api"].as_str().expect("an API");
+            // The Connect resource tells no types.
+            assert_eq!(api == "data", value["type"].is_string(), "{value}");
+            assert!(["connect", "data"].contains(&api), "{value}");
         }
         let texts: BTreeSet<String> = records.iter().map(|record| record.json()["text"].to_string()).collect();
         assert_eq!(texts.len(), records.len(), "{identifier} was written twice with the same text");
@@ -180,6 +195,31 @@ async fn every_entry_is_written_once_over_abrupt_ends_whether_an_event_told_of_i
     let of_third = records.iter().find(|record| record.json()["session"] == json!(sessions[4])).expect("an entry");
     assert_eq!(of_third.json()["case"], json!(case));
     assert_eq!(control.stats().conversation_calls_refused, 0);
+    // What folds from the records is what the org has of conversations and of who takes part in them.
+    for entity in ["Conversation", "ConversationParticipant"] {
+        let records = deployment.output(entity).await;
+        assert!(records.iter().all(|record| record.headers["op"] == "refresh"));
+        let contents: BTreeSet<String> = records.iter().map(|record| record.json()["record"].to_string()).collect();
+        assert_eq!(contents.len(), records.len(), "each of them changed something");
+        let held: BTreeMap<&String, &Value> =
+            records.iter().map(|record| (&record.key, &record.json()["record"])).collect();
+        let truth = control.records(entity).expect("the org's records");
+        assert_eq!(held.len(), truth.len());
+        for line in truth {
+            for (name, value) in &line.fields {
+                let same = |held: &Value| held == value || (held.is_number() && held.as_f64() == value.as_f64());
+                assert!(
+                    same(&held[&line.id][name]),
+                    "{entity} {}: {name} is {}, truly {value}",
+                    line.id,
+                    held[&line.id][name]
+                );
+            }
+        }
+    }
+    let queries = control.stats().api_calls["query"];
+    let fetches = control.stats().api_calls["conversation-entries"];
+    assert!(queries <= 3 * fetches + 20, "{queries} queries for {fetches} fetches");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,9 +229,11 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
     else {
         return;
     };
-    for (bounds, tokens) in
-        [(TimeBounds::Inclusive, false), (TimeBounds::Exclusive, true), (TimeBounds::Exclusive, false)]
-    {
+    for (bounds, tokens, data) in [
+        (TimeBounds::Inclusive, false, false),
+        (TimeBounds::Exclusive, true, false),
+        (TimeBounds::Exclusive, false, true),
+    ] {
         let mut config = org();
         config.rest.conversation_bounds = bounds;
         config.rest.conversation_page_tokens = tokens;
@@ -203,7 +245,9 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
             say(&control, &session, &format!("number {number}"), false).await;
         }
         say(&control, &session, "the last", true).await;
-        let settings = format!("{TOLD_ONLY}\nBATCH__MAX_RECORDS = 150");
+        let secret = SimulatorConfig::default().sign_in.data_client_secret;
+        let api = if data { over_data_api(&deployment, &secret) } else { String::new() };
+        let settings = format!("{TOLD_ONLY}\n{api}BATCH__MAX_RECORDS = 150");
         let running = deployment.run(&[SESSIONS], &settings);
         running.until("some of it", |status| messages(status).entries_written >= 300).await;
         running.abort().await;
@@ -269,6 +313,43 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_data_api_has_an_app_of_its_own_whose_refusal_holds_nothing_else_up_and_a_change_of_the_api_repeats_nothing()
+ {
+    let name = "the_data_api_has_an_app_of_its_own_whose_refusal_holds_nothing_else_up_and_a_change_of_the_api_repeats_nothing";
+    let Some(brokers) = brokers(name) else { return };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let first = session(&control, 1, "Ended").await;
+    say(&control, &first, "over connect", true).await;
+    let running = deployment.run(&[SESSIONS], TOLD_ONLY);
+    until_told(&deployment, &running).await;
+    running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
+    running.stop().await.expect("an orderly end");
+
+    let wrong = format!("{TOLD_ONLY}\n{}", over_data_api(&deployment, "wrong"));
+    let running = deployment.run(&[SESSIONS], &wrong);
+    say(&control, &first, "over the data api", true).await;
+    let refused = |what: &String| what.contains("The app of [messages.data_api] cannot sign in");
+    let waits = |status: &StreamStatus| messages(status).waits_for.as_ref().is_some_and(refused);
+    let status = running.until("the refusal", waits).await;
+    assert!(messages(&status).remedy.is_some_and(|remedy| remedy.contains("Client Credentials Flow")));
+    let lines =
+        control.publish(EventOrder::new("MessagingSession", "UPDATE").on([first.as_str()]).with("ChannelName", "x"));
+    let lines = lines.await.expect("published");
+    arrived(&running, &lines, SESSIONS).await;
+    running.stop().await.expect("an orderly end");
+
+    let secret = SimulatorConfig::default().sign_in.data_client_secret;
+    let right = format!("{TOLD_ONLY}\n{}", over_data_api(&deployment, &secret));
+    let running = deployment.run(&[SESSIONS], &right);
+    let records = until_told(&deployment, &running).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    let apis: Vec<&str> = records.iter().filter_map(|record| record.json()["source"]["api"].as_str()).collect();
+    assert_eq!(apis, ["connect", "data"], "what was fetched over the one is not fetched again over the other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_conversations_are_made_active_than_allowed_also_over_an_abrupt_end() {
     let Some(brokers) = brokers("no_more_conversations_are_made_active_than_allowed_also_over_an_abrupt_end") else {
         return;
@@ -313,15 +394,152 @@ async fn a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_
     say(&control, &session, "is anybody there?", true).await;
     let settings = format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s\nGAPS__HEAL = true\nGAPS__LOOK_EVERY = 1s");
     let running = deployment.run(&[SESSIONS], &settings);
-    let status = running.until("the open entry", |status| status.gaps_open.get("unread") == Some(&1)).await;
-    assert_eq!((messages(&status).sessions_given_up, messages(&status).entries_written), (1, 0));
+    let told = |status: &StreamStatus| status.gaps_open.get("unread") == Some(&1);
+    let status =
+        running.until("the open entry", |status| told(status) && messages(status).sessions_given_up == 1).await;
+    assert_eq!(messages(&status).entries_written, 0);
     let entries = deployment.output("gaps").await;
     let entry = entries.last().expect("an entry").json();
-    assert_eq!((&entry["entity"], &entry["records"]), (&json!("MessagingSession"), &json!([session])), "{entry}");
+    assert_eq!((&entry["entity"], &entry["records"]), (&json!("ConversationEntry"), &json!([session])), "{entry}");
+
+    // It stays that one entry, whatever happens to the session and over a restart.
+    running.stop().await.expect("an orderly end");
+    say(&control, &session, "nobody?", true).await;
+    let running = deployment.run(&[SESSIONS], &settings);
+    running.until("the same entry", |status| told(status) && messages(status).sessions_in_vain == 1).await;
 
     control.inflict(Fault::ShowRecords { record_ids }).await.expect("inflicted");
     let records = until_told(&deployment, &running).await;
     running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
     running.stop().await.expect("an orderly end");
     assert_once(&records, &control.messages());
+    let states: Vec<Value> =
+        deployment.output("gaps").await.iter().map(|entry| json!([entry.key, entry.json()["state"]])).collect();
+    let id = &entries[0].key;
+    assert_eq!(states, [json!([id, "open"]), json!([id, "healed"])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can() {
+    let Some(brokers) = brokers("a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can") else {
+        return;
+    };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let session = session(&control, 1, "Ended").await;
+    say(&control, &session, "can you read me?", true).await;
+    let gone = Fault::FailRest {
+        path: "/connect/conversation/".to_owned(),
+        status: 404,
+        error_code: "NOT_FOUND".to_owned(),
+        message: "The requested resource does not exist".to_owned(),
+        retry_after: None,
+        times: 4,
+    };
+    control.inflict(gone).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS], &format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s"));
+    let told = |status: &StreamStatus| status.gaps_open.get("unread") == Some(&1) && messages(status).fetches >= 3;
+    let status = running.until("the open entry", told).await;
+    assert_eq!(messages(&status).sessions_waiting, 0, "the conversation is fetched for itself");
+    say(&control, &session, "and now?", true).await;
+    let records = until_told(&deployment, &running).await;
+    running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    let entries = deployment.output("gaps").await;
+    let states: Vec<&Value> = entries.iter().map(|entry| &entry.json()["state"]).collect();
+    assert_eq!(states, ["open", "healed"]);
+    assert_eq!(entries[0].json()["records"], json!([records[0].key]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_nothing_and_is_written_once() {
+    let Some(brokers) =
+        brokers("a_conversation_of_which_more_has_to_be_kept_than_kafka_takes_stops_nothing_and_is_written_once")
+    else {
+        return;
+    };
+    let mut config = org();
+    // The order of pages that follow a token is nobody's promise: what is kept cannot shrink between them.
+    config.rest.conversation_page_tokens = true;
+    let deployment = Deployment::new(brokers, config).await;
+    let control = deployment.control();
+    let huge = session(&control, 1, "Ended").await;
+    for number in 0..1_300 {
+        say(&control, &huge, &format!("number {number}"), false).await;
+    }
+    // A text that no record of this size holds goes without it.
+    say(&control, &huge, &"x".repeat(40_000), true).await;
+    let other = session(&control, 2, "Ended").await;
+    say(&control, &other, "and I?", true).await;
+    let text = format!("{}[kafka.properties]\n\"message.max.bytes\" = 20000\n", deployment.config_file(&[SESSIONS]));
+    let overrides = TOLD_ONLY.lines().filter_map(|line| line.trim().split_once('='));
+    let overrides: Vec<(String, String)> =
+        overrides.map(|(key, value)| (format!("CASEWIRE__{}", key.trim()), value.trim().to_owned())).collect();
+    let config = Config::from_table(text.parse().expect("TOML"), &overrides.into_iter().collect());
+    let running = Deployment::run_configured(config.expect("a configuration"));
+    let all =
+        |status: &StreamStatus| messages(status).sessions_waiting == 0 && messages(status).entries_written >= 1_302;
+    let status = running.until("all of them", all).await;
+    assert!(status.gaps_open.is_empty() && matches!(status.state, StreamState::Running), "{:?}", status.state);
+    running.stop().await.expect("an orderly end");
+    let records = deployment.output("ConversationEntry").await;
+    assert_eq!(written(&records).len(), 1_302);
+    assert_eq!(records.len(), 1_302, "each once");
+    assert_eq!(records.iter().filter(|record| record.json()["too_large"] == json!(true)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first_over_an_abrupt_end() {
+    let Some(brokers) =
+        brokers("messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first_over_an_abrupt_end")
+    else {
+        return;
+    };
+    let mut config = org();
+    // One of them gives the stream its position, for which snapshots wait.
+    config.pubsub.keepalive = Duration::from_millis(300);
+    let deployment = Deployment::new(brokers, config).await;
+    let control = deployment.control();
+    let days = |days: i64| {
+        let at = chrono::Utc::now() - chrono::TimeDelta::days(days);
+        json!(at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+    };
+    let mut ended = BTreeMap::new();
+    for (number, ago) in [(1, 3), (2, 1), (3, 5), (4, 30), (5, 2)] {
+        let session = session(&control, number, "Ended").await;
+        let update = EventOrder::new("MessagingSession", "UPDATE").on([session.as_str()]);
+        control.publish(update.with("EndTime", days(ago))).await.expect("published");
+        say(&control, &session, &format!("{ago} days ago"), false).await;
+        ended.insert(session, ago);
+    }
+    // The stream begins behind all of that: only the snapshot finds it.
+    let settings = format!(
+        "{TOLD_ONLY}\nSTREAM__0__START = latest\nSNAPSHOT__ON_FIRST_RUN = true\nBATCH__MAX_RECORDS = 1\n\
+                 KAFKA__PARTITIONS = 1"
+    );
+    // Nothing can be fetched before all are found, so the order is that of their ends.
+    let entity = || "ConversationEntry".to_owned();
+    control.inflict(Fault::Deny { entity: entity() }).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS], &settings);
+    let found = |status: &StreamStatus| status.jobs.is_empty() && messages(status).history_waiting == 4;
+    running.until("four of five, one being too old", found).await;
+    running.abort().await;
+    control.inflict(Fault::Allow { entity: entity() }).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS], &settings);
+    running.until("the first of them", |status| messages(status).entries_written >= 1).await;
+    running.abort().await;
+    let running = deployment.run(&[SESSIONS], &settings);
+    let done = |status: &StreamStatus| status.messages.as_ref().is_some_and(|messages| messages.history_waiting == 0);
+    running.until("all of them", done).await;
+    running.stop().await.expect("an orderly end");
+    let records = deployment.output("ConversationEntry").await;
+    let old: BTreeSet<&String> = ended.iter().filter(|(_, ago)| **ago > 7).map(|(session, _)| session).collect();
+    let truth: Vec<EntryLine> = control.messages().into_iter().filter(|entry| !old.contains(&entry.session)).collect();
+    assert_eq!(truth.len(), 4, "the one of a month ago is older than messages.history");
+    assert_once(&records, &truth);
+    assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("history")));
+    let order: Vec<&str> = records.iter().filter_map(|record| record.json()["text"].as_str()).collect();
+    assert_eq!(order, ["1 days ago", "2 days ago", "3 days ago", "5 days ago"]);
+    assert_eq!(control.stats().conversation_calls_refused, 0);
 }

@@ -83,7 +83,9 @@ fn secret(of: &str) -> String {
 
 /// A text that is so long that Salesforce sends changes of it as differences.
 fn long(change: &str) -> String {
-    (0..80).map(|line| format!("{} line {line}{}\n", secret("description"), if line == 40 { change } else { "" })).collect()
+    (0..80)
+        .map(|line| format!("{} line {line}{}\n", secret("description"), if line == 40 { change } else { "" }))
+        .collect()
 }
 
 fn case(change: &str, subject: &str) -> EventOrder {
@@ -159,8 +161,7 @@ fn closed(snapshot: &Snapshot, gaps: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_it_took() {
-    let Some(brokers) =
-        brokers("what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_it_took")
+    let Some(brokers) = brokers("what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_it_took")
     else {
         return;
     };
@@ -211,8 +212,7 @@ async fn what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_
     running.until_all("the end of all jobs", |snapshot| closed(snapshot, 0)).await;
 
     // A letter that names its records is redriven; of a platform event nothing is left.
-    let installation =
-        Installation::new(&deployment.simulator, &deployment.brokers, &deployment.prefix, &STREAMS, "");
+    let installation = Installation::new(&deployment.simulator, &deployment.brokers, &deployment.prefix, &STREAMS, "");
     let text = std::fs::read_to_string(&installation.config).expect("read");
     std::fs::write(&installation.config, with_policies(&text)).expect("written");
     let before = running.board.snapshot().streams.iter().map(|stream| stream.gaps_healed).sum::<u64>();
@@ -236,7 +236,9 @@ async fn what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_
         assert!(open.iter().any(|found| found.contains(way)), "{way} is not among {} places", open.len());
     }
     let names: BTreeSet<&str> = topics.keys().map(String::as_str).collect();
-    for name in ["Case", "Installation__c", "Case_Escalation__e", "MessagingSession", "ConversationEntry", "dead-letters"] {
+    for name in
+        ["Case", "Installation__c", "Case_Escalation__e", "MessagingSession", "ConversationEntry", "dead-letters"]
+    {
         assert!(names.contains(name) && !of(&topics, name).is_empty(), "{name} of {names:?}");
     }
 
@@ -262,11 +264,15 @@ async fn what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_
         assert!(ways.contains(&way), "{way:?} is not among {ways:?}");
     }
     let sites = of(&topics, "Installation__c");
-    assert!(sites.iter().any(|record| record.json()["changed"]["Site_Address__c"]["City"] == json!("Bonn")), "{sites:#?}");
+    assert!(
+        sites.iter().any(|record| record.json()["changed"]["Site_Address__c"]["City"] == json!("Bonn")),
+        "{sites:#?}"
+    );
     let billed = format!(":{}", hash(&secret("billing")));
     let billing = |record: &Output, part: &str| record.json()[part]["Billing_Address__c"]["Street"].clone();
     for part in ["changed", "record"] {
-        let hashed = sites.iter().any(|record| billing(record, part).as_str().is_some_and(|text| text.ends_with(&billed)));
+        let hashed =
+            sites.iter().any(|record| billing(record, part).as_str().is_some_and(|text| text.ends_with(&billed)));
         assert!(hashed, "{part}: {sites:#?}");
     }
     let entries = of(&topics, "ConversationEntry");
@@ -279,7 +285,8 @@ async fn what_a_policy_keeps_back_stands_in_no_record_of_any_topic_whatever_way_
     // Whoever looks without Kafka sees no more; and a policy that names no field is refused before anything is carried.
     let tail = installation.output("tail --topic /data/CaseChangeEvent --start earliest --limit 3").await;
     assert!(tail.succeeded().contains(&mail));
-    std::fs::write(&installation.config, with_policies(&text).replace("\"SuppliedName\"", "\"SupliedName\"")).expect("written");
+    std::fs::write(&installation.config, with_policies(&text).replace("\"SuppliedName\"", "\"SupliedName\""))
+        .expect("written");
     let refused = installation.output("run").await;
     refused.failed_with(78, &["The policy of Case names fields that Case does not have: SupliedName", "[[policy]]"]);
 }

@@ -84,7 +84,9 @@ fn every_captured_event_decodes_to_the_values_beside_it() {
         let schema = WriterSchema::parse(&text).expect("a real schema");
         assert_eq!(schema.fingerprint().as_str(), event["schemaId"], "{file}");
         assert!(schema.carries_header());
-        let change = schema.decode(&payload, &FieldPolicies::default()).unwrap_or_else(|error| panic!("{}: {error}", event["event_id"]));
+        let change = schema
+            .decode(&payload, &FieldPolicies::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", event["event_id"]));
         assert_header(&change, &event["decoded_header"]);
         let changed: Value = serde_json::from_str(change.changed.as_str()).expect("JSON");
         let values = event["decoded_non_null"].as_object().expect("an object");

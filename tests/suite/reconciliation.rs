@@ -131,8 +131,22 @@ async fn what_changed_without_an_event_is_found_and_mended_by_the_running_servic
     told.failed_with(1, &["Kafka and the org differ: 1 missing, 1 stale, 1 deleted, 1 extra", "--repair"]);
     assert!(told.stdout.contains("and 2 more") && told.stdout.contains("     1  extra"), "{}", told.stdout);
 
-    let (said, code) = reconcile(&installation, "--full --repair").await;
-    assert_eq!((counts(&said), code), ([1, 1, 1, 1, 0], Some(1)), "{said}");
+    // A large object is listed by two Bulk query jobs, and over REST where Bulk does not do it.
+    let large = Installation::new(
+        &deployment.simulator,
+        &deployment.brokers,
+        &deployment.prefix,
+        &[CASES],
+        "[gaps]\nbulk_from = 1",
+    );
+    let bulk_jobs = || control.stats().api_calls.get("bulk-create").copied().unwrap_or_default();
+    let message = "InternalServerError: retried more than 15 times".to_owned();
+    control.inflict(Fault::FailBulk { message, times: 2 }).await.expect("inflicted");
+    let (said, code) = reconcile(&large, "--full").await;
+    assert_eq!((counts(&said), code, bulk_jobs()), ([1, 1, 1, 1, 0], Some(1), 2), "{said}");
+    let (said, code) = reconcile(&large, "--full --repair").await;
+    assert_eq!((counts(&said), code, bulk_jobs()), ([1, 1, 1, 1, 0], Some(1), 4), "{said}");
+    assert_eq!(control.stats().api_calls["bulk-delete"], 4, "the results are given back");
     assert_eq!(found(&said, "extra"), [ids[2].clone()]);
     let repair = &said["streams"][0]["repair"];
     assert_eq!(repair, &json!({"entries": 1, "records": 4, "open_already": 0, "left": 0}));

@@ -93,16 +93,20 @@ async fn letters_are_redriven_once_as_the_records_are_now_and_platform_events_as
     let error_code = "sfdc.platform.eventbus.grpc.schema.validation.failed".to_owned();
     control.inflict(Fault::FailGetSchema { status: 3, error_code, times: 10 }).await.expect("inflicted");
     let mut lost = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         lost.extend(control.publish(EventOrder::new("Case", "CREATE")).await.expect("published"));
     }
     let ids: Vec<String> = lost.iter().map(|line| line.record_ids[0].clone()).collect();
     let monday = EventOrder::new("Case", "UPDATE").on([ids[0].as_str()]).with("Subject", "Monday");
     lost.extend(control.publish(monday.with("Priority", "High")).await.expect("published"));
     lost.extend(control.publish(EventOrder::new("Case", "DELETE").on([ids[1].as_str()])).await.expect("published"));
+    // It lies in no recycle bin any more when its letter is redriven.
+    lost.extend(control.publish(EventOrder::new("Case", "DELETE").on([ids[3].as_str()])).await.expect("published"));
+    let purge = Fault::HardDelete { entity: "Case".to_owned(), record_ids: vec![ids[3].clone()] };
+    control.inflict(purge).await.expect("inflicted");
     let event = control.publish(EventOrder::new("Case_Escalation__e", "")).await.expect("published");
     let running = deployment.run(&STREAMS, HEAL);
-    running.until_all("the letters", |snapshot| letters(snapshot) == 6).await;
+    running.until_all("the letters", |snapshot| letters(snapshot) == 8).await;
     running.stop().await.expect("an orderly end");
     assert!(deployment.output("Case").await.is_empty(), "nothing could be decoded");
 
@@ -112,13 +116,13 @@ async fn letters_are_redriven_once_as_the_records_are_now_and_platform_events_as
     let last = control.publish(friday).await.expect("published");
     arrived(&running, &last, CASES).await;
     let dry = printed(&installation, "redrive --all --dry-run").await;
-    assert_eq!(outcomes(&dry), [("would be opened".to_owned(), 6)].into(), "{dry:#}");
+    assert_eq!(outcomes(&dry), [("would be opened".to_owned(), 8)].into(), "{dry:#}");
     assert!(deployment.output("gaps").await.is_empty(), "nothing was done");
     let told = printed(&installation, &format!("redrive --id {}", letter(&lost[0]))).await;
     assert_eq!(outcomes(&told), [("opened".to_owned(), 1)].into(), "{told:#}");
     let told = printed(&installation, "redrive --all").await;
-    assert_eq!(outcomes(&told), [("already".to_owned(), 1), ("opened".to_owned(), 5)].into(), "{told:#}");
-    healed(&running, 6).await;
+    assert_eq!(outcomes(&told), [("already".to_owned(), 1), ("opened".to_owned(), 7)].into(), "{told:#}");
+    healed(&running, 8).await;
 
     let records = deployment.output("Case").await;
     assert_equals_the_org(&folded(&records), &control.records("Case").expect("records"));
@@ -126,7 +130,7 @@ async fn letters_are_redriven_once_as_the_records_are_now_and_platform_events_as
         records.iter().all(|record| !record.json()["record"].to_string().contains("Monday")),
         "never the old values"
     );
-    for (line, op) in lost.iter().zip(["refresh", "delete", "refresh"]) {
+    for (line, op) in lost.iter().zip(["refresh", "delete", "refresh", "delete"]) {
         let key = &line.record_ids[0];
         let came = records.iter().find(|record| record.key == *key && record.headers.contains_key("redriven_from"));
         let came = came.unwrap_or_else(|| panic!("{key} was not redriven"));
@@ -144,13 +148,13 @@ async fn letters_are_redriven_once_as_the_records_are_now_and_platform_events_as
 
     // Once more, and by two commands at the same moment: nothing is written twice.
     let told = printed(&installation, "redrive --all").await;
-    assert_eq!(outcomes(&told), [("already".to_owned(), 6)].into(), "{told:#}");
+    assert_eq!(outcomes(&told), [("already".to_owned(), 8)].into(), "{told:#}");
     let listed = printed(&installation, "list").await;
     let states = listed["letters"].as_array().expect("a list").iter().map(|letter| &letter["redriven"]["state"]);
-    assert!(states.clone().count() == 6 && states.into_iter().all(|state| state == "healed"), "{listed:#}");
+    assert!(states.clone().count() == 8 && states.into_iter().all(|state| state == "healed"), "{listed:#}");
     assert!(installation.output("dead-letters list").await.succeeded().contains("healed"));
     opened_again(&deployment, &format!("letter-{}", letter(&event[0]))).await;
-    healed(&running, 7).await;
+    healed(&running, 9).await;
     running.stop().await.expect("an orderly end");
     assert_eq!(deployment.output("Case").await.len(), records.len());
     assert_eq!(deployment.output("Case_Escalation__e").await.len(), 1);

@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
-use crate::change::{FieldPolicies, WriterSchema};
 use crate::change::tests::sample::{self, ADDRESS, DESCRIPTION, FIELDS, Lists, NAME, OTHER_ADDRESS};
+use crate::change::{FieldPolicies, WriterSchema};
 
 /// A type, with what the `doc` of its field says where that matters.
 #[derive(Debug, Clone)]

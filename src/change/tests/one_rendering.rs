@@ -240,7 +240,10 @@ fn by_event(samples: &[Sample]) -> String {
     values.extend(samples.iter().map(|sample| (sample.name.to_owned(), sample.sent.clone())));
     let schema = Schema::parse(&json).expect("a valid schema");
     let payload = apache_avro::to_avro_datum(&schema, Value::Record(values)).expect("encodes");
-    let change = WriterSchema::parse(&json.to_string()).expect("a valid schema").decode(&payload, &FieldPolicies::default()).expect("decodes");
+    let change = WriterSchema::parse(&json.to_string())
+        .expect("a valid schema")
+        .decode(&payload, &FieldPolicies::default())
+        .expect("decodes");
     assert!(change.unresolved.is_empty());
     change.changed.into_string()
 }
@@ -250,7 +253,12 @@ fn plan(fields: &[Json], chosen: impl Fn(&FieldDescription) -> bool) -> RowPlan 
     let required = required.into_iter().map(|(name, kind)| described(name, kind, None));
     let fields: Vec<_> = required.chain(fields.iter().cloned()).collect();
     let answer = json!({"name": "Sample", "fields": fields}).to_string();
-    RowPlan::new(&ObjectDescription::parse(answer.as_bytes()).expect("an answer of describe"), &FieldPolicies::default(), chosen).expect("a plan")
+    RowPlan::new(
+        &ObjectDescription::parse(answer.as_bytes()).expect("an answer of describe"),
+        &FieldPolicies::default(),
+        chosen,
+    )
+    .expect("a plan")
 }
 
 /// A row with these members.

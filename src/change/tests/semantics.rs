@@ -4,7 +4,9 @@ use apache_avro::types::Value;
 use serde_json::json;
 
 use crate::change::tests::sample::{self, Lists, address, field, lists, payload, person, some};
-use crate::change::{BitmapFault, BitmapList, Change, ChangeType, DecodeFault, FieldPolicies, SchemaError, WriterSchema};
+use crate::change::{
+    BitmapFault, BitmapList, Change, ChangeType, DecodeFault, FieldPolicies, SchemaError, WriterSchema,
+};
 
 const RECORD: &[&str] = &["500000000000001AAA"];
 
@@ -197,9 +199,15 @@ fn an_event_that_does_not_fit_its_schema_is_an_error_that_names_the_field() {
         assert!(error.offset <= payload.len() && error.to_string().contains(field), "{error}");
     }
     let outside = payload("CREATE", RECORD, &Lists::default(), &[("CreatedDate", some(i64::MAX))]);
-    assert!(matches!(schema.decode(&outside, &FieldPolicies::default()).expect_err("no such year").fault, DecodeFault::Time(_)));
+    assert!(matches!(
+        schema.decode(&outside, &FieldPolicies::default()).expect_err("no such year").fault,
+        DecodeFault::Time(_)
+    ));
     let nobody = payload("UPDATE", &[], &lists("0x04", "", ""), &[]);
-    assert_eq!(schema.decode(&nobody, &FieldPolicies::default()).expect_err("reaches nobody").fault, DecodeFault::NoRecordIds);
+    assert_eq!(
+        schema.decode(&nobody, &FieldPolicies::default()).expect_err("reaches nobody").fault,
+        DecodeFault::NoRecordIds
+    );
 }
 
 #[test]
@@ -231,13 +239,19 @@ fn few_bytes_cannot_claim_many_values_or_much_text() {
         let inner = first["type"]["name"].as_str().map_or(json!("null"), |name| json!(name));
         doubling = json!({"type": "record", "name": name, "fields": [first, {"name": "b", "type": inner}]});
     }
-    assert_eq!(with(doubling).decode(&[], &FieldPolicies::default()).expect_err("2^40 nulls").fault, DecodeFault::TooManyValues);
+    assert_eq!(
+        with(doubling).decode(&[], &FieldPolicies::default()).expect_err("2^40 nulls").fault,
+        DecodeFault::TooManyValues
+    );
     let symbol = "S".repeat(10_000);
     let long = with(json!({"type": "array", "items": {"type": "enum", "name": "E", "symbols": [symbol]}}));
     let claimed = [&[0xc0, 0xb8, 0x02][..], &[0; 40_000]].concat();
     assert_eq!(long.decode(&claimed, &FieldPolicies::default()).expect_err("too long").fault, DecodeFault::TooLarge);
     let map = with(json!({"type": "map", "values": "int"}));
-    assert_eq!(map.decode(&[4, 2, b'k', 2, 2, b'k', 2, 0], &FieldPolicies::default()).expect_err("twice").fault, DecodeFault::DuplicateKey);
+    assert_eq!(
+        map.decode(&[4, 2, b'k', 2, 2, b'k', 2, 0], &FieldPolicies::default()).expect_err("twice").fault,
+        DecodeFault::DuplicateKey
+    );
 }
 
 #[test]
@@ -260,7 +274,10 @@ fn named_types_are_found_in_any_namespace_and_within_themselves() {
     );
     assert_eq!(schema.decode(&payload, &FieldPolicies::default()).expect("decodes").changed.as_str(), expected);
     let deep: Vec<u8> = [2, 0, 1].into_iter().chain([2, 0, 3, 2].repeat(100)).collect();
-    assert_eq!(schema.decode(&deep, &FieldPolicies::default()).expect_err("a hundred levels").fault, DecodeFault::TooDeep);
+    assert_eq!(
+        schema.decode(&deep, &FieldPolicies::default()).expect_err("a hundred levels").fault,
+        DecodeFault::TooDeep
+    );
 }
 
 #[test]
@@ -349,7 +366,10 @@ fn a_documented_payload_decodes_to_its_last_byte() {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hexadecimal");
     let payload: Vec<u8> = PAYLOAD.as_bytes().chunks(2).map(byte).collect();
     assert_eq!(payload.len(), 250);
-    let change = WriterSchema::parse(&schema.to_string()).expect("a schema").decode(&payload, &FieldPolicies::default()).expect("decodes");
+    let change = WriterSchema::parse(&schema.to_string())
+        .expect("a schema")
+        .decode(&payload, &FieldPolicies::default())
+        .expect("decodes");
     let header = change.header.expect("a header");
     assert_eq!(
         (header.entity.as_str(), header.record_ids.as_slice()),

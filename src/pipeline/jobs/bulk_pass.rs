@@ -99,8 +99,9 @@ impl Runner {
 
     /// Creates Salesforce's job, if the object is large enough.
     async fn begin_bulk(&mut self, id: &str, entity: &str, job: &Job) -> Result<bool, Setback> {
-        let snapshot = job.snapshot.as_ref();
-        if snapshot.is_none() && !self.is_large(entity).await? {
+        let (snapshot, client) = (job.snapshot.as_ref(), self.reader.client());
+        let large = client.has_at_least(self.desk.config.bulk_from, entity, Instant::now() + PATIENCE);
+        if snapshot.is_none() && !large.await? {
             self.rest_only.insert(id.to_owned());
             return Ok(false);
         }
@@ -126,17 +127,6 @@ impl Runner {
         self.passes.entry(id.to_owned()).or_default().plan = Some(plan);
         self.hand_over(marker, Vec::new(), vec![(id.to_owned(), Some(job))]).await?;
         Ok(true)
-    }
-
-    /// Whether an object has so many records that Bulk is to read it.
-    async fn is_large(&self, entity: &str) -> Result<bool, Setback> {
-        let counted = self.reader.client().count(entity, "", Scope::All, Instant::now() + PATIENCE).await;
-        match counted {
-            Ok(records) => Ok(records >= self.desk.config.bulk_from),
-            // Too many to be counted in time.
-            Err(RestError::Refused { code, .. }) if code == "QUERY_TIMEOUT" => Ok(true),
-            Err(error) => Err(error.into()),
-        }
     }
 
     async fn poll_bulk(&mut self, id: &str, job: &Job, pass: &BulkPass) -> Result<(), Setback> {

@@ -69,6 +69,11 @@ impl Noted {
         !self.opened.is_empty()
     }
 
+    /// How many gaps the transaction opens.
+    pub fn gaps_opened(&self) -> u64 {
+        u64::try_from(self.opened.len()).unwrap_or(u64::MAX)
+    }
+
     /// Whether the transaction closes gaps.
     pub fn closes_gaps(&self) -> bool {
         !self.closed.is_empty()
@@ -89,13 +94,21 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens jobs in `next` for the ledger entries among the records of the transaction that `next` will end.
+    /// Opens jobs in `next` for the ledger entries among the records of the transaction that `next` will end, and notes those
+    /// that are closed there.
     pub fn enrol(&self, next: &mut Checkpoint, records: &[OutputRecord]) -> Noted {
         let mut noted = Noted::default();
         let seq = next.seq.saturating_add(1);
         for record in records.iter().filter(|record| record.topic == self.context.ledger_topic) {
             let Some(value) = &record.value else { continue };
-            let Some((_, Some(entry))) = entry::read(value, &self.context.identity.topic) else { continue };
+            let entry = match entry::read(value, &self.context.identity.topic) {
+                Some((_, Some(entry))) => entry,
+                Some((id, None)) => {
+                    noted.closed.push((id, Entry::is_healed(value)));
+                    continue;
+                }
+                None => continue,
+            };
             if let Some(job) = entry.job(&self.context.identity.topic).filter(|_| self.config.heal) {
                 if has_room(next, &job) {
                     let id = job_id(&job, seq, noted.fresh.len());
@@ -232,7 +245,9 @@ impl Desk {
         let (healed, given_up) = noted.closed.iter().fold((0, 0), |(healed, given_up), (_, complete)| {
             (healed + u64::from(*complete), given_up + u64::from(!*complete))
         });
-        if self.config.heal || !state.open.is_empty() || had_jobs || !state.jobs.is_empty() {
+        // Entries about messages are closed where no gap is healed, too.
+        let closed = healed + given_up > 0;
+        if self.config.heal || closed || !state.open.is_empty() || had_jobs || !state.jobs.is_empty() {
             self.show(&state, healed, given_up);
         }
         if noted.snapshot_rows > 0 {
@@ -433,6 +448,7 @@ mod tests {
             board: board.stream(topic.clone()),
             metrics: Metrics::new(board),
             claims: EntityClaims::of([&topic]),
+            policies: crate::change::FieldPolicies::default(),
             batch: config.batch,
             ledger_topic: "p.gaps".into(),
             dead_letters_topic: "p.dead-letters".into(),

@@ -12,6 +12,7 @@ use crate::identity::{TopicKind, TopicName};
 use crate::kafka::OutputRecord;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::job::{Job, Listing};
+use crate::pipeline::ledger::CONVERSATION_ENTRY;
 
 /// How much earlier than a gap the stamps of its changes may be. A record is stamped when it is changed and the event
 /// is dated when the transaction ends, which Salesforce lets run for minutes; an hour is beyond doubt, and the few
@@ -43,6 +44,8 @@ struct Told {
     #[serde(default)]
     held: u64,
     letter: Option<String>,
+    #[serde(default)]
+    deleted: BTreeSet<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +92,12 @@ pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<En
 }
 
 impl Entry {
+    /// Whether a ledger record says that its gap was closed because everything was read.
+    pub fn is_healed(value: &[u8]) -> bool {
+        let value: Option<Value> = serde_json::from_slice(value).ok();
+        value.is_some_and(|value| value.get("state").and_then(Value::as_str) == Some("healed"))
+    }
+
     /// When it was opened.
     pub fn opened_at(&self) -> Option<DateTime<Utc>> {
         DateTime::deserialize(self.value.get("opened_at")?).ok()
@@ -99,9 +108,13 @@ impl Entry {
         self.value.get("letter").and_then(Value::as_str)
     }
 
-    /// The job that heals it. `None` where nothing can be read: platform events are in no table, but for those in letters.
+    /// The job that heals it. `None` where nothing can be read: platform events are in no table, but for those in letters, and
+    /// neither are messages, which are fetched by a runner of their own.
     pub fn job(&self, topic: &TopicName) -> Option<Job> {
         let told = Told::deserialize(&self.value).ok()?;
+        if told.entity.as_deref() == Some(CONVERSATION_ENTRY) {
+            return None;
+        }
         let object = match topic.kind() {
             TopicKind::Entity(entity) => Some(entity),
             TopicKind::ChangeChannel => None,
@@ -120,6 +133,10 @@ impl Entry {
                 job.gone = told.absent.intersection(&job.ids).cloned().collect();
                 job.known = told.known.into_iter().map(|(id, at)| (id, at.timestamp())).collect();
                 (job.held, job.compared_at) = (told.held, told.compared_at.or(job.compared_at));
+            }
+            if let Some(at) = told_at.filter(|_| told.letter.is_some()) {
+                let named = told.deleted.intersection(&job.ids);
+                job.deleted = named.map(|id| (id.clone(), at.timestamp())).collect();
             }
             return Some(job);
         }
@@ -209,6 +226,8 @@ mod tests {
         assert_eq!(job(json!({})).listing.expect("a listing").since, None, "without a beginning, all");
         let since = json!({"cause": "reconciled", "entity": "Case", "from": {"time": "2026-11-22T09:00:00Z"}});
         assert!(job(since).listing.expect("a listing").since.is_some(), "a comparison goes by the stamps");
+        let messages = json!({"entity": "ConversationEntry", "cause": "unread", "records": ["0Mw8d0000000001AAA"]});
+        assert!(entry(cases.as_str(), messages).job(&cases).is_none(), "no job heals it");
         let events: TopicName = "/event/Order__e".parse().expect("a topic");
         assert!(entry(events.as_str(), json!({})).job(&events).is_none());
         let letter = entry(events.as_str(), json!({"letter": "00-e1"}));
@@ -232,6 +251,21 @@ mod tests {
         assert_eq!(job.known["5008d000000047SAAQ"], 1_795_338_000);
         assert_eq!((job.held, job.begins_at().to_rfc3339()), (7, "2026-11-22T10:00:00+00:00".to_owned()));
         assert!(told("unread").gone.is_empty());
+    }
+
+    #[test]
+    fn only_a_dated_letter_says_that_records_were_deleted_and_only_of_those_that_it_names() {
+        let cases: TopicName = "/data/CaseChangeEvent".parse().expect("a topic");
+        let told = |members: Value| {
+            let mut all = json!({"entity": "Case", "records": ["5008d000000047SAAQ"],
+                "deleted": ["5008d000000047SAAQ", "5008d000000047TAAQ"]});
+            all.as_object_mut().expect("an object").extend(members.as_object().cloned().expect("an object"));
+            entry(cases.as_str(), all).job(&cases).expect("a job").deleted
+        };
+        let at = "2026-11-22T10:00:00Z".parse::<DateTime<Utc>>().expect("a time").timestamp();
+        assert_eq!(told(json!({"letter": "00-e1"})), [("5008d000000047SAAQ".to_owned(), at)].into());
+        assert!(told(json!({"letter": "00-e1", "to": {}})).is_empty(), "nobody knows since when");
+        assert!(told(json!({})).is_empty(), "no letter");
     }
 
     #[test]

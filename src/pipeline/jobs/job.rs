@@ -55,6 +55,9 @@ pub(super) struct Job {
     /// Records of which a comparison says that no query of the org shows them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gone: BTreeSet<String>,
+    /// Records of which dead letters tell last that they were deleted, and when that was, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deleted: BTreeMap<String, i64>,
     /// Up to when Kafka knew records, as a comparison says, in seconds since 1970.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub known: BTreeMap<String, i64>,
@@ -180,6 +183,7 @@ impl Job {
             ids: BTreeSet::new(),
             unread: BTreeSet::new(),
             gone: BTreeSet::new(),
+            deleted: BTreeMap::new(),
             known: BTreeMap::new(),
             held: 0,
             compared_at: None,
@@ -248,6 +252,9 @@ impl Job {
         // Rows are read after both were told.
         self.told_at = self.told_at.max(other.told_at);
         self.gone.extend(other.gone);
+        for (id, at) in other.deleted {
+            self.deleted.entry(id).and_modify(|own| *own = at.max(*own)).or_insert(at);
+        }
         self.known.extend(other.known);
         self.held = self.held.max(other.held);
         self.compared_at = self.compared_at.into_iter().chain(other.compared_at).min();

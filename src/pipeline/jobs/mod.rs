@@ -78,8 +78,9 @@
 //! **Deletes.** A record in the recycle bin, or one that Kafka holds and the org has in no query, becomes a `delete`, by
 //! the same rule. Its time is that of the stamp, or `K`. A single record of which nothing is found may be hidden from the
 //! user, and is never taken for deleted; one that is missing in a listing of a whole object is, since a user who may
-//! subscribe to an object's events sees all of its records. Should many be missing at once, the job waits instead. The one
-//! exception are records of which a comparison (`reconcile`) says that two listings of all ids did not show them: they are
+//! subscribe to an object's events sees all of its records. Should many be missing at once, the job waits instead. There are two
+//! exceptions. One are records of which the last dead letter that names them tells that they were deleted (`reading::says_deleted`): to
+//! be gone is what Salesforce said of them. The other are records of which a comparison (`reconcile`) says that two listings of all ids did not show them: they are
 //! taken for deleted if they are not found again, and Salesforce says before and after that the user sees all records of the
 //! object. Such an entry also says up to when Kafka knew them; what was written since the comparison is read from the topic.
 //!
@@ -103,6 +104,9 @@ mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
+pub(super) use rows::RowWriter;
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
+#[cfg(test)]
+pub(crate) use setback::one_of_each;
 pub(super) use snapshots::open_at_first_run;

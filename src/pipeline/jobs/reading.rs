@@ -40,7 +40,7 @@ struct Slice {
 #[derive(Clone, Copy)]
 enum Fate<'a> {
     Read(&'a Row),
-    /// It lies in the recycle bin, stamped then.
+    /// It lies in the recycle bin, stamped then; or it was deleted then, as a dead letter tells.
     Deleted(i64),
     /// It is in no query; Kafka holds it as of then.
     Absent(i64),
@@ -133,13 +133,14 @@ impl Runner {
             let floor = before.map(|known| known.as_of).max(told_at);
             // A single record of which nothing is known here may stand in Kafka all the same.
             let alive = before.map_or(!job.whole, |known| known.alive);
-            let fate = match found.get(id) {
-                Some(Found::Row(_)) if too_large.contains(id) => Fate::Unread,
-                Some(Found::Row(row)) => Fate::Read(row),
-                Some(Found::Deleted { as_of }) if alive => Fate::Deleted(as_of.timestamp()),
-                Some(Found::Unreadable(_)) => Fate::Unread,
+            let fate = match (found.get(id), says_deleted(job.deleted.get(id).copied(), self.held(key))) {
+                (Some(Found::Row(_)), _) if too_large.contains(id) => Fate::Unread,
+                (Some(Found::Row(row)), _) => Fate::Read(row),
+                (Some(Found::Deleted { as_of }), _) if alive => Fate::Deleted(as_of.timestamp()),
+                (Some(Found::Unreadable(_)), _) => Fate::Unread,
                 // Nothing is held of it, or a delete.
                 _ if !alive => continue,
+                (_, Some(at)) => Fate::Deleted(at),
                 _ if !job.whole && !gone => Fate::Unread,
                 _ => floor.map_or(Fate::Unread, Fate::Absent),
             };
@@ -170,16 +171,20 @@ impl Runner {
         Ok(self.reader.client().sees_all_records(entity, Instant::now() + PATIENCE).await?)
     }
 
-    /// What Kafka holds of a record, by what was written since and by what its topic held before.
+    /// What Kafka holds of a record. It is current at least up to when the job's gap was told of.
     pub(super) fn known(&self, id: &str, job: &Job) -> Option<Known> {
-        let key = RecordKey::of(id.as_bytes())?;
+        let known = self.held(RecordKey::of(id.as_bytes())?)?;
+        Some(Known { as_of: known.as_of.max(job.told_at.map_or(i64::MIN, |at| at.timestamp())), ..known })
+    }
+
+    /// What Kafka holds of a record, by what was written since and by what its topic held before.
+    fn held(&self, key: RecordKey) -> Option<Known> {
         let copied = self.copies.get(&self.current).and_then(|copy| copy.get(&key).copied());
         let newer = self.desk.known(key);
         match (copied, newer) {
             (Some(copied), Some(newer)) => Some(copied.then(newer)),
             (copied, newer) => copied.or(newer),
         }
-        .map(|known| Known { as_of: known.as_of.max(job.told_at.map_or(i64::MIN, |at| at.timestamp())), ..known })
     }
 
     /// The next slice has as many records as fit into a transaction by the size of these.
@@ -234,6 +239,18 @@ pub(super) fn check_unread(entity: &str, job: &Job) -> Result<(), Setback> {
     )))
 }
 
+/// Since when a record that no query shows is deleted, by the word of a dead letter; `None` where that word does not count.
+///
+/// A record that is in no query may be hidden from the user, so its absence alone proves nothing. But here Salesforce has said,
+/// in an event that could not be decoded as a whole, that it was deleted then; that it is not there any more says so again.
+/// The word does not count if Kafka was told anything of the record that happened later: then it has come back
+/// since, and what hides it now is not that deletion. Letters of later events are Kafka's as well, and whoever redrives one
+/// looks at them all (`cli::redrive`). Of what is dated the same second, the deletion counts as the last: it is what a transaction does
+/// last to a record, and the record's return would take another one.
+fn says_deleted(told: Option<i64>, held: Option<Known>) -> Option<i64> {
+    told.filter(|at| held.is_none_or(|held| held.as_of <= *at))
+}
+
 /// Up to when a row is current that was read after everything that Kafka holds of its record: `floor`, where something is
 /// held, even if its own stamp is older. The fold would drop it otherwise.
 pub(super) fn current_at_least(floor: Option<i64>, stamp: i64) -> i64 {
@@ -243,6 +260,16 @@ pub(super) fn current_at_least(floor: Option<i64>, stamp: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_says_that_a_record_is_deleted_unless_kafka_was_told_of_it_later() {
+        let alive = |as_of| Some(Known { as_of, alive: true });
+        assert_eq!(says_deleted(Some(100), None), Some(100), "kafka never heard of it");
+        assert_eq!(says_deleted(Some(100), alive(99)), Some(100));
+        assert_eq!(says_deleted(Some(100), alive(100)), Some(100), "changed and deleted in one transaction");
+        assert_eq!(says_deleted(Some(100), alive(101)), None, "it has come back");
+        assert_eq!(says_deleted(None, alive(99)), None);
+    }
 
     #[test]
     fn a_row_that_is_stamped_before_its_event_was_committed_is_written_as_current_as_the_event() {

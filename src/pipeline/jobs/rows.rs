@@ -9,8 +9,8 @@ use crate::change::{JsonObject, render};
 use crate::kafka::OutputRecord;
 use crate::pipeline::context::StreamContext;
 
-/// Writes the records of one job.
-pub(super) struct RowWriter<'a> {
+/// Writes the records of one job, or those that the runner of messages reads beside the messages.
+pub(in crate::pipeline) struct RowWriter<'a> {
     /// The stream.
     pub context: &'a StreamContext,
     /// The object.

@@ -158,6 +158,27 @@ impl Setback {
     }
 }
 
+/// A failure of each kind that has words of its own, for the page of errors.
+#[cfg(test)]
+pub(crate) fn one_of_each() -> Vec<Failure> {
+    let samples = [
+        Setback::Working,
+        Setback::Share { used: 80 },
+        Setback::Absent { entity: "Case".to_owned(), absent: 900, held: 1_000 },
+        Setback::Unread { records: 3, tried: HOUR },
+        Setback::NothingKnown,
+        Setback::Letter { reason: "REASON".to_owned(), tried: HOUR },
+    ];
+    for sample in &samples {
+        match sample {
+            Setback::Rest(_) | Setback::Bulk(_) | Setback::Kafka(_) | Setback::Stopped(_) | Setback::Gone => {}
+            Setback::Working | Setback::Share { .. } | Setback::Absent { .. } => {}
+            Setback::Unread { .. } | Setback::NothingKnown | Setback::Letter { .. } => {}
+        }
+    }
+    samples.iter().map(Setback::failure).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -108,6 +108,7 @@ impl Runner {
             source: None,
             compared: None,
             letter: None,
+            deleted: Vec::new(),
         });
         let record = gap.map(|gap| self.context.gap_record(&gap));
         let opened = record.and_then(|record| entry::read(&record.value?, &topic)?.1);

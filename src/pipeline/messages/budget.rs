@@ -1,4 +1,4 @@
-//! How much may be asked: calls by the hour, and different conversations by the half hour, since each call makes its
+//! How much may be asked: calls by the hour, or by the minute over the Conversation Data API, and different conversations by the half hour, since each call makes its
 //! conversation count among the org's active ones for so long.
 
 use std::collections::HashMap;
@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::MessagesConfig;
+use crate::config::{MessagesApi, MessagesConfig};
 
 const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A call makes its conversation active for so long.
 pub(super) const ACTIVE_FOR: Duration = Duration::from_secs(30 * 60);
 
+/// Calls that what can wait leaves to what cannot.
+const SPARED: f64 = 50.0;
+
 /// A bucket of calls, and the conversations that are active.
 ///
-/// The bucket holds a quarter of the hour's calls and the rest flow in evenly, so that no hour has more than all of them
-/// whenever it begins. It begins empty: whatever a predecessor used, a restart adds nothing.
+/// The bucket holds a quarter of the calls of its window and the rest flow in evenly, so that no window has more than all of
+/// them whenever it begins. It begins empty: whatever a predecessor used, a restart adds nothing.
 #[derive(Debug)]
 pub(super) struct Budget {
-    per_hour: f64,
+    /// How many calls flow in, in `window`.
+    flow: f64,
+    window: Duration,
     most: f64,
     calls: f64,
     filled_at: Instant,
@@ -31,12 +37,16 @@ impl Budget {
     /// A budget that begins now; `active` are conversations and for how long they have been so.
     pub fn new(config: &MessagesConfig, active: impl IntoIterator<Item = (String, Duration)>) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "at most a million calls")]
-        let all = config.calls_per_hour as f64;
+        let (all, window) = match config.api {
+            MessagesApi::Connect => (config.calls_per_hour as f64, HOUR),
+            MessagesApi::Data => (config.calls_per_minute as f64, MINUTE),
+        };
         let now = Instant::now();
         let since = |ago: Duration| (ago < ACTIVE_FOR).then(|| now.checked_sub(ago).unwrap_or(now));
         let active = active.into_iter().filter_map(|(conversation, ago)| Some((conversation, since(ago)?)));
         Self {
-            per_hour: all * 0.75,
+            flow: all * 0.75,
+            window,
             most: (all * 0.25).max(1.0),
             calls: 0.0,
             filled_at: now,
@@ -46,7 +56,7 @@ impl Budget {
     }
 
     fn fill(&mut self, now: Instant) {
-        let flown = now.saturating_duration_since(self.filled_at).as_secs_f64() * self.per_hour / HOUR.as_secs_f64();
+        let flown = now.saturating_duration_since(self.filled_at).as_secs_f64() * self.flow / self.window.as_secs_f64();
         self.calls = (self.calls + flown).min(self.most);
         self.filled_at = now;
         self.active.retain(|_, called| now.saturating_duration_since(*called) < ACTIVE_FOR);
@@ -54,11 +64,25 @@ impl Budget {
 
     /// When there is a call; `now` or earlier if there is one.
     pub fn next_call(&mut self, now: Instant) -> Instant {
+        self.next(now, 1.0)
+    }
+
+    fn next(&mut self, now: Instant, calls: f64) -> Instant {
         self.fill(now);
-        let missing = (1.0 - self.calls).max(0.0) * HOUR.as_secs_f64() / self.per_hour.max(f64::MIN_POSITIVE);
+        let missing = (calls.min(self.most) - self.calls).max(0.0) * self.window.as_secs_f64();
         // A little more, so that rounding does not end a wait a moment too early.
-        let wait = Duration::try_from_secs_f64(missing * 1.001).unwrap_or(HOUR);
+        let wait = Duration::try_from_secs_f64(missing / self.flow.max(f64::MIN_POSITIVE) * 1.001).unwrap_or(HOUR);
         now + wait
+    }
+
+    /// The same for what can wait: it leaves some calls to what comes meanwhile.
+    pub fn next_spare_call(&mut self, now: Instant) -> Instant {
+        self.next(now, 1.0 + (self.most / 2.0).min(SPARED))
+    }
+
+    /// Whether a conversation may be asked for that can wait: it leaves a quarter of the active ones to others.
+    pub fn admits_spare(&self, conversation: &str) -> bool {
+        self.active.contains_key(conversation) || self.active.len() < self.max_active - self.max_active / 4
     }
 
     /// Whether a conversation may be asked for, calls aside.
@@ -95,6 +119,8 @@ mod tests {
     fn config(calls_per_hour: u64, max_active: u64) -> MessagesConfig {
         let any = Duration::from_secs(60);
         MessagesConfig {
+            api: MessagesApi::Connect,
+            calls_per_minute: 80,
             calls_per_hour,
             max_active,
             api_share: 80,
@@ -105,6 +131,7 @@ mod tests {
             sweep_most: any,
             final_after: any,
             give_up_after: Duration::from_secs(24 * 3600),
+            records: true,
         }
     }
 
@@ -133,9 +160,20 @@ mod tests {
             let within = made[first..].iter().take_while(|other| **other - *at < HOUR).count();
             assert!(within <= 100, "{within} from {at:?} on");
         }
+        let data = MessagesConfig { api: MessagesApi::Data, ..config(100, 9) };
+        let mut budget = Budget::new(&data, []);
+        let made = calls(&mut budget, 10 * MINUTE).await;
+        assert!(made.len() > 550, "{}", made.len());
+        for (first, at) in made.iter().enumerate() {
+            let within = made[first..].iter().take_while(|other| **other - *at < MINUTE).count();
+            assert!(within <= 80, "{within} from {at:?} on");
+        }
         let mut fresh = Budget::new(&config(100, 9), []);
         assert!(fresh.next_call(Instant::now()) > Instant::now(), "a restart adds nothing");
         assert_eq!(fresh.left(Instant::now()), (0, 0));
+        let (now, mut waiting) = (Instant::now(), Budget::new(&config(1_000, 9), []));
+        let spare = waiting.next_spare_call(now) - now;
+        assert!(spare > 40 * (waiting.next_call(now) - now), "history leaves calls to events: {spare:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -146,6 +184,12 @@ mod tests {
         assert!(budget.admits("b"));
         budget.take("b", Instant::now());
         assert!(budget.admits("a") && budget.admits("b") && !budget.admits("c"));
+        let mut four = Budget::new(&config(1_000, 4), []);
+        for conversation in ["a", "b", "c"] {
+            assert!(four.admits_spare(conversation));
+            four.take(conversation, Instant::now());
+        }
+        assert!(four.admits("d") && !four.admits_spare("d") && four.admits_spare("a"));
         let next = budget.next_inactive().expect("a is active");
         assert_eq!(next - Instant::now(), minutes(10));
         advance(minutes(10)).await;

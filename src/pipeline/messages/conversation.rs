@@ -8,17 +8,25 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::config::MessagesConfig;
+use crate::config::{MessagesApi, MessagesConfig};
 use crate::kafka::KEPT;
 use crate::salesforce::conversation_entries::Entry;
 use crate::salesforce::messaging_sessions::MessagingSession;
 
-/// Digests of a conversation, at most: with them its record has some 400 kB. A conversation with more entries in
-/// `reread` is looked at less far back.
-pub(super) const MOST_KNOWN: usize = 4_000;
+/// Digests of a conversation, at most, by how often Kafka refused its record for its size: with the first number it has
+/// some 400 kB. A conversation with more entries in `reread` is looked at less far back. With none it has the entries of its
+/// last millisecond.
+const MOST_KNOWN: [usize; 3] = [4_000, 250, 0];
+
+/// How many digests of a conversation are kept whose record was refused so often; `None` if no number is small enough.
+pub(super) fn most_known(refused: usize) -> Option<usize> {
+    MOST_KNOWN.get(refused).copied()
+}
 
 /// What an entry is to whoever reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +46,8 @@ pub(super) enum Reason {
     Final,
     /// A session of it is open.
     Sweep,
+    /// A snapshot found a session of it.
+    History,
 }
 
 impl Reason {
@@ -47,6 +57,7 @@ impl Reason {
             Self::Event => "event",
             Self::Final => "final",
             Self::Sweep => "sweep",
+            Self::History => "history",
         }
     }
 }
@@ -75,6 +86,18 @@ pub(super) struct Conversation {
     /// Between two sweeps, in milliseconds.
     #[serde(default)]
     pub sweep_every: i64,
+    /// Since when it cannot be read, if that is so, by our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_vain_since: Option<DateTime<Utc>>,
+    /// Its open entry in the gap ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Value>,
+    /// Whether it was read over the Conversation Data API last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_data_api: bool,
+    /// Digests of the records of it and of who takes part in it, as they were written, by their ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub records: BTreeMap<String, String>,
 }
 
 /// A duration in milliseconds.
@@ -110,6 +133,11 @@ fn digest(entry: &Entry) -> String {
 impl Conversation {
     /// Begins a fetch: from when on entries are asked for.
     pub fn begin(&mut self, now: i64, config: &MessagesConfig) -> i64 {
+        let over_data_api = config.api == MessagesApi::Data;
+        if std::mem::replace(&mut self.over_data_api, over_data_api) != over_data_api {
+            // The other API tells other things of the same entries. That is no redaction.
+            self.known.values_mut().for_each(|(_, digest)| digest.clear());
+        }
         if self.cursor == 0 {
             self.floor = now.saturating_sub(millis(config.history)).max(0);
         }
@@ -124,21 +152,23 @@ impl Conversation {
         let digest = digest(entry);
         let op = match self.known.get(&entry.identifier) {
             Some((_, known)) if *known == digest => return None,
-            Some(_) => Op::Redaction,
-            None => Op::Message,
+            Some((_, known)) if known.is_empty() => None,
+            Some(_) => Some(Op::Redaction),
+            None => Some(Op::Message),
         };
         self.known.insert(entry.identifier.clone(), (entry.server_time, digest));
         self.cursor = self.cursor.max(entry.server_time);
-        Some(op)
+        op
     }
 
-    /// Lets go of what is not looked at again, after everything up to the cursor was read.
+    /// Lets go of what is not looked at again, after everything up to the cursor was read; keeps `most_known` digests, and
+    /// all of the oldest millisecond among them.
     pub fn settle(&mut self, now: i64, config: &MessagesConfig, most_known: usize) {
         self.floor = self.floor.max(self.cursor.min(now.saturating_sub(millis(config.reread))));
         if self.known.len() > most_known {
             let mut times: Vec<i64> = self.known.values().map(|(time, _)| *time).collect();
             times.sort_unstable();
-            let oldest = times.get(times.len().saturating_sub(most_known)).copied();
+            let oldest = times.get(times.len().saturating_sub(most_known.max(1))).copied();
             self.floor = self.floor.max(oldest.unwrap_or_default());
         }
         let floor = self.floor;
@@ -152,6 +182,21 @@ impl Conversation {
         self.sweep_every = if quiet { self.sweep_every.max(least).saturating_mul(2).min(most) } else { least };
         self.asked_at = Some(now);
         self.final_at = self.final_at.filter(|at| *at > now);
+    }
+
+    /// Ends what asks for it. An event does anew.
+    pub fn give_up(&mut self, now: i64) {
+        self.open.clear();
+        (self.final_at, self.in_vain_since, self.entry) = (None, None, None);
+        self.asked_at = Some(now);
+    }
+
+    /// Keeps nothing but how far it is written: the least that its record can be.
+    pub fn strip(&mut self) {
+        self.known.clear();
+        self.records.clear();
+        self.open.clear();
+        self.floor = self.cursor.saturating_add(1);
     }
 
     /// Heeds how a session of it is.
@@ -168,7 +213,9 @@ impl Conversation {
         let every = self.sweep_every.max(millis(config.sweep_least));
         let sweep = self.asked_at.map_or(0, |at| at.saturating_add(every));
         let sweep = Some((sweep, Reason::Sweep)).filter(|_| !self.open.is_empty());
-        self.final_at.map(|at| (at, Reason::Final)).into_iter().chain(sweep).min()
+        // One that could not be read is owed, whatever else asks for it.
+        let owed = self.in_vain_since.map(|_| (0, Reason::Final));
+        self.final_at.map(|at| (at, Reason::Final)).into_iter().chain(sweep).chain(owed).min()
     }
 
     /// Whether nothing has happened in it for so long that it can be forgotten.
@@ -186,15 +233,18 @@ impl Conversation {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const HOUR: i64 = 3_600_000;
     const NOW: i64 = 1_790_000_000_000;
+    const MOST: usize = MOST_KNOWN[0];
 
-    fn config() -> MessagesConfig {
+    pub(in crate::pipeline::messages) fn config() -> MessagesConfig {
         let hours = |hours: u64| Duration::from_secs(hours * 3_600);
         MessagesConfig {
+            api: MessagesApi::Connect,
+            calls_per_minute: 80,
             calls_per_hour: 900,
             max_active: 500,
             api_share: 80,
@@ -205,6 +255,7 @@ mod tests {
             sweep_most: Duration::from_secs(1_800),
             final_after: Duration::from_secs(300),
             give_up_after: Duration::from_secs(24 * 3600),
+            records: true,
         }
     }
 
@@ -232,7 +283,7 @@ mod tests {
         assert_eq!(conversation.take(&entry("a", NOW - 2, "one")), Some(Op::Message));
         assert_eq!(conversation.take(&entry("a", NOW - 2, "one")), None);
         assert_eq!(conversation.take(&entry("old", NOW - 169 * HOUR, "before its history")), None);
-        conversation.settle(NOW, &config(), MOST_KNOWN);
+        conversation.settle(NOW, &config(), MOST);
         let stored = BTreeMap::from([(key("c"), conversation.value())]);
         let mut conversation = kept(&stored).remove("c").expect("kept");
         assert_eq!(conversation.begin(NOW, &config()), NOW - 24 * HOUR);
@@ -249,14 +300,28 @@ mod tests {
         for (identifier, age) in [("a", 90), ("b", 80), ("c", 80)] {
             conversation.take(&entry(identifier, NOW - age * HOUR, "old"));
         }
-        conversation.settle(NOW, &config(), MOST_KNOWN);
+        conversation.settle(NOW, &config(), MOST);
         assert_eq!((conversation.floor, conversation.known.len()), (NOW - 80 * HOUR, 2), "all of the last millisecond");
         conversation.take(&entry("d", NOW - HOUR, "new"));
-        conversation.settle(NOW, &config(), MOST_KNOWN);
+        conversation.settle(NOW, &config(), MOST);
         assert_eq!((conversation.floor, conversation.known.len()), (NOW - 24 * HOUR, 1));
         // A day later nothing of it can be redacted any more, and still it is not written again.
-        conversation.settle(NOW + 48 * HOUR, &config(), MOST_KNOWN);
+        conversation.settle(NOW + 48 * HOUR, &config(), MOST);
         assert_eq!((conversation.floor, conversation.take(&entry("d", NOW - HOUR, "new"))), (NOW - HOUR, None));
+    }
+
+    #[test]
+    fn another_api_that_tells_more_of_an_entry_has_not_redacted_it() {
+        let (mut conversation, connect) = (Conversation::default(), config());
+        conversation.begin(NOW, &connect);
+        conversation.take(&entry("a", NOW - 2, "one"));
+        let data = MessagesConfig { api: MessagesApi::Data, ..connect };
+        conversation.begin(NOW, &data);
+        let told = |text: &str| Entry { kind: Some("Message".into()), ..entry("a", NOW - 2, text) };
+        assert_eq!(conversation.take(&told("one")), None);
+        assert_eq!(conversation.take(&told("***")), Some(Op::Redaction));
+        conversation.begin(NOW, &data);
+        assert_eq!((conversation.take(&told("***")), conversation.take(&told("+++"))), (None, Some(Op::Redaction)));
     }
 
     #[test]
@@ -270,6 +335,12 @@ mod tests {
         assert_eq!((conversation.floor, conversation.known.len()), (NOW - 94, 4));
         assert_eq!(conversation.take(&entry("0", NOW - 100, "text")), None, "older than what is looked at");
         assert_eq!(conversation.take(&entry("9", NOW - 91, "text")), None);
+        conversation.take(&entry("10", NOW - 91, "text"));
+        conversation.settle(NOW, &config(), 0);
+        assert_eq!((conversation.floor, conversation.known.len()), (NOW - 91, 2), "the last millisecond at the least");
+        conversation.strip();
+        assert_eq!(conversation.take(&entry("9", NOW - 91, "text")), None, "nothing is known, and nothing repeated");
+        assert_eq!(conversation.take(&entry("11", NOW - 90, "text")), Some(Op::Message));
     }
 
     #[test]
@@ -290,6 +361,8 @@ mod tests {
         conversation.heed(&session("s", false), NOW + 9, &config);
         conversation.asked(NOW + 10, Reason::Event, true, &config);
         assert_eq!(conversation.due(&config), Some((NOW + 300_000, Reason::Final)), "a trigger is not the last look");
+        let unreadable = Conversation { in_vain_since: Some(Utc::now()), ..conversation.clone() };
+        assert_eq!(unreadable.due(&config), Some((0, Reason::Final)), "and its last look is still to come");
         conversation.asked(NOW + 300_000, Reason::Final, false, &config);
         assert_eq!(conversation.due(&config), None);
         assert!(!conversation.is_over(NOW + 190 * HOUR, &config) && conversation.is_over(NOW + 193 * HOUR, &config));

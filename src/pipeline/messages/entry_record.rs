@@ -22,13 +22,18 @@ impl TreatedEntry {
     /// Treats an entry.
     pub fn new(entry: Entry, policies: &FieldPolicies) -> Self {
         let Some(policy) = policies.of(CONVERSATION_ENTRY) else { return Self(entry) };
+        // Without a rest pattern: whatever an entry comes to hold does not compile before it is decided here.
+        let Entry { identifier, server_time, client_time, text, kind, payload, sender, related } = entry;
         let treated = |name: &str, text: Option<String>| text.and_then(|text| policy.text(name, &text));
         Self(Entry {
-            text: treated("text", entry.text),
-            kind: treated("type", entry.kind),
-            payload: entry.payload.and_then(|payload| policy.json("payload", &payload)),
-            sender: sender(policy, &entry.sender),
-            ..entry
+            text: treated("text", text),
+            kind: treated("type", kind),
+            payload: payload.and_then(|payload| policy.json("payload", &payload)),
+            sender: treated_sender(policy, &sender),
+            identifier,
+            server_time,
+            client_time,
+            related,
         })
     }
 }
@@ -41,12 +46,16 @@ impl std::ops::Deref for TreatedEntry {
     }
 }
 
-fn sender(policy: &EntityPolicy, sender: &Sender) -> Sender {
-    let whole = json!({"role": sender.role, "app_type": sender.app_type, "subject": sender.subject});
-    let treated = policy.json("sender", &whole).unwrap_or_default();
+fn treated_sender(policy: &EntityPolicy, sender: &Sender) -> Sender {
+    let Sender { role, app_type, subject } = sender;
+    let treated = policy.json("sender", &json!({"role": role, "app_type": app_type, "subject": subject}));
+    let treated = treated.unwrap_or_default();
     let member = |name: &str| treated.get(name).and_then(Value::as_str).map(str::to_owned);
     Sender { role: member("role"), app_type: member("app_type"), subject: member("subject") }
 }
+
+/// The longest text that an entry without its content still has, in bytes.
+const LONGEST_MEMBER: usize = 256;
 
 /// What all records of one page have in common.
 pub(super) struct EntryWriter<'a> {
@@ -58,6 +67,8 @@ pub(super) struct EntryWriter<'a> {
     pub conversation: &'a str,
     /// Why it was fetched.
     pub reason: Reason,
+    /// The API that gave it.
+    pub api: &'static str,
     /// When the page was read.
     pub fetched_at: DateTime<Utc>,
     /// What is kept from readers.
@@ -100,7 +111,7 @@ struct SourceValue<'a> {
 
 impl EntryWriter<'_> {
     /// The record of an entry that was said in `session`, which is about `case`. One that is `too_large` for Kafka goes
-    /// without its content.
+    /// without its content, and is a kilobyte or two then.
     pub fn record(
         &self,
         op: Op,
@@ -113,6 +124,8 @@ impl EntryWriter<'_> {
             Op::Message => "message",
             Op::Redaction => "redaction",
         };
+        // What may be anything is left out as a whole, never cut.
+        let longest = if too_large { LONGEST_MEMBER } else { usize::MAX };
         let reference = |member: &str, of_session: &str, id: Option<&str>| {
             // The same ids stand in the session's own record, under the policy of sessions.
             let id = id.map(str::to_owned);
@@ -127,19 +140,19 @@ impl EntryWriter<'_> {
             session: session.as_deref(),
             case: case.as_deref(),
             sender: SenderValue {
-                role: entry.sender.role.as_deref(),
-                app_type: entry.sender.app_type.as_deref(),
-                subject: entry.sender.subject.as_deref(),
+                role: entry.sender.role.as_deref().filter(|text| text.len() <= longest),
+                app_type: entry.sender.app_type.as_deref().filter(|text| text.len() <= longest),
+                subject: entry.sender.subject.as_deref().filter(|text| text.len() <= longest),
             },
             text: entry.text.as_deref().filter(|_| !too_large),
-            kind: entry.kind.as_deref(),
+            kind: entry.kind.as_deref().filter(|text| text.len() <= longest),
             payload: entry.payload.as_ref().filter(|_| !too_large),
             client_time: entry.client_time.and_then(instant),
             server_time: instant(entry.server_time).unwrap_or_default(),
             too_large,
             source: SourceValue {
                 org: self.org.as_str(),
-                api: "connect",
+                api: self.api,
                 trigger: self.reason.as_str(),
                 fetched_at: self.fetched_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             },
@@ -190,6 +203,7 @@ mod tests {
             org: &org,
             conversation: "c-1",
             reason: Reason::Sweep,
+            api: "connect",
             fetched_at: at,
             policies: &FieldPolicies::default(),
         };
@@ -214,12 +228,14 @@ mod tests {
         );
         assert_eq!((value.as_str(), &record.key[..]), (expected, &b"c-1"[..]));
         assert!(record.headers.contains(&("entry_id", Bytes::from_static(b"e-1"))));
-        let record = writer.record(Op::Redaction, &plain, None, Some("500"), true);
+        let long = TreatedEntry::new(Entry { kind: Some("k".repeat(300)), ..entry.clone() }, writer.policies);
+        let record = writer.record(Op::Redaction, &long, None, Some("500"), true);
         let value: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
         assert_eq!(
-            (&value["op"], &value["text"], &value["too_large"]),
-            (&json!("redaction"), &json!(null), &json!(true))
+            (&value["op"], &value["text"], &value["type"], &value["too_large"]),
+            (&json!("redaction"), &json!(null), &json!(null), &json!(true))
         );
+        assert_eq!(value["sender"]["role"], json!("EndUser"));
 
         let mask = Treatment::Mask { keep_last: 0 };
         let named = [("text", mask), ("payload", mask), ("sender.role", Treatment::Drop)];

@@ -7,13 +7,34 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::MessagesConfig;
+use crate::identity::OrgId;
 use crate::kafka::{KafkaSettings, OutputRecord, TransactionalWriter};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::desk::{MessageDesk, Triggered};
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
+use crate::pipeline::messages::unread::LedgerWriter;
+use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::rest_client::RestClient;
+use crate::salesforce::session::{Session, SessionError, SessionSettings};
+
+/// Where entries of conversations are asked for. The app of the Conversation Data API, `data_api`, signs in where the
+/// organisation is, which Salesforce demands of client credentials and the first session knows.
+///
+/// # Errors
+/// When its settings cannot be used.
+pub(in crate::pipeline) fn entries_client(
+    rest: &RestClient,
+    data_api: Option<&SessionSettings>,
+    instance_url: &str,
+    org: &OrgId,
+) -> Result<EntriesClient, SessionError> {
+    let Some(settings) = data_api else { return Ok(EntriesClient::Connect(rest.clone())) };
+    let login_url = instance_url.parse().unwrap_or_else(|_| settings.login_url.clone());
+    let session = Session::new(SessionSettings { login_url, org_id: Some(org.clone()), ..settings.clone() })?;
+    Ok(EntriesClient::Data(RestClient::new(session)))
+}
 
 /// Empty where a stream fetches no messages.
 #[derive(Default)]
@@ -29,7 +50,7 @@ impl MessageInlet {
     pub fn begin(
         context: &Arc<StreamContext>,
         memory: &Arc<StreamMemory>,
-        (kafka, rest): (&KafkaSettings, &RestClient),
+        (kafka, rest, entries): (&KafkaSettings, &RestClient, EntriesClient),
         config: MessagesConfig,
         writer: &mut TransactionalWriter,
         cancel: &CancellationToken,
@@ -38,9 +59,10 @@ impl MessageInlet {
             return (Self::default(), tokio::spawn(async {}));
         }
         let kept = writer.take_kept();
-        let desk = Arc::new(MessageDesk::new(&context.identity, context.board.clone(), &kept));
+        let (board, ledger) = (context.board.clone(), LedgerWriter::of(context));
+        let desk = Arc::new(MessageDesk::new(&context.identity, board, ledger, config.history, &kept));
         let (out, batches) = mpsc::channel(1);
-        let parts = (context.clone(), memory.clone(), kafka.clone(), rest.clone(), desk.clone());
+        let parts = (context.clone(), memory.clone(), kafka.clone(), (rest.clone(), entries), desk.clone());
         let runner = MessageRunner::new(parts, config, &kept, out, cancel.clone());
         (Self(Some(Open { desk, batches })), tokio::spawn(runner.run()))
     }

@@ -9,7 +9,12 @@
 //! | `reach` | whether the user may fetch messages at all |
 //! | `runner` | the task that decides what is fetched next |
 //! | `sessions` | which conversation a session belongs to, and which sessions are open |
+//! | `history` | the sessions that snapshots found |
+//! | `catching_up` | what was said in them, fetched when nothing more urgent is to be |
+//! | `walk` | from page to page of a conversation |
 //! | `fetching` | one page of a conversation: read, compared with what is known, handed over |
+//! | `participants` | the records of conversations and of who takes part in them |
+//! | `unread` | what is looked for in vain, and its entry in the gap ledger |
 //! | `entry_record` | from an entry to the record that consumers read |
 //! | `budget` | how much may be asked |
 //! | `setback` | why fetching waits, and for how long |
@@ -40,6 +45,9 @@
 //! exactly what is in Kafka. The floor follows at `min(cursor, now − reread)`: what is older than that is not looked
 //! at again, and a text that is redacted later than `reread` after it was sent is not told.
 //!
+//! The floor may only follow what is surely read. Pages that are asked for by time come in that order; those that follow a
+//! token are held until the last of them, in windows of time that bound what is held (`walk`).
+//!
 //! **A conversation that is not known** is fetched from `now − history` on. One that was forgotten had no entry younger than
 //! that when it was, and those that come later are younger: nothing is left out and nothing repeated.
 //!
@@ -47,22 +55,42 @@
 //! being told to, and once more some minutes after a session ended. Which sessions are open is kept with the conversation,
 //! and listed anew every hour.
 //!
-//! **Budget.** Calls for entries are few. Triggers come before last looks, last looks before sweeps; what does not fit waits,
-//! in Kafka. Nothing of this ever waits in the way of events: the run loop takes a page when there is one.
+//! **What snapshots found.** A row of a session that a snapshot read did not just happen, and there can be a million of them.
+//! Those in which something can have been said since `history` are listed, some hundred in a record, in the transaction of
+//! the rows (`history`); how far a list is done with is committed with the entries. What is not there by then becomes a trigger.
+//!
+//! **What cannot be read** is tried on after growing pauses (`unread`). After `give_up_after` it has one open entry in the
+//! gap ledger, whose value stands with the trigger or the conversation: so it is opened once, over restarts and whatever
+//! events come, and is closed in the transaction of the entries that were read after all, or when it is given up.
+//!
+//! **What Kafka refuses** for its size is named by the run loop in the stream's memory, and written with less at the next
+//! attempt: an entry without its content, a conversation with fewer digests, so that what came late or was redacted is looked
+//! for less far back. Where even the entries of its last millisecond are too many, some can be missing, and the ledger says
+//! so. No conversation stops a stream.
+//!
+//! **Budget.** Calls for entries are few. Triggers come before last looks, last looks before sweeps, sweeps before what
+//! snapshots found, which also leaves some calls to what comes meanwhile; what does not fit waits, in Kafka. Nothing of this ever waits in the way of events: the run loop takes a page when there is one.
 
 mod budget;
+mod catching_up;
 mod conversation;
 mod desk;
 mod entry_record;
 mod fetching;
+mod history;
 mod inlet;
+mod participants;
 mod reach;
 mod runner;
 mod seam;
 mod sessions;
 mod setback;
+mod unread;
+mod walk;
 
 pub(super) use desk::MessageDesk;
-pub(super) use inlet::MessageInlet;
+pub(super) use inlet::{MessageInlet, entries_client};
 pub use reach::reach;
 pub(super) use seam::MessageBatch;
+#[cfg(test)]
+pub(crate) use setback::one_of_each;

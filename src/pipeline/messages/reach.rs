@@ -13,7 +13,7 @@ use crate::salesforce::rest::RestError;
 use crate::salesforce::rest_client::RestClient;
 
 /// A session that no org has.
-const NO_SESSION: &str = "0Mw000000000000AAA";
+const NO_SESSION: &str = "0Mw000000000000CAA";
 
 /// Asks for a session and for a conversation that are not there.
 ///

@@ -1,6 +1,6 @@
 //! The task that decides what is fetched next, one page at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +11,26 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::config::MessagesConfig;
+use crate::config::{FieldChoice, MessagesConfig};
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::{KafkaSettings, TopicRole};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::budget::Budget;
+use crate::pipeline::messages::catching_up::Ahead;
 use crate::pipeline::messages::conversation::{self, Conversation, Reason};
 use crate::pipeline::messages::desk::{MessageDesk, Trigger};
 use crate::pipeline::messages::fetching::Underway;
+use crate::pipeline::messages::participants::Beside;
 use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::sessions::{LISTING, Sessions};
-use crate::pipeline::messages::setback::{LIMITS, ONE, Setback};
+use crate::pipeline::messages::setback::{LIMITS, Setback};
 use crate::pipeline::output_topics::OutputTopics;
 use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::Backoff;
+use crate::salesforce::conversation_entries::EntriesClient;
+use crate::salesforce::describe::Descriptions;
+use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
 
 /// The entity of what is written, for claims and topics.
@@ -42,7 +47,7 @@ const FORGETTING: Duration = Duration::from_secs(3600);
 const FORGOTTEN: usize = 1_000;
 
 /// What a runner works with.
-type Parts = (Arc<StreamContext>, Arc<StreamMemory>, KafkaSettings, RestClient, Arc<MessageDesk>);
+type Parts = (Arc<StreamContext>, Arc<StreamMemory>, KafkaSettings, (RestClient, EntriesClient), Arc<MessageDesk>);
 
 /// The runner of one attempt.
 pub(in crate::pipeline) struct MessageRunner {
@@ -50,21 +55,25 @@ pub(in crate::pipeline) struct MessageRunner {
     pub(super) memory: Arc<StreamMemory>,
     pub(super) config: MessagesConfig,
     pub(super) rest: RestClient,
+    pub(super) entries: EntriesClient,
     pub(super) desk: Arc<MessageDesk>,
     pub(super) out: mpsc::Sender<MessageBatch>,
     /// `<prefix>.ConversationEntry`
     pub(super) topic: Arc<str>,
-    pub(super) kafka: KafkaSettings,
-    topics: OutputTopics,
-    cancel: CancellationToken,
+    pub(super) topics: OutputTopics,
+    pub(super) cancel: CancellationToken,
+    pub(super) reader: RecordReader,
+    pub(super) beside: Beside,
     /// What is known of each, as the run loop has committed it; sessions may have been heeded since.
     pub(super) conversations: BTreeMap<String, Conversation>,
     pub(super) sessions: Sessions,
     /// Fetches that have begun.
     pub(super) underway: HashMap<String, Underway>,
+    /// The sessions of snapshots that are next, the newest first.
+    pub(super) ahead: VecDeque<Ahead>,
     pub(super) budget: Budget,
-    /// Conversations and sessions that wait alone.
-    pub(super) waits: HashMap<String, (Instant, Backoff)>,
+    /// Conversations and sessions that wait alone, each with the number of the event that it waits since.
+    pub(super) waits: HashMap<String, (Instant, u64)>,
     backoff: Backoff,
     listing_backoff: Backoff,
     list_at: Instant,
@@ -76,6 +85,8 @@ enum Next {
     Resolve(Vec<(String, Trigger)>),
     List,
     Forget,
+    LookAhead,
+    PassOver,
     Fetch(String, Reason),
     Wait(Instant),
 }
@@ -83,7 +94,7 @@ enum Next {
 impl MessageRunner {
     /// A runner that goes on from what the stream keeps, and hands what it reads to `out`.
     pub fn new(
-        (context, memory, kafka, rest, desk): Parts,
+        (context, memory, kafka, (rest, entries), desk): Parts,
         config: MessagesConfig,
         kept: &BTreeMap<String, Bytes>,
         out: mpsc::Sender<MessageBatch>,
@@ -98,18 +109,24 @@ impl MessageRunner {
         Self {
             budget: Budget::new(&config, active),
             topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
-            topics: OutputTopics::new(kafka.clone(), context.board.clone(), memory.outputs.clone()),
-            kafka,
+            topics: OutputTopics::new(kafka, context.board.clone(), memory.outputs.clone()),
+            reader: RecordReader::new(
+                rest.clone(),
+                Descriptions::new(rest.clone(), FieldChoice::All, context.policies.clone()),
+            ),
+            beside: Beside::default(),
             context,
             memory,
             config,
             rest,
+            entries,
             desk,
             out,
             cancel,
             conversations,
             sessions: Sessions::default(),
             underway: HashMap::new(),
+            ahead: VecDeque::new(),
             waits: HashMap::new(),
             backoff: Backoff::new(LIMITS),
             listing_backoff: Backoff::new(LIMITS),
@@ -164,6 +181,11 @@ impl MessageRunner {
                 self.listing_backoff.reset();
             }
             Next::Forget => self.forget_old().await?,
+            Next::LookAhead => {
+                self.within_share()?;
+                self.look_ahead().await?;
+            }
+            Next::PassOver => self.pass_over().await?,
             Next::Fetch(id, reason) => {
                 failpoint::pass(After::ChoosingConversation);
                 self.within_share()?;
@@ -171,26 +193,30 @@ impl MessageRunner {
                     Err(setback) if setback.concerns_one() => {
                         let failure = setback.failure();
                         warn!(conversation = id, error = failure.what, remedy = failure.remedy, "a conversation waits");
+                        self.in_vain(&id, &failure.what).await?;
                         self.context.board.error(failure.what, failure.remedy);
-                        self.wait_for_one(&id, ONE);
                         return Ok(());
                     }
                     outcome => outcome?,
                 }
             }
             Next::Wait(until) => {
-                let desk = self.desk.clone();
-                sleep(BREATH).await;
-                tokio::select! {
-                    () = desk.changed.notified() => {}
-                    () = sleep_until(until.min(Instant::now() + LOOK)) => {}
-                }
+                self.rest_until(until).await;
                 return Ok(());
             }
         }
         self.backoff.reset();
         self.all_is_well();
         Ok(())
+    }
+
+    /// Waits until something is to be done.
+    async fn rest_until(&self, until: Instant) {
+        sleep(BREATH).await;
+        tokio::select! {
+            () = self.desk.changed.notified() => {}
+            () = sleep_until(until.min(Instant::now() + LOOK)) => {}
+        }
     }
 
     /// Makes sure of the topic, and that no other stream writes to it.
@@ -234,14 +260,19 @@ impl MessageRunner {
             let (due, reason) = conversation.due(&self.config)?;
             Some((reason, due, id.as_str()))
         });
+        let held = self.underway.iter().find(|(id, underway)| underway.holds() && self.budget.admits(id));
+        if let Some((id, _)) = held {
+            let id = id.clone();
+            return if call_at <= now { Next::Fetch(id, Reason::Event) } else { Next::Wait(call_at) };
+        }
         let mut full = false;
         for (reason, due, id) in told.chain(watched) {
-            // A fetch that has begun goes on behind those that came meanwhile.
+            // A fetch that has begun goes on behind those that came meanwhile, unless it holds what it read in memory.
             let due = self.underway.get(id).map_or(due, |underway| underway.since);
             if due > wall {
                 let left = Duration::from_millis(u64::try_from(due - wall).unwrap_or(0));
                 wake = wake.min(now + left);
-            } else if self.is_waiting(id) {
+            } else if self.is_waiting(id, 0) {
                 // Its end is among those above.
             } else if !self.budget.admits(id) {
                 full = true;
@@ -252,8 +283,32 @@ impl MessageRunner {
         match first {
             Some((reason, _, id)) if call_at <= now => Next::Fetch(id.to_owned(), reason),
             Some(_) => Next::Wait(call_at),
-            None if full => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
-            None => Next::Wait(self.settled_at(triggers, now).map_or(wake, |at| at.min(wake))),
+            None => {
+                let wake = self.settled_at(triggers, now).map_or(wake, |at| at.min(wake));
+                let inactive_at = self.budget.next_inactive().filter(|_| full);
+                self.past(now, inactive_at.map_or(wake, |at| at.min(wake)))
+            }
+        }
+    }
+
+    /// What comes next when nothing urgent is to be done: what snapshots found, as far as it leaves calls to what comes.
+    fn past(&mut self, now: Instant, wake: Instant) -> Next {
+        if self.ahead.front().is_some() && self.next_past().is_none() {
+            return Next::PassOver;
+        }
+        if self.ahead.is_empty() && !self.has_unknown_old() {
+            return Next::Wait(wake);
+        }
+        let call_at = self.budget.next_spare_call(now);
+        if call_at > now {
+            return Next::Wait(wake.min(call_at));
+        }
+        if self.has_unknown_old() {
+            return Next::LookAhead;
+        }
+        match self.next_past().map(str::to_owned) {
+            Some(id) if self.budget.admits_spare(&id) => Next::Fetch(id, Reason::History),
+            _ => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
         }
     }
 
@@ -273,7 +328,6 @@ impl MessageRunner {
             .iter()
             .filter(|(id, conversation)| conversation.is_over(now, &self.config) && !waited_for.contains(&id.as_str()));
         let over: Vec<String> = over.map(|(id, _)| id.clone()).take(FORGOTTEN).collect();
-        // Those that were tried again lately are tried less and less often.
         self.waits.retain(|_, (until, _)| until.elapsed() < FORGETTING);
         if over.len() < FORGOTTEN {
             self.forget_at = Instant::now() + FORGETTING;

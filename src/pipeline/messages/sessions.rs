@@ -9,11 +9,11 @@ use tracing::{debug, warn};
 
 use crate::identity::case_safe_id;
 use crate::pipeline::ledger::OpenGap;
-use crate::pipeline::ledger_entries::append_entries;
 use crate::pipeline::messages::desk::Trigger;
 use crate::pipeline::messages::runner::MessageRunner;
-use crate::pipeline::messages::setback::{ONE, Setback};
-use crate::salesforce::backoff::Backoff;
+use crate::pipeline::messages::seam::{Clear, MessageBatch};
+use crate::pipeline::messages::setback::Setback;
+use crate::pipeline::messages::unread::{End, LedgerWriter, Stage, shortest, since, stage};
 use crate::salesforce::conversation_entries::Entry;
 use crate::salesforce::messaging_sessions::MessagingSession;
 
@@ -25,6 +25,9 @@ const MOST_CASES: usize = 20_000;
 
 /// How often the open sessions are listed.
 pub(super) const LISTING: Duration = Duration::from_secs(3600);
+
+/// The shortest pause of a session that is not found: some hundred are looked for with one query.
+const LEAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// One query with its repetitions may take so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,7 +42,8 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    fn learn(&mut self, session: &MessagingSession) {
+    /// Learns the case of a session.
+    pub fn learn(&mut self, session: &MessagingSession) {
         if self.cases.len() >= MOST_CASES {
             self.cases.clear();
         }
@@ -64,7 +68,7 @@ impl MessageRunner {
         let is_old = |at| at <= settled || at > now;
         let wanted = |(session, trigger): &(&String, &Trigger)| {
             let known = self.sessions.resolved.get(*session).is_some_and(|(number, _)| *number == trigger.number);
-            !known && is_old(trigger.renewed_at) && !self.is_waiting(session)
+            !known && is_old(trigger.renewed_at) && !self.is_waiting(session, trigger.number)
         };
         let wanted = triggers.iter().filter(wanted).take(SESSIONS);
         wanted.map(|(session, trigger)| (session.clone(), trigger.clone())).collect()
@@ -77,43 +81,61 @@ impl MessageRunner {
         let found = self.rest.messaging_sessions(&ids, deadline).await.map_err(Setback::Sessions)?;
         let found: HashMap<String, MessagingSession> =
             found.into_iter().map(|session| (session.id.clone(), session)).collect();
-        let (mut done, mut lost) = (Vec::new(), Vec::new());
+        let mut batch = MessageBatch::default();
         for (id, trigger) in triggers {
             match found.get(&id) {
                 Some(session) if !session.hides_its_conversation => {
                     self.waits.remove(&id);
                     match self.heed(session) {
-                        Some(conversation) => {
+                        Some(conversation) if !self.is_owed(&conversation) => {
                             drop(self.sessions.resolved.insert(id, (trigger.number, conversation)));
                         }
-                        None => done.push((id, trigger.number)),
+                        _ => batch.clears.push(Clear { session: id, number: trigger.number, end: End::Healed }),
                     }
                 }
                 // A copy of the database may have been behind, or a right missing.
-                _ if (Utc::now() - trigger.since).to_std().is_ok_and(|since| since >= self.config.give_up_after) => {
-                    lost.push((id, trigger));
-                }
-                _ => self.wait_for_one(&id, ONE),
+                session => self.not_found(id, &trigger, session.is_some(), &mut batch),
             }
         }
-        self.give_up(&lost).await?;
-        done.extend(lost.into_iter().map(|(id, trigger)| (id, trigger.number)));
-        if done.is_empty() { Ok(()) } else { self.clear(done).await }
+        let told = batch.tells.len();
+        if told == 0 && batch.clears.is_empty() {
+            return Ok(());
+        }
+        self.hand_over(batch).await?;
+        self.count_in_vain(told);
+        Ok(())
     }
 
-    /// Enters sessions that no query finds in the gap ledger. It is done before their triggers are cleared: a process that
-    /// dies between the two enters them twice, and the other way round they would be lost without a word. The job of the entry
-    /// reads the session, and should it be there again, what it writes is a trigger.
-    async fn give_up(&self, lost: &[(String, Trigger)]) -> Result<(), Setback> {
-        let Some(since) = lost.iter().map(|(_, trigger)| trigger.since).min() else { return Ok(()) };
-        let (identity, run) = (&self.context.identity, &self.context.run.run_id);
-        let ids: Vec<String> = lost.iter().map(|(id, _)| id.clone()).collect();
-        warn!(sessions = ?ids, "messaging sessions were looked for in vain; the gap ledger names them");
-        let entry = OpenGap::sessions_not_found(ids, since);
-        append_entries(&self.kafka, (&identity.org, &identity.topic), run, &[entry]).await.map_err(Setback::Ledger)?;
-        let count = u64::try_from(lost.len()).unwrap_or(u64::MAX);
-        self.context.board.update(|status| status.messages.get_or_insert_default().sessions_given_up += count);
-        Ok(())
+    /// Whether a conversation stands in the ledger because it cannot be read: then it is fetched for itself as soon as it can.
+    fn is_owed(&self, conversation: &str) -> bool {
+        self.conversations.get(conversation).is_some_and(|conversation| conversation.entry.is_some())
+    }
+
+    /// Lets a session wait of which no query finds the conversation; has it entered in the gap ledger when that has gone on
+    /// for long, where its entry stays open for as long as it is tried; and gives it up in the end.
+    fn not_found(&mut self, id: String, trigger: &Trigger, is_there: bool, batch: &mut MessageBatch) {
+        match stage(since(trigger.since, Utc::now()), trigger.told, LEAST_PAUSE, &self.config) {
+            Stage::Wait(pause) => self.wait_for(&id, trigger.number, pause),
+            Stage::Tell => {
+                let what = if is_there { "of which the conversation is hidden" } else { "that no query finds" };
+                warn!(session = id, "a messaging session {what}; the gap ledger names it");
+                let detail = format!("the messages of a session {what} were not fetched");
+                let gap = OpenGap::messages(vec![id.clone()], trigger.since, detail);
+                let entry = LedgerWriter::of(&self.context).open(&gap);
+                self.wait_for(&id, trigger.number, shortest(LEAST_PAUSE, &self.config));
+                batch.tells.push((id, entry));
+            }
+            Stage::GiveUp => {
+                warn!(session = id, "the messages of a session are given up");
+                batch.clears.push(Clear { session: id, number: trigger.number, end: End::GivenUp });
+            }
+        }
+    }
+
+    /// Counts sessions and conversations that are entered in the ledger.
+    pub(super) fn count_in_vain(&self, told: usize) {
+        let told = u64::try_from(told).unwrap_or(u64::MAX);
+        self.context.board.update(|status| status.messages.get_or_insert_default().sessions_given_up += told);
     }
 
     /// Finds the sessions that are open, whether an event told of them or not.
@@ -173,16 +195,14 @@ impl MessageRunner {
         Some(identifier)
     }
 
-    /// Lets one conversation or session wait.
-    pub(super) fn wait_for_one(&mut self, id: &str, limits: crate::salesforce::backoff::BackoffLimits) {
-        let (until, backoff) =
-            self.waits.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Backoff::new(limits)));
-        *until = Instant::now() + backoff.next_wait();
+    /// Lets one conversation or session wait; an event with a newer number ends that.
+    pub(super) fn wait_for(&mut self, id: &str, number: u64, pause: Duration) {
+        self.waits.insert(id.to_owned(), (Instant::now() + pause, number));
     }
 
     /// Whether one conversation or session waits.
-    pub(super) fn is_waiting(&self, id: &str) -> bool {
-        self.waits.get(id).is_some_and(|(until, _)| *until > Instant::now())
+    pub(super) fn is_waiting(&self, id: &str, number: u64) -> bool {
+        self.waits.get(id).is_some_and(|(until, of)| *until > Instant::now() && *of == number)
     }
 }
 

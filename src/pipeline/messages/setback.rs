@@ -3,18 +3,15 @@
 use std::time::Duration;
 
 use crate::failure::{Exit, Failure};
-use crate::kafka::KafkaError;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::rest::{RestError, RestVerdict};
+use crate::salesforce::session::SessionError;
 
 /// Between attempts of what mends itself.
 pub(super) const LIMITS: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(300));
 
-/// Between attempts of what concerns one conversation or session. Each is a call of few.
-pub(super) const ONE: BackoffLimits = BackoffLimits::constant(Duration::from_secs(15), Duration::from_secs(3600));
-
 /// Between attempts of what somebody has to mend, mostly by clicks in Setup that nobody reports back.
-const MENDED: Duration = Duration::from_secs(300);
+pub(super) const MENDED: Duration = Duration::from_secs(300);
 
 /// Between looks at the API requests of the org.
 const ALLOWANCE: Duration = Duration::from_secs(60);
@@ -24,10 +21,12 @@ const ALLOWANCE: Duration = Duration::from_secs(60);
 pub(super) enum Setback {
     /// Sessions cannot be asked for.
     Sessions(RestError),
+    /// Records of conversations and of who takes part in them cannot be asked for.
+    Records(RestError),
     /// Entries cannot be asked for.
     Entries(RestError),
-    /// What was looked for in vain cannot be entered in the ledger.
-    Ledger(KafkaError),
+    /// The same over the Conversation Data API.
+    Data(RestError),
     /// Something that an operator mends.
     Stopped(Failure),
     /// Other clients need the rest of the org's API requests.
@@ -44,8 +43,9 @@ impl Setback {
     pub fn concerns_one(&self) -> bool {
         match self {
             // The call itself, or the conversation: not the user's rights, the limits or the network.
-            Self::Entries(RestError::Refused { status: 400 | 404 | 410, .. }) => true,
-            Self::Entries(error) => {
+            Self::Entries(RestError::Refused { status: 400 | 404 | 410, .. })
+            | Self::Data(RestError::Refused { status: 400 | 404 | 410, .. }) => true,
+            Self::Entries(error) | Self::Data(error) => {
                 matches!(error, RestError::Unexpected(_) | RestError::Path(_) | RestError::TooLong(_))
             }
             _ => false,
@@ -56,13 +56,15 @@ impl Setback {
     pub fn wait(&self, backoff: &mut Backoff) -> Duration {
         match self {
             _ if self.concerns_one() => backoff.next_wait(),
-            Self::Sessions(error) | Self::Entries(error) => match error.verdict() {
-                RestVerdict::Pause(length) => length.max(LIMITS.minimum()),
-                RestVerdict::RetryAfter(hint) => backoff.next_wait_at_least(hint),
-                RestVerdict::QueryAnew | RestVerdict::NewToken | RestVerdict::AskForLess => backoff.next_wait(),
-                RestVerdict::DescribeAnew | RestVerdict::Stop => MENDED,
-            },
-            Self::Ledger(_) => backoff.next_wait(),
+            Self::Data(RestError::Refused { status: 401 | 403, .. }) => MENDED,
+            Self::Sessions(error) | Self::Records(error) | Self::Entries(error) | Self::Data(error) => {
+                match error.verdict() {
+                    RestVerdict::Pause(length) => length.max(LIMITS.minimum()),
+                    RestVerdict::RetryAfter(hint) => backoff.next_wait_at_least(hint),
+                    RestVerdict::QueryAnew | RestVerdict::NewToken | RestVerdict::AskForLess => backoff.next_wait(),
+                    RestVerdict::DescribeAnew | RestVerdict::Stop => MENDED,
+                }
+            }
             Self::Stopped(_) => MENDED,
             Self::Share { .. } => ALLOWANCE,
             Self::Gone => LIMITS.minimum(),
@@ -79,6 +81,15 @@ impl Setback {
                     "Setup > Permission Sets > the integration user's set > Object Settings: grant read access to Messaging \
                      Sessions and Conversations and to their fields; Messaging must be set up in the org (Setup > \
                      Messaging Settings)",
+                ),
+                _ => error.failure(),
+            },
+            Self::Records(error) => match error.verdict() {
+                RestVerdict::Stop | RestVerdict::DescribeAnew => Failure::new(
+                    Exit::NoPermission,
+                    format!("Records of conversations cannot be read, so only messages are written: {error}"),
+                    "Setup > Permission Sets > the integration user's set > Object Settings: grant read access to \
+                     Conversations and Conversation Participants and to their fields, or set `messages.records` to false",
                 ),
                 _ => error.failure(),
             },
@@ -101,7 +112,7 @@ impl Setback {
                  (Setup > Messaging Settings); a single one was deleted, or belongs to a channel that keeps no entries",
             ),
             Self::Entries(error) => error.failure(),
-            Self::Ledger(error) => error.failure(),
+            Self::Data(error) => over_data_api(error),
             Self::Stopped(failure) => failure.clone(),
             Self::Share { used } => Failure::new(
                 Exit::Unavailable,
@@ -111,6 +122,67 @@ impl Setback {
             ),
             Self::Gone => Failure::new(Exit::Temporary, "The stream begins again", ""),
         }
+    }
+}
+
+/// A failure of each kind that has words of its own, for the page of errors.
+#[cfg(test)]
+pub(crate) fn one_of_each() -> Vec<Failure> {
+    let refused = |status, code: &str| RestError::Refused {
+        status,
+        code: code.to_owned(),
+        message: "MESSAGE".to_owned(),
+        retry_after: None,
+    };
+    let samples = [
+        Setback::Sessions(refused(400, "INVALID_TYPE")),
+        Setback::Records(refused(400, "INVALID_TYPE")),
+        Setback::Entries(refused(403, "REQUEST_LIMIT_EXCEEDED")),
+        Setback::Entries(refused(403, "INSUFFICIENT_ACCESS")),
+        Setback::Entries(refused(404, "NOT_FOUND")),
+        Setback::Data(refused(401, "INVALID_TOKEN")),
+        Setback::Data(refused(404, "NOT_FOUND")),
+        Setback::Data(refused(429, "TOO_MANY_REQUESTS")),
+        Setback::Share { used: 80 },
+    ];
+    for sample in &samples {
+        match sample {
+            Setback::Sessions(_) | Setback::Records(_) | Setback::Entries(_) | Setback::Data(_) => {}
+            Setback::Share { .. } | Setback::Stopped(_) | Setback::Gone => {}
+        }
+    }
+    samples.iter().map(Setback::failure).collect()
+
+/// What is wrong with the Conversation Data API, which has an app, a sign-in and a limit of its own.
+fn over_data_api(error: &RestError) -> Failure {
+    match error {
+        RestError::Session(SessionError::Refused { .. } | SessionError::WrongOrg { .. }) => Failure::new(
+            Exit::NoPermission,
+            format!("The app of [messages.data_api] cannot sign in, so no messages are fetched: {error}"),
+            "Setup > External Client App Manager > the app of [messages.data_api] > Settings > OAuth Settings: enable the \
+             Client Credentials Flow, and compare client_id and client_secret with its consumer key and secret; > Policies: \
+             name the user to run as",
+        ),
+        RestError::Refused { status: 401 | 403, .. } => Failure::new(
+            Exit::NoPermission,
+            format!("The Conversation Data API does not take the token of its app: {error}"),
+            "Setup > External Client App Manager > the app of [messages.data_api] > Settings > OAuth Settings: the scope \
+             sfap_api, and \"Issue JSON Web Token (JWT)-based access tokens for named users\"; the user that it runs as needs \
+             access to conversation entries (Setup > Permission Sets)",
+        ),
+        RestError::Refused { status: 404 | 410, .. } => Failure::new(
+            Exit::Configuration,
+            format!("A conversation is not there for the user, or this org does not have the API: {error}"),
+            "if it is so for every conversation, turn the Conversation Service API on (Setup > Conversation Service API) and \
+             check `messages.data_api.url`; a single one was deleted, or belongs to a channel that keeps no entries",
+        ),
+        RestError::Refused { status: 429, .. } => Failure::new(
+            Exit::Unavailable,
+            format!("The calls of the Conversation Data API of this minute are used up: {error}"),
+            "nothing to do: messages are late and none is lost; lower `messages.data_api.calls_per_minute` if other programs \
+             of the same user ask too",
+        ),
+        error => error.failure(),
     }
 }
 
@@ -125,6 +197,8 @@ mod tests {
     #[test]
     fn one_conversation_waits_alone_and_limits_and_rights_concern_all() {
         let entries = |status, code| Setback::Entries(refused(status, code));
+        let data = |status, code| Setback::Data(refused(status, code));
+        let sign_in = SessionError::Refused { code: "invalid_client".into(), description: String::new() };
         let minutes = |setback: &Setback| setback.wait(&mut Backoff::new(LIMITS)).as_secs() / 60;
         for (setback, one, waits, says) in [
             (entries(404, "NOT_FOUND"), true, 0, "enhanced Messaging"),
@@ -137,6 +211,14 @@ mod tests {
             (Setback::Sessions(refused(400, "INVALID_TYPE")), false, 5, "Messaging Sessions"),
             (Setback::Sessions(refused(400, "INVALID_FIELD")), false, 5, "Conversations"),
             (Setback::Sessions(refused(400, "QUERY_TIMEOUT")), false, 0, "Developer Guide"),
+            (Setback::Records(refused(400, "INVALID_TYPE")), false, 5, "messages.records"),
+            (Setback::Records(refused(503, "SERVER_UNAVAILABLE")), false, 0, "status.salesforce.com"),
+            (data(404, ""), true, 0, "Conversation Service API"),
+            (data(401, ""), false, 5, "sfap_api"),
+            (data(403, ""), false, 5, "sfap_api"),
+            (data(429, ""), false, 0, "calls_per_minute"),
+            (data(503, ""), false, 0, "status.salesforce.com"),
+            (Setback::Data(RestError::Session(sign_in)), false, 5, "Client Credentials Flow"),
             (Setback::Share { used: 80 }, false, 1, "messages.api_share"),
         ] {
             assert_eq!((setback.concerns_one(), minutes(&setback)), (one, waits), "{setback:?}");

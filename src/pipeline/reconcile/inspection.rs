@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
+use tracing::info;
 
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{KafkaSettings, ScanFrom, StreamIdentity};
@@ -13,6 +14,8 @@ use crate::pipeline::read_back;
 use crate::pipeline::reconcile::comparison::{Difference, Finding, difference, time};
 use crate::pipeline::reconcile::standing::Standing;
 use crate::pipeline::reconcile::unable::Unable;
+use crate::salesforce::bulk::BulkError;
+use crate::salesforce::bulk_listing::BulkListing;
 use crate::salesforce::id_listing::{ChangedWithin, IdPage, ListedRecord};
 use crate::salesforce::record_read::RecordReader;
 
@@ -95,6 +98,8 @@ pub struct Inspector {
     pub identity: StreamIdentity,
     /// The percentage of an object's records that may be missing from the org.
     pub most_absent: u64,
+    /// From so many records on all ids of an object are listed over Bulk.
+    pub bulk_from: u64,
     /// Of the org's API requests, the percentage from which on nothing is asked; none where somebody waits for the answer.
     pub api_share: Option<u64>,
 }
@@ -147,7 +152,8 @@ impl Inspector {
             held: count(held.values().filter(|known| known.alive).count()),
             findings: Vec::new(),
         };
-        let (mut listing, mut listed, mut candidates) = (Listing::of(within), 0, Candidates::new());
+        let (mut listing, mut listed) = (self.listing(entity, within).await?, 0);
+        let mut candidates = Candidates::new();
         while let Some(page) = self.next_page(entity, &mut listing).await? {
             listed += count(page.records.len());
             progress(listed);
@@ -232,20 +238,48 @@ impl Inspector {
         Ok(copy(&self.kafka, &topic, org, from).await?)
     }
 
+    /// Begins a listing: over Bulk, if it is of a whole object that is large, and over REST where Bulk does not do it.
+    async fn listing(&self, entity: &str, within: Option<ChangedWithin>) -> Result<Listing, Unable> {
+        self.within_share()?;
+        let client = self.reader.client();
+        if within.is_some() || !client.has_at_least(self.bulk_from, entity, Instant::now() + PATIENCE).await? {
+            return Ok(Listing::Rest { within, after: None });
+        }
+        match self.reader.list_in_bulk(entity).await {
+            Ok(listing) => Ok(Listing::Bulk(Box::new(listing))),
+            Err(BulkError::Rest(error)) => Err(error.into()),
+            Err(error) => {
+                info!(entity, error = %error, "all ids are listed over rest");
+                Ok(Listing::Rest { within, after: None })
+            }
+        }
+    }
+
     /// The rest of a listing, a page at a time.
     async fn next_page(&self, entity: &str, listing: &mut Listing) -> Result<Option<IdPage>, Unable> {
-        if listing.ended {
-            return Ok(None);
-        }
-        self.within_share()?;
-        let (after, deadline) = (listing.after.as_deref(), Instant::now() + PATIENCE);
-        let page = match listing.within {
-            None => self.reader.ids_after(entity, after, deadline).await?,
-            Some(within) => self.reader.changed_ids_after(entity, within, after, deadline).await?,
+        let page = match listing {
+            Listing::Ended => return Ok(None),
+            Listing::Rest { within, after } => {
+                self.within_share()?;
+                let (behind, deadline) = (after.as_deref(), Instant::now() + PATIENCE);
+                let page = match within {
+                    None => self.reader.ids_after(entity, behind, deadline).await?,
+                    Some(within) => self.reader.changed_ids_after(entity, *within, behind, deadline).await?,
+                };
+                if let Some(last) = page.records.last() {
+                    *after = Some(last.id.clone());
+                }
+                page
+            }
+            Listing::Bulk(bulk) => {
+                self.within_share()?;
+                bulk.next_page().await?
+            }
         };
-        listing.ended = page.last;
-        if let Some(last) = page.records.last() {
-            listing.after = Some(last.id.clone());
+        if page.last
+            && let Listing::Bulk(bulk) = std::mem::replace(listing, Listing::Ended)
+        {
+            bulk.end().await;
         }
         Ok(Some(page))
     }
@@ -256,7 +290,7 @@ impl Inspector {
         entity: &str,
         candidates: &Candidates,
     ) -> Result<HashMap<RecordKey, ListedRecord>, Unable> {
-        let (mut listing, mut found) = (Listing::of(None), HashMap::new());
+        let (mut listing, mut found) = (self.listing(entity, None).await?, HashMap::new());
         while let Some(page) = self.next_page(entity, &mut listing).await? {
             let keyed =
                 page.records.into_iter().filter_map(|record| Some((RecordKey::of(record.id.as_bytes())?, record)));
@@ -298,16 +332,15 @@ impl Inspector {
 }
 
 /// How far a listing is.
-struct Listing {
-    within: Option<ChangedWithin>,
-    after: Option<String>,
-    ended: bool,
-}
-
-impl Listing {
-    fn of(within: Option<ChangedWithin>) -> Self {
-        Self { within, after: None, ended: false }
-    }
+enum Listing {
+    /// By id, a page behind the last id of the page before.
+    Rest {
+        within: Option<ChangedWithin>,
+        after: Option<String>,
+    },
+    /// In no order.
+    Bulk(Box<BulkListing>),
+    Ended,
 }
 
 /// Whether what Kafka was told last is old enough to be judged. A delete or an undelete may be under way otherwise.

@@ -115,6 +115,7 @@ impl Reconciliation {
             kafka: self.kafka.clone(),
             identity: subject.identity.clone(),
             most_absent: self.gaps.most_absent,
+            bulk_from: self.gaps.bulk_from,
             api_share: Some(self.gaps.api_share),
         }
     }

@@ -5,6 +5,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::failure::{Exit, Failure};
 use crate::identity::TopicName;
 use crate::kafka::KafkaError;
+use crate::salesforce::bulk::BulkError;
 use crate::salesforce::rest::RestError;
 
 /// Why a comparison came to no end.
@@ -13,6 +14,9 @@ pub enum Unable {
     /// Salesforce cannot be asked, or says no.
     #[error(transparent)]
     Rest(#[from] RestError),
+    /// A listing over Bulk did not come to its end.
+    #[error(transparent)]
+    Bulk(BulkError),
     /// What Kafka holds cannot be read, or the ledger not be written.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
@@ -51,11 +55,21 @@ pub enum Unable {
     },
 }
 
+impl From<BulkError> for Unable {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Rest(error) => Self::Rest(error),
+            error => Self::Bulk(error),
+        }
+    }
+}
+
 impl Unable {
     /// What an operator has to know and do.
     pub fn failure(&self) -> Failure {
         let (exit, remedy) = match self {
             Self::Rest(error) => return error.failure(),
+            Self::Bulk(error) => return error.failure(),
             Self::Kafka(error) => return error.failure(),
             Self::NoPosition(_) => (Exit::Temporary, "start the stream, and compare once it has had a message"),
             Self::Behind { .. } => (

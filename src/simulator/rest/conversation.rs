@@ -193,11 +193,17 @@ async fn admitted(org: &Arc<Org>, identifier: &str) -> Result<Vec<EntryLine>, Re
         };
         Refused::new(StatusCode::FORBIDDEN, "REQUEST_LIMIT_EXCEEDED", message)
     })?;
+    known(org, identifier).await.ok_or_else(Refused::not_found)
+}
+
+/// The entries of a conversation, if there is one.
+pub(super) async fn known(org: &Arc<Org>, identifier: &str) -> Option<Vec<EntryLine>> {
     if let Some(entries) = org.conversations.entries(identifier) {
-        return Ok(entries);
+        return Some(entries);
     }
     let (org, identifier) = (Arc::clone(org), identifier.to_owned());
-    aside(move || if has_session(&org, &identifier) { Ok(Vec::new()) } else { Err(Refused::not_found()) }).await
+    let looked = move || if has_session(&org, &identifier) { Ok(Vec::new()) } else { Err(Refused::not_found()) };
+    aside(looked).await.ok()
 }
 
 /// Whether any session belongs to the conversation, although nothing was said in it.

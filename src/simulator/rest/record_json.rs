@@ -1,5 +1,6 @@
 //! A record as REST writes it in JSON.
 
+use chrono::{Datelike, Timelike};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Serialize, ser};
 use serde_json::value::RawValue;
@@ -40,13 +41,13 @@ impl Serialize for RecordJson<'_> {
                     LookedUp {
                         attributes: Attributes { entity: relationship, url },
                         field,
-                        cell: Cell { kind: column.kind, value: value.as_ref() },
+                        cell: Cell { kind: column.kind, value: value.as_deref() },
                     }
                 });
                 map.serialize_entry(relationship, &looked_up)?;
                 continue;
             }
-            map.serialize_entry(&column.name, &Cell { kind: column.kind, value: value.as_ref() })?;
+            map.serialize_entry(&column.name, &Cell { kind: column.kind, value: value.as_deref() })?;
         }
         map.end()
     }
@@ -79,12 +80,15 @@ impl Serialize for Cell<'_> {
             None => serializer.serialize_none(),
             Some(Value::Flag(flag)) => serializer.serialize_bool(*flag),
             Some(Value::Integer(number)) => serializer.serialize_i32(*number),
+            // What serde writes there is what Java writes.
+            Some(Value::Number(number)) if is_plain(*number) => serializer.serialize_f64(*number),
             Some(Value::Number(number)) => match double(*number) {
                 Some(text) => RawValue::from_string(text).map_err(ser::Error::custom)?.serialize(serializer),
                 None => serializer.serialize_none(),
             },
             Some(Value::Compound(components)) => compound(self.kind, components, serializer),
-            Some(Value::Text(_) | Value::Long(_)) => match self.value.and_then(|value| text(self.kind, value)) {
+            Some(Value::Text(text)) => serializer.serialize_str(text),
+            Some(Value::Long(_)) => match self.value.and_then(|value| text(self.kind, value)) {
                 Some(text) => serializer.serialize_str(&text),
                 None => serializer.serialize_none(),
             },
@@ -124,8 +128,10 @@ pub(super) fn text(kind: Kind, value: &Value) -> Option<String> {
 
 /// `2019-01-05T03:41:05.000+0000`.
 pub(super) fn date_time(millis: i64) -> Option<String> {
-    let instant = chrono::DateTime::from_timestamp_millis(millis)?;
-    Some(instant.format("%Y-%m-%dT%H:%M:%S%.3f+0000").to_string())
+    let at = chrono::DateTime::from_timestamp_millis(millis)?;
+    let (year, month, day) = (at.year(), at.month(), at.day());
+    let (hour, minute, second, millis) = (at.hour(), at.minute(), at.second(), at.timestamp_subsec_millis());
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}+0000"))
 }
 
 /// A double as Java writes it: always with a fraction, with an exponent from 10^7 and below 10^-3.
@@ -134,14 +140,19 @@ pub(super) fn double(number: f64) -> Option<String> {
     if !number.is_finite() {
         return None;
     }
-    let size = number.abs();
-    if size == 0.0 || (1e-3..1e7).contains(&size) {
+    if is_plain(number) {
         return Some(format!("{number:?}"));
     }
     let text = format!("{number:E}");
     let (digits, exponent) = text.split_once('E')?;
     let fraction = if digits.contains('.') { "" } else { ".0" };
     Some(format!("{digits}{fraction}E{exponent}"))
+}
+
+/// Whether a double is written without an exponent.
+fn is_plain(number: f64) -> bool {
+    let size = number.abs();
+    size == 0.0 || (1e-3..1e7).contains(&size)
 }
 
 #[cfg(test)]
@@ -162,7 +173,10 @@ mod tests {
         ];
         for (number, text) in cases {
             assert_eq!(double(number).as_deref(), Some(text));
+            let cell = Cell { kind: Kind::Number, value: Some(&Value::Number(number)) };
+            assert_eq!(serde_json::to_string(&cell).expect("JSON"), text);
         }
+        assert_eq!(date_time(1_546_659_665_007).as_deref(), Some("2019-01-05T03:41:05.007+0000"));
         assert_eq!(double(f64::NAN), None);
     }
 }

@@ -21,6 +21,8 @@ use crate::simulator::record_store::{RecordKey, Row};
 /// The most ids in one call.
 const MOST_IDS: usize = 2_000;
 
+const JSON: &str = "application/json;charset=UTF-8";
+
 /// `POST /composite/sobjects/Case`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,11 +154,25 @@ fn retrieve(org: &Org, version: &str, entity: &str, wanted: &Wanted) -> Result<R
     }
     let rows = org.records.get(found.at, &keys);
     let seen = |row: &&(RecordKey, Row)| !row.1.deleted && !org.script.is_hidden(row.0);
-    let slots: Vec<Option<RecordJson<'_>>> =
-        rows.iter().map(|row| row.as_ref().filter(seen).map(|row| found.json(row, version, &columns))).collect();
-    let read = slots.iter().flatten().count() as u64;
+    let shape: Arc<str> = format!("{version} {}", wanted.fields.join(",")).into();
+    let (mut answer, mut read) = ("[".to_owned(), 0);
+    for slot in &rows {
+        if answer.len() > 1 {
+            answer.push(',');
+        }
+        let Some(row) = slot.as_ref().filter(seen) else {
+            answer.push_str("null");
+            continue;
+        };
+        read += 1;
+        let json = || serde_json::to_string(&found.json(row, version, &columns));
+        if let Err(error) = row.1.text.append(&shape, &mut answer, json) {
+            return Ok(unwritable(&error));
+        }
+    }
+    answer.push(']');
     org.stats.count(|stats| stats.records_read += read);
-    Ok(json_answer(&slots))
+    Ok(([(header::CONTENT_TYPE, JSON)], answer).into_response())
 }
 
 fn split(list: &str) -> Vec<&str> {
@@ -175,10 +191,12 @@ pub(super) fn json_body<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body:
 
 pub(super) fn json_answer(body: &impl serde::Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json;charset=UTF-8")], body).into_response(),
-        Err(error) => {
-            tracing::error!(error = %error, "an answer cannot be written");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
+        Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
+        Err(error) => unwritable(&error),
     }
+}
+
+fn unwritable(error: &serde_json::Error) -> Response {
+    tracing::error!(error = %error, "an answer cannot be written");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }

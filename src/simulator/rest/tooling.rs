@@ -38,7 +38,8 @@ pub(super) async fn query(
 fn members(org: &Org) -> Vec<Map<String, Value>> {
     let objects = org.records.objects();
     let event = |name: &str| objects.iter().find(|one| one.name == name).map(|one| one.event_name());
-    let standard = objects.iter().filter(|one| !one.is_platform_event()).map(|one| ("ChangeEvents".to_owned(), one.event_name()));
+    let standard =
+        objects.iter().filter(|one| !one.is_platform_event()).map(|one| ("ChangeEvents".to_owned(), one.event_name()));
     let custom = org.settings.channels.iter().flat_map(|channel| {
         let events = channel.entities.iter().filter_map(|name| event(name));
         events.map(|event| (channel.name.clone(), event)).collect::<Vec<_>>()

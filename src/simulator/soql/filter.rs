@@ -63,16 +63,16 @@ impl Query {
 }
 
 fn comparable(column: &Column, cells: &Cells<'_>) -> Comparand {
-    match cells.get(column) {
+    match cells.get(column).as_deref() {
         None | Some(Value::Compound(_)) => Comparand::Null,
         Some(Value::Text(id)) if matches!(column.kind, Kind::Reference(_)) => {
-            RecordKey::parse(&id).map_or_else(|| Comparand::Text(id.to_lowercase()), Comparand::Key)
+            RecordKey::parse(id).map_or_else(|| Comparand::Text(id.to_lowercase()), Comparand::Key)
         }
         Some(Value::Text(text)) => Comparand::Text(text.to_lowercase()),
-        Some(Value::Integer(number)) => Comparand::Number(f64::from(number)),
-        Some(Value::Number(number)) => Comparand::Number(number),
-        Some(Value::Long(number)) => Comparand::Long(number),
-        Some(Value::Flag(flag)) => Comparand::Flag(flag),
+        Some(Value::Integer(number)) => Comparand::Number(f64::from(*number)),
+        Some(Value::Number(number)) => Comparand::Number(*number),
+        Some(Value::Long(number)) => Comparand::Long(*number),
+        Some(Value::Flag(flag)) => Comparand::Flag(*flag),
     }
 }
 

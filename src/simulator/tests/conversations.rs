@@ -178,6 +178,89 @@ async fn a_query_reads_the_identifier_of_a_sessions_conversation() {
 }
 
 #[tokio::test]
+async fn conversations_and_who_takes_part_in_them_are_records_without_events_and_without_a_stamp_of_the_system() {
+    let (simulator, api) = org(|_| {}).await;
+    let session = session(&simulator, 7).await;
+    let said = say(&simulator, &session, 2).await;
+    let agent = MessageOrder { role: "Agent".into(), ..MessageOrder::new(&session, "hello") };
+    let agent = simulator.control().say(agent.untold()).await.expect("said");
+    let (of, id) = (&said[0].conversation, conversation(7));
+    let soql = format!("SELECT Id, StartTimeMilliSecs FROM Conversation WHERE ConversationIdentifier IN ('{of}','x')");
+    let answer = api.query("query", &soql).await.json();
+    assert_eq!((&answer["totalSize"], &answer["records"][0]["Id"]), (&json!(1), &json!(id)));
+    assert_eq!(answer["records"][0]["StartTimeMilliSecs"].as_f64(), Some(said[0].server_time as f64));
+    let fields = "ParticipantRole, ParticipantKey, LastActiveTimeMilliSecs, JoinedTimeMilliSecs";
+    let soql = format!("SELECT {fields} FROM ConversationParticipant WHERE ConversationId = '{id}'");
+    let answer = api.query("query", &soql).await.json();
+    let rows = answer["records"].as_array().expect("records");
+    let of = |role: &str| rows.iter().find(|row| row["ParticipantRole"] == role).expect("a participant");
+    assert_eq!(rows.len(), 2);
+    let active = |row: &Value, field: &str| row[field].as_f64();
+    assert_eq!(active(of("EndUser"), "JoinedTimeMilliSecs"), Some(said[0].server_time as f64));
+    assert_eq!(active(of("EndUser"), "LastActiveTimeMilliSecs"), Some(said[1].server_time as f64));
+    assert_eq!(of("Agent")["ParticipantKey"], json!(agent.subject));
+    for object in ["Conversation", "ConversationParticipant"] {
+        let refused = api.query("query", &format!("SELECT SystemModstamp FROM {object}")).await.refusal();
+        assert_eq!(refused.1, "INVALID_FIELD");
+        let fields = api.get(&format!("/sobjects/{object}/describe")).await.json();
+        let names: Vec<&str> =
+            fields["fields"].as_array().expect("fields").iter().filter_map(|field| field["name"].as_str()).collect();
+        assert!(names.contains(&"LastModifiedDate") && names.contains(&"IsDeleted"), "{names:?}");
+    }
+    assert_eq!(simulator.control().stats().published, 1, "the session, and nothing else");
+}
+
+#[tokio::test]
+async fn the_data_api_takes_tokens_of_its_own_app_pages_by_token_and_counts_by_the_minute() {
+    let (simulator, api) = org(|config| config.rest.conversation_data_calls = 3).await;
+    let session = session(&simulator, 8).await;
+    let said = say(&simulator, &session, 5).await;
+    let settings = SimulatorConfig::default().sign_in;
+    let http = reqwest::Client::new();
+    let sign_in = async |secret: &str| -> Value {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", settings.data_client_id.as_str()),
+            ("client_secret", secret),
+        ];
+        let url = format!("{}/services/oauth2/token", simulator.instance_url());
+        http.post(url).form(&form).send().await.expect("an answer").json().await.expect("JSON")
+    };
+    assert_eq!(sign_in("wrong").await["error"], "invalid_client");
+    let granted = sign_in(&settings.data_client_secret).await;
+    assert_eq!(granted["scope"], "sfap_api");
+    let token = granted["access_token"].as_str().expect("a token").to_owned();
+    let get = async |path: &str, token: &str| {
+        http.get(format!("{}{path}", simulator.instance_url())).bearer_auth(token).send().await.expect("an answer")
+    };
+    let limits = get("/services/data/v66.0/limits", &token).await;
+    assert_eq!(limits.status(), 401, "it is good for nothing else");
+    let resource = "/platform/engagement/v1.0/conversation-entries";
+    let of = format!("{resource}?conversationIdentifier={}&recordLimit=3", said[0].conversation);
+    assert_eq!(get(&of, "00D!nobody").await.status(), 401);
+    let first: Value = get(&of, &token).await.json().await.expect("JSON");
+    let next = first["nextPageToken"].as_str().expect("there are more");
+    let second: Value = get(&format!("{of}&pageToken={next}"), &token).await.json().await.expect("JSON");
+    assert_eq!((identifiers(&first).len(), identifiers(&second).len()), (3, 2));
+    assert!(second.get("nextPageToken").is_none());
+    // Several can have been said within one millisecond.
+    let of_page = |page: &Value| page["conversationEntries"].as_array().expect("entries").clone();
+    let entries = [of_page(&first), of_page(&second)].concat();
+    let oldest = entries.iter().find(|entry| entry["identifier"] == said[0].identifier).expect("an entry");
+    assert_eq!(oldest["entryPayload"]["abstractMessage"]["staticContent"]["text"], json!(said[0].text));
+    assert_eq!(
+        (&oldest["entryType"], &oldest["transcriptedTimestamp"]),
+        (&json!("Message"), &json!(said[0].server_time))
+    );
+    assert_eq!(get(&format!("{resource}?conversationIdentifier=nobody"), &token).await.status(), 404);
+    let refused = get(&of, &token).await;
+    let wait: u64 = refused.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!(refused.status() == 429 && (1..=61).contains(&wait), "{} {wait}", refused.status());
+    let over_connect = api.get(&path(&said[0].conversation, "")).await.status;
+    assert_eq!(over_connect, 200, "a limit of its own");
+}
+
+#[tokio::test]
 async fn people_talk_in_open_sessions_of_which_some_go_on_in_an_earlier_conversation() {
     let (simulator, _) = org(|config| {
         config.traffic.messages = 500.0;

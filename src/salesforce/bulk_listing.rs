@@ -1,0 +1,120 @@
+//! The ids of a whole object by a Bulk query job. Over REST a listing takes a call for every 2,000 records; here it takes one
+//! for 25,000, and Salesforce splits the work by itself.
+//!
+//! The same fields and the same scope (`queryAll`), but no order, since an ORDER BY would make one piece of the work again. A
+//! page is checked against what Salesforce says of it, and all pages against the job: a listing that comes to its end has all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
+
+use crate::change::CsvPlan;
+use crate::salesforce::backoff::{Backoff, BackoffLimits};
+use crate::salesforce::bulk::{BulkError, BulkJob, BulkState};
+use crate::salesforce::id_listing::{IdPage, ListedRecord};
+use crate::salesforce::query::Scope;
+use crate::salesforce::record_read::RecordReader;
+use crate::salesforce::rest::RestError;
+use crate::salesforce::rest_client::{RestClient, api_name};
+
+/// One call may take so long, with its repetitions.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The last call, which nothing depends on.
+const LAST_CALL: Duration = Duration::from_secs(20);
+
+/// Between looks at the job.
+const POLLS: BackoffLimits = BackoffLimits::constant(Duration::from_millis(200), Duration::from_secs(30));
+
+/// So long Salesforce may work on it. Its own limit for a query is far below.
+const WORK: Duration = Duration::from_secs(3600);
+
+/// A listing of a whole object, ready to be read.
+#[derive(Debug)]
+pub struct BulkListing {
+    client: RestClient,
+    plan: CsvPlan,
+    job: BulkJob,
+    /// Records that the job has found.
+    found: u64,
+    /// Those that were read.
+    read: u64,
+    locator: Option<String>,
+}
+
+impl RecordReader {
+    /// Has Salesforce list an object, those in the recycle bin too, and waits until it has.
+    ///
+    /// # Errors
+    /// When Salesforce does not do it; the verdict says whether REST does.
+    pub async fn list_in_bulk(&self, object: &str) -> Result<BulkListing, BulkError> {
+        let (client, deadline) = (self.client().clone(), Instant::now() + PATIENCE);
+        let fields = self.descriptions().plan(object, None, deadline).await?.without_members();
+        let fields = fields.ok_or_else(|| BulkError::NotForBulk(format!("{object} has no IsDeleted")))?;
+        let plan = CsvPlan::new(Arc::new(fields)).map_err(BulkError::NotForBulk)?;
+        let soql = format!("SELECT {} FROM {}", plan.columns().join(", "), api_name(object)?);
+        let job = client.create_bulk_query(&soql, Scope::All, deadline).await?;
+        info!(object, bulk = job.id, "bulk query job created to list all ids");
+        let mut listing = BulkListing { client, plan, job, found: 0, read: 0, locator: None };
+        match listing.wait().await {
+            Ok(found) => listing.found = found,
+            Err(error) => {
+                listing.end().await;
+                return Err(error);
+            }
+        }
+        Ok(listing)
+    }
+}
+
+impl BulkListing {
+    async fn wait(&self) -> Result<u64, BulkError> {
+        let (mut polls, until) = (Backoff::new(POLLS), Instant::now() + WORK);
+        loop {
+            match self.client.bulk_state(&self.job, Instant::now() + PATIENCE).await? {
+                BulkState::Complete(found) => return Ok(found),
+                BulkState::Working if Instant::now() < until => sleep(polls.next_wait()).await,
+                BulkState::Working => {
+                    let what = format!("{} is still worked on after {} s", self.job.id, WORK.as_secs());
+                    return Err(BulkError::Failed(what));
+                }
+            }
+        }
+    }
+
+    /// The next page, in no order.
+    ///
+    /// # Errors
+    /// When it cannot be had, or when the pages are not all that the job has found. What was read of the listing is worth nothing then.
+    pub async fn next_page(&mut self) -> Result<IdPage, BulkError> {
+        if self.found == 0 {
+            return Ok(IdPage { records: Vec::new(), last: true });
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let page = self.client.bulk_page(&self.plan, &self.job, self.locator.as_deref(), deadline).await?;
+        let mut records = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            let row = row.map_err(|(_, fault)| {
+                RestError::Unexpected(format!("a listing of {} over Bulk: {fault}", self.plan.object()))
+            })?;
+            records.push(ListedRecord { id: row.id, as_of: row.as_of, deleted: row.deleted });
+        }
+        self.read += records.len() as u64;
+        self.locator = page.next;
+        let last = self.locator.is_none();
+        if last && self.read != self.found {
+            let what = format!("the pages have {} records and the job says {}", self.read, self.found);
+            return Err(BulkError::NotWhole(what));
+        }
+        Ok(IdPage { records, last })
+    }
+
+    /// Gives the result back to Salesforce, which keeps it for seven days otherwise.
+    pub async fn end(self) {
+        if let Err(error) = self.client.delete_bulk_query(&self.job, Instant::now() + LAST_CALL).await {
+            debug!(bulk = self.job.id, error = %error, "bulk query job is left to salesforce to delete");
+        }
+    }
+}
