@@ -448,7 +448,6 @@ mod tests {
             board: board.stream(topic.clone()),
             metrics: Metrics::new(board),
             claims: EntityClaims::of([&topic]),
-            policies: crate::change::FieldPolicies::default(),
             batch: config.batch,
             ledger_topic: "p.gaps".into(),
             dead_letters_topic: "p.dead-letters".into(),

@@ -152,6 +152,7 @@ pub(crate) fn one_of_each() -> Vec<Failure> {
         }
     }
     samples.iter().map(Setback::failure).collect()
+}
 
 /// What is wrong with the Conversation Data API, which has an app, a sign-in and a limit of its own.
 fn over_data_api(error: &RestError) -> Failure {
