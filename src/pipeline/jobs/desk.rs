@@ -458,6 +458,7 @@ mod tests {
             board: board.stream(topic.clone()),
             metrics: Metrics::new(board),
             claims: EntityClaims::of([&topic]),
+            policies: settings::policies(&config.policies),
             batch: config.batch,
             ledger_topic: "p.gaps".into(),
             dead_letters_topic: "p.dead-letters".into(),
