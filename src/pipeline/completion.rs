@@ -149,7 +149,8 @@ impl CompletionStation {
             self.look_at_usage();
             let parallel = if self.level >= CompletionLevel::Slowed { 1 } else { self.config.parallel };
             let worth_it = self.wants >= MOST_WANTS.min(WORTH_A_READ.saturating_mul(self.topics.len()));
-            if !self.running.is_empty() && !(worth_it && self.running.len() < parallel) {
+            let another = worth_it && self.running.len() < parallel;
+            if !self.running.is_empty() && !another {
                 return;
             }
             let group = self.group();

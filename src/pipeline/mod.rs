@@ -32,6 +32,7 @@
 //! | `claims` | which stream writes which entity |
 //! | `output_topics` | the topics a stream writes to, made when first needed |
 //! | `read_back` | what the output already holds |
+//! | `conclusion` | what the end of an attempt means |
 //! | `context` | what all parts of a stream know |
 //! | [`settings`] | what each room needs, out of the one configuration |
 
@@ -42,6 +43,7 @@ mod beside;
 mod claims;
 mod complete;
 mod completion;
+mod conclusion;
 pub mod context;
 pub mod dead_letter;
 mod decode;

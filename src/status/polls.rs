@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use crate::status::snapshot::{Snapshot, StreamStatus};
 
+/// A figure of a poll; `None` while it is not known.
+type ReadGauge<'a> = &'a dyn Fn(&PollStatus) -> Option<f64>;
+
 /// One polled object of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PollStatus {
@@ -63,7 +66,7 @@ pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -
     let now = snapshot.salesforce_now;
     let age = |poll: &PollStatus| Some((now - poll.read_to?).as_seconds_f64());
     let waits = |poll: &PollStatus| Some(f64::from(u8::from(poll.waits_for.is_some())));
-    let gauges: [(&str, &str, &dyn Fn(&PollStatus) -> Option<f64>); 2] = [
+    let gauges: [(&str, &str, ReadGauge<'_>); 2] = [
         ("poll_age_seconds", "Since the beginning of the last complete look at a polled object", &age),
         ("poll_waiting", "1 while a polled object cannot be read", &waits),
     ];

@@ -464,7 +464,7 @@ fn unread(entity: &str, unread: &[(String, RecordKey, Held)]) -> Option<OpenGap>
     let (first, _, Held { as_of: stamp, .. }) = unread.first()?;
     let from = GapEnd { replay_id: None, time: DateTime::from_timestamp(*stamp, 0) };
     let detail =
-        format!("a poll could not read these records: in a form that is not known, or larger than Kafka takes");
+        "a poll could not read these records: in a form that is not known, or larger than Kafka takes".to_owned();
     let (id, entity) = (format!("poll-{entity}-{first}-{stamp}-{}", unread.len()), Some(entity.to_owned()));
     let records = unread.iter().map(|(id, ..)| id.clone()).collect();
     Some(OpenGap { id, entity, records, ..OpenGap::of_range(GapCause::Unread, from, GapEnd::default(), detail) })
