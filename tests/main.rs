@@ -20,6 +20,7 @@ mod suite {
     mod panics;
     mod partitions;
     mod policy;
+    mod polls;
     mod real_events;
     mod reconciliation;
     mod redrive;

@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import mutations  # noqa: E402
+import records  # noqa: E402
 import selftest  # noqa: E402
 from conversation import Client, Silent  # noqa: E402
 from evidence import SHOWN, Evidence  # noqa: E402
@@ -57,6 +58,15 @@ def node_program(installed, directory, ca):
     return shutil.copy(HERE / "node_client.mjs", directory)
 
 
+def rest_program(installed, directory):
+    """Puts jsforce's program where it finds what was installed beside the other client."""
+    for package in (installed / "node_modules").iterdir():
+        place = directory / "node_modules" / package.name
+        if not place.exists():
+            place.symlink_to(package)
+    return shutil.copy(HERE / "rest_client.mjs", directory)
+
+
 def play(chosen, directory):
     scratch = tempfile.mkdtemp(prefix="run.", dir=chosen.node)
     try:
@@ -69,7 +79,10 @@ def play(chosen, directory):
             ):
                 run = Run(org, [node, python], chosen.events)
                 run.play()
-            return examine(Evidence(run, org.ledger()), chosen.seed)
+            program = rest_program(chosen.node, Path(scratch))
+            read = records.run(org, records.programs(program), told, directory)
+            clean = examine(Evidence(run, org.ledger()), chosen.seed)
+            return records.examine(read) and clean
     finally:
         shutil.rmtree(scratch)
 
@@ -102,7 +115,7 @@ def main():
     try:
         clean = play(chosen, directory)
         keep |= not clean
-    except (OrgError, Silent) as error:
+    except (OrgError, Silent, records.Failed) as error:
         print(f"clients: {error}", file=sys.stderr)
         clean, keep = False, True
     finally:

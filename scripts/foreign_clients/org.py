@@ -126,6 +126,13 @@ class Org:
     def inflict(self, kind, **more):
         return self._control("POST", "/faults", {"kind": kind, **more})
 
+    def records(self, entity):
+        """Every record of an object as it truly is."""
+        url = f"{self.settings['CONTROL']}/records/{entity}"
+        with urllib.request.urlopen(url, timeout=120) as answer:
+            # Not by splitlines(): a text may have other characters in it that end a line.
+            return [json.loads(line) for line in answer.read().decode().split("\n") if line]
+
     def stats(self):
         return self._control("GET", "/stats")
 

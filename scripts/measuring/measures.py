@@ -7,7 +7,7 @@ from statistics import median
 from . import node
 from .machine import Unmeasurable
 from .org import Org
-from .programs import rate
+from .programs import rate, seconds_of
 from .table import Row, percentile
 
 # A floor below this says that the machine is busy or the simulator slow: a ratio to it would say nothing about casewire.
@@ -28,6 +28,7 @@ class Plan:
         self.catch_up = 60_000 if quick else 300_000
         self.line = 4_000 if quick else 20_000
         self.completion = 30_000 if quick else 100_000
+        self.snapshot = 20_000 if quick else 200_000
         self.quiet_seconds = 5 if quick else 20
         self.idle_seconds = 5 if quick else 30
         self.sizes = [10_000, 30_000, 100_000] if quick else [10_000, 100_000, 1_000_000]
@@ -233,4 +234,41 @@ def completion(bench, plan, _node_home, say):
     return rows
 
 
-ALL = {"catch-up": catch_up, "line": line, "quiet": quiet, "memory": memory, "cost": cost, "completion": completion}
+def snapshot(bench, plan, _node_home, say):
+    """A whole object into Kafka, beside a bare client that makes the same query job and drops the same pages."""
+    org = Org(bench.casewire, bench.directory / "snapshot")
+    org.fill(plan.snapshot)
+    runs = {name: [] for name in ("bare", "casewire", "calls", "memory", "growth")}
+    for at in range(plan.rounds):
+        bare = bench.download(org, "Case")
+        casewire = bench.start(org, admin=True)
+        org.wait_for(lambda stats: stats["open_streams"] > 0)
+        org.one_event()
+        casewire.wait_for("the first event", lambda status: status["records_committed"] > 0)
+        before = org.api_calls()
+        ended, resident = casewire.snapshot("Case")
+        if ended["rows"] + ended["unread"] < 0.9 * bare["rows"]:
+            raise Unmeasurable(f"the snapshot has {ended['rows']:,} rows and the bare client {bare['rows']:,}")
+        runs["bare"].append(bare["rate"])
+        # The recycle bin comes over the line for both, and is written by nobody.
+        runs["casewire"].append(bare["rows"] / seconds_of(ended))
+        runs["calls"].append((org.api_calls() - before) / bare["rows"] * 100_000)
+        runs["memory"].append(casewire.process.memory("VmHWM"))
+        half = len(resident) // 2
+        if half >= 2:
+            runs["growth"].append(max(resident[half:]) / max(resident[half // 2:half]))
+        casewire.end()
+        say(f"snapshot {at + 1}/{plan.rounds}: " + ", ".join(f"{name} {values[-1]:,.1f}" for name, values in runs.items() if values))
+    org.end()
+    rows = [
+        Row.of("a bare client that downloads the pages of a Bulk query", runs["bare"], "rows/s"),
+        Row.of(f"snapshot of {plan.snapshot:,} cases", runs["casewire"], "rows/s").at_least(0.40, median(runs["bare"]), "the bare client"),
+        Row.of("memory, peak in that", runs["memory"], "MB").within(100),
+        Row.of("API calls for 100,000 rows", runs["calls"], "calls"),
+    ]
+    if runs["growth"]:
+        rows.append(Row.of("the second half's memory, beside the second quarter's", runs["growth"], "×").within(1.10))
+    return rows
+
+
+ALL = {"catch-up": catch_up, "line": line, "quiet": quiet, "memory": memory, "cost": cost, "completion": completion, "snapshot": snapshot}

@@ -87,12 +87,23 @@ class Org:
                 raise Unmeasurable(f"the organisation's counters did not come to what was waited for: {self.stats()}")
             time.sleep(0.05)
 
+    def order(self, path, body):
+        request = urllib.request.Request(f"{self.control}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=120):
+            pass
+
     def answer_late(self, milliseconds):
         """Every REST answer from now on."""
-        fault = {"kind": "delay-http", "path": "/services/data/", "milliseconds": milliseconds, "times": 2**32 - 1}
-        request = urllib.request.Request(f"{self.control}/faults", json.dumps(fault).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10):
-            pass
+        self.order("faults", {"kind": "delay-http", "path": "/services/data/", "milliseconds": milliseconds, "times": 2**32 - 1})
+
+    def fill(self, rows):
+        """Cases that stood there before anybody listened: no event that is retained tells of them."""
+        self.order("publish", {"entity": "Case", "change_type": "GAP_OVERFLOW", "rows": rows})
+        self.order("faults", {"kind": "expire-retention"})
+
+    def one_event(self):
+        """Of a new case: a stream has a position when one has come."""
+        self.order("publish", {"entity": "Case", "change_type": "CREATE"})
 
     def api_calls(self):
         """Calls of the REST API so far."""

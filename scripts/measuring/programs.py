@@ -1,7 +1,10 @@
 """What is measured: casewire, the bare clients, the Node client."""
 
 import json
+import socket
 import time
+import urllib.request
+from datetime import datetime
 
 from .machine import Process, Unmeasurable
 from .org import TOPIC
@@ -25,6 +28,12 @@ record = "{record}"
 brokers = "{bootstrap}"
 topic_prefix = "{prefix}"
 partitions = 1
+{admin}"""
+
+ADMIN = """
+[admin]
+listen = "127.0.0.1:{port}"
+token = "measured"
 """
 
 
@@ -64,22 +73,29 @@ class Bench:
     def forget(self, prefix):
         return self.program("forget", "--bootstrap", self.bootstrap, "--prefix", f"{prefix}.").figures()
 
-    def start(self, org, endpoint=None, record="never"):
-        return Casewire(self, org, endpoint, record)
+    def download(self, org, entity):
+        """The bare client that only downloads an object."""
+        token, instance = org.sign_in()
+        return self.program("download", "--instance-url", instance, "--object", entity, environment={"ACCESS_TOKEN": token}).figures()
+
+    def start(self, org, endpoint=None, record="never", admin=False):
+        return Casewire(self, org, endpoint, record, admin)
 
 
 class Casewire:
     """A running casewire, under a topic prefix of its own: a first run, as far as it knows."""
 
-    def __init__(self, bench, org, endpoint=None, record="never"):
+    def __init__(self, bench, org, endpoint=None, record="never", admin=False):
         self.bench, self.org = bench, org
         bench.runs += 1
         self.prefix = f"run{bench.runs}"
         self.records_topic = f"{self.prefix}.Case"
         self.checkpoints_topic = f"{self.prefix}.checkpoints.{org.id}.data.CaseChangeEvent"
+        self.port = free_port() if admin else None
         file = bench.directory / f"{self.prefix}.toml"
         file.write_text(CASEWIRE.format(
-            org=org, endpoint=endpoint or org.endpoint, topic=TOPIC, record=record, bootstrap=bench.bootstrap, prefix=self.prefix))
+            org=org, endpoint=endpoint or org.endpoint, topic=TOPIC, record=record, bootstrap=bench.bootstrap, prefix=self.prefix,
+            admin=ADMIN.format(port=self.port) if admin else ""))
         self.process = Process([bench.casewire, "run", "--config", file], bench.directory / f"{self.prefix}.log")
 
     def watch(self, topic, *arguments):
@@ -98,12 +114,51 @@ class Casewire:
         commits = reader.figures()
         return [commit for commit in commits if commit["events"] > 0], self.process.processor_seconds()
 
+    def status(self):
+        """The stream as `/status` has it; None before the port is open."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/status", timeout=10) as answer:
+                return json.load(answer)["process"]["streams"][0]
+        except OSError:
+            return None
+
+    def wait_for(self, what, condition, patience=600, look=lambda: None, every=0.1):
+        """Waits until the stream is as wanted; gives it as it was then."""
+        until = time.monotonic() + patience
+        while not ((status := self.status()) and condition(status)):
+            if time.monotonic() > until or self.process.child.poll() is not None:
+                raise Unmeasurable(f"{what} did not come: {self.process.last_words()}")
+            look()
+            time.sleep(every)
+        return status
+
+    def snapshot(self, entity):
+        """Has an object read. Gives the snapshot as it ended, and the resident memory meanwhile."""
+        resident = []
+        headers = {"Authorization": "Bearer measured", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/snapshots", json.dumps({"entities": [entity]}).encode(), headers)
+        with urllib.request.urlopen(request, timeout=180):
+            pass
+        look = lambda: resident.append(self.process.memory("VmRSS"))
+        return self.wait_for("the end of the snapshot", lambda status: status["snapshots"], look=look)["snapshots"][0], resident
+
     def end(self, forget=True):
         code = self.process.end()
         if code != 0:
             raise Unmeasurable(f"casewire ended with {code}: {self.process.last_words()}")
         if forget:
             self.bench.forget(self.prefix)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def seconds_of(snapshot):
+    """From its opening to its end."""
+    return (datetime.fromisoformat(snapshot["finished_at"]) - datetime.fromisoformat(snapshot["opened_at"])).total_seconds()
 
 
 def rate(commits):

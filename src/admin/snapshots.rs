@@ -32,6 +32,9 @@ pub struct Wanted {
     /// Only records of which this SOQL condition holds.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// Whether records in the recycle bin that Kafka does not hold are written too, as deletes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub include_deleted: bool,
 }
 
 /// What may be asked for.
@@ -135,8 +138,8 @@ pub async fn ask(
         return Err(failed(format!("The stream {topic} is {state}, so {entity} cannot be read"), remedy));
     }
     let (answer, answered) = oneshot::channel();
-    let (since, condition) = (wanted.since, wanted.condition.clone());
-    requests.ask(SnapshotRequest { entity: entity.to_owned(), since, condition, answer });
+    let (since, condition, include_deleted) = (wanted.since, wanted.condition.clone(), wanted.include_deleted);
+    requests.ask(SnapshotRequest { entity: entity.to_owned(), since, condition, include_deleted, answer });
     match tokio::time::timeout(PATIENCE, answered).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(failed(format!("The stream {topic} began again meanwhile"), "ask again")),

@@ -24,6 +24,9 @@ pub struct FieldDescription {
     pub kind: FieldKind,
     /// The compound that this field is a component of: `BillingAddress` for `BillingStreet`.
     pub compound_field_name: Option<String>,
+    /// Whether Salesforce works the value out when it is read. Such a value can change without the record's being changed.
+    #[serde(default)]
+    pub calculated: bool,
 }
 
 /// The type of a field, as far as values of it look different (REST API Developer Guide, "DescribeSObjectResult").

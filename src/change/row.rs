@@ -6,7 +6,7 @@
 //! name: a row shows the name itself only as one text.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -69,6 +69,8 @@ pub struct RowPlan {
     deleted: Option<usize>,
     /// The first field that the Bulk API does not bring as REST does.
     not_in_csv: Option<String>,
+    /// Members whose values are worked out when they are read.
+    calculated: HashSet<String>,
     policies: FieldPolicies,
 }
 
@@ -103,6 +105,13 @@ pub(super) struct Component {
     pub(super) flat: Option<String>,
 }
 
+impl ObjectDescription {
+    /// The field that says up to when a row is current. Without one nobody can tell what was changed.
+    pub fn time_field(&self) -> Option<&'static str> {
+        TIMES.into_iter().find(|time| self.shows(time))
+    }
+}
+
 impl RowPlan {
     /// A plan for the members of which `chosen` holds; it is asked about compounds and not about their components. What a
     /// policy leaves out is not asked for.
@@ -115,7 +124,7 @@ impl RowPlan {
         chosen: impl Fn(&FieldDescription) -> bool,
     ) -> Result<Self, RowFault> {
         let known = |name: &str| object.shows(name);
-        let time = TIMES.into_iter().find(|time| known(time)).ok_or(RowFault::Missing(TIMES[0]))?;
+        let time = object.time_field().ok_or(RowFault::Missing(TIMES[0]))?;
         if !known("Id") {
             return Err(RowFault::Missing("Id"));
         }
@@ -129,6 +138,7 @@ impl RowPlan {
             as_of: 0,
             deleted: None,
             not_in_csv: None,
+            calculated: HashSet::new(),
             policies: policies.clone(),
         };
         let left_out = |field: &str| policies.of(&object.name).is_some_and(|policy| policy.leaves_out(field));
@@ -171,6 +181,9 @@ impl RowPlan {
             }
             kind => Content::Plain(Form::of(kind)),
         };
+        if field.calculated {
+            self.calculated.insert(field.name.clone());
+        }
         let alone = matches!(&content, Content::Compound(_)) && components.is_empty();
         if alone || matches!(field.kind, FieldKind::Any | FieldKind::Base64) {
             self.not_in_csv.get_or_insert_with(|| field.name.clone());
@@ -198,6 +211,11 @@ impl RowPlan {
     /// The fields to ask for.
     pub fn fields(&self) -> &[String] {
         &self.fields
+    }
+
+    /// Whether the value of a member of the record is worked out when it is read.
+    pub fn is_calculated(&self, member: &str) -> bool {
+        self.calculated.contains(member)
     }
 
     /// What is kept from whoever reads its records.
@@ -234,6 +252,11 @@ impl RowPlan {
         Some(format!("{}, {}, {}", name(self.id)?, name(self.deleted?)?, name(self.as_of)?))
     }
 
+    /// The same without what the object cannot say: of an object without `IsDeleted` no record is ever seen deleted.
+    pub fn listing_fields(&self) -> String {
+        self.trace_fields().unwrap_or_else(|| format!("{}, {}", self.id_field(), self.time_field()))
+    }
+
     /// A plan for the same rows without their members: who they are, since when as they are, and whether deleted. `None` where
     /// the object cannot say that.
     pub fn without_members(&self) -> Option<Self> {
@@ -249,6 +272,7 @@ impl RowPlan {
             as_of: 1,
             deleted: Some(2),
             not_in_csv: None,
+            calculated: HashSet::new(),
             policies: self.policies.clone(),
         })
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::checkpoint_show::reachable_kafka;
 use crate::cli::reconcile_report::{Report, StreamReport};
 use crate::cli::{ConfigFile, say};
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, StreamConfig, polls_of};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity};
@@ -116,12 +116,14 @@ impl Comparison {
 
     fn inspector(&self, stream: &StreamConfig) -> Inspector {
         let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), self.org.clone(), stream.topic.clone());
+        let polls = polls_of(&self.config.polls, &self.config.streams, &topic);
         let descriptions =
             Descriptions::new(self.rest.clone(), stream.fields.clone(), settings::policies(&self.config.policies));
         Inspector {
             reader: RecordReader::new(self.rest.clone(), descriptions),
             kafka: self.kafka.clone(),
             identity: StreamIdentity { prefix, org, topic },
+            polls,
             most_absent: self.config.gaps.most_absent,
             bulk_from: self.config.gaps.bulk_from,
             api_share: None,

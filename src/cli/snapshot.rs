@@ -38,7 +38,8 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  casewire snapshot --config casewire.toml\n  \
                         casewire snapshot --config casewire.toml --entity Case --since 2026-01-01T00:00:00Z\n  \
-                        casewire snapshot --config casewire.toml --entity Case --where \"IsClosed = false\"")]
+                        casewire snapshot --config casewire.toml --entity Case --where \"IsClosed = false\"\n  \
+                        casewire snapshot --config casewire.toml --entity Case --include-deleted")]
 pub struct SnapshotArguments {
     #[command(flatten)]
     file: ConfigFile,
@@ -51,6 +52,9 @@ pub struct SnapshotArguments {
     /// Only records of which this holds: what stands behind WHERE in SOQL.
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
+    /// Also tell of what lies in the recycle bin, as deletes without a record.
+    #[arg(long)]
+    include_deleted: bool,
     /// Where the service is, such as http://10.0.0.7:8686; admin.listen of the configuration otherwise.
     #[arg(long, value_name = "URL")]
     service: Option<String>,
@@ -75,7 +79,12 @@ impl SnapshotArguments {
 /// Why there is no snapshot, or not all of one.
 pub async fn execute(arguments: SnapshotArguments, config: Config, stop: CancellationToken) -> Result<(), Failure> {
     let door = SnapshotDoor::of(&config);
-    let wanted = Wanted { entities: arguments.entity, since: arguments.since, condition: arguments.condition };
+    let wanted = Wanted {
+        entities: arguments.entity,
+        since: arguments.since,
+        condition: arguments.condition,
+        include_deleted: arguments.include_deleted,
+    };
     let objects = door.objects(&wanted)?;
     let address = match (&arguments.service, config.admin.listen) {
         (Some(url), _) => Some(url.trim_end_matches('/').to_owned()),

@@ -7,6 +7,7 @@
 //! - `field_choice`: which fields of a record are read
 //! - `gaps`: how gaps are healed
 //! - `messages`: how the messages of conversations are fetched
+//! - `poll`: objects that are read where they changed, since no event tells
 //! - `policy`: which fields are kept from readers
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
@@ -20,6 +21,7 @@ mod gaps;
 mod load;
 mod messages;
 mod policy;
+mod poll;
 mod print;
 mod reader;
 mod reconcile;
@@ -36,6 +38,7 @@ pub use gaps::GapsConfig;
 pub use load::{ConfigError, Environment};
 pub use messages::{DataApiConfig, MessagesApi, MessagesConfig};
 pub use policy::{CONVERSATION_ENTRY, PoliciesConfig, PolicyConfig};
+pub use poll::{PollConfig, polls_of};
 pub use reader::{Fault, SecretFile};
 pub use reconcile::ReconcileConfig;
 pub use settings::{

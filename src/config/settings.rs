@@ -15,6 +15,7 @@ use crate::config::completion::CompletionConfig;
 use crate::config::gaps::GapsConfig;
 use crate::config::messages::{DataApiConfig, MessagesConfig};
 use crate::config::policy::PoliciesConfig;
+use crate::config::poll::{PollConfig, read_polls};
 use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
 use crate::config::snapshot::SnapshotConfig;
@@ -37,6 +38,8 @@ pub struct Config {
     pub salesforce: SalesforceConfig,
     /// The topics to carry.
     pub streams: Vec<StreamConfig>,
+    /// Objects without events that are read where they changed.
+    pub polls: Vec<PollConfig>,
     /// Which fields are kept from readers.
     pub policies: PoliciesConfig,
     /// When a transaction is full.
@@ -230,6 +233,7 @@ impl Config {
     pub(in crate::config) fn read(mut root: Section, findings: &mut Findings) -> Option<Self> {
         let salesforce = SalesforceConfig::read(root.section("salesforce", findings), findings);
         let streams = read_streams(root.sections("stream", findings), findings);
+        let polls = read_polls(root.sections("poll", findings), &streams, findings);
         let policies = PoliciesConfig::read(&mut root, findings);
         let batch = BatchConfig::read(root.section("batch", findings), findings);
         let buffer = BufferConfig::read(root.section("buffer", findings), findings);
@@ -246,6 +250,7 @@ impl Config {
         Some(Self {
             salesforce: salesforce?,
             streams,
+            polls,
             policies,
             batch,
             buffer,

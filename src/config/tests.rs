@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use toml::Table;
 
 use crate::config::{
-    Config, ConfigError, Environment, FieldChoice, Grant, MessagesApi, OnGap, OnIncomplete, RecordMode, Start,
+    Config, ConfigError, Environment, FieldChoice, Grant, MessagesApi, OnGap, OnIncomplete, RecordMode, Start, polls_of,
 };
 
 const COMPLETE: &str = r#"
@@ -276,6 +276,59 @@ fn the_commented_example_is_valid_and_names_every_key() {
         let key = effective.path.rsplit('.').next().unwrap_or_default();
         assert!(example.contains(&format!("{key} =")), "{} is not in the example", effective.path);
     }
+}
+
+#[test]
+fn what_the_example_has_as_comments_is_valid_when_it_is_no_comment_any_more() {
+    let example = include_str!("../../config/casewire.toml");
+    let from = example.find("# [[stream]]").expect("the stream of emails");
+    let to = from + example[from..].find("# What is kept from").expect("the next section");
+    let is_key =
+        |line: &str| line.starts_with("[[") || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let uncommented = |line: &str| match line.strip_prefix("# ").filter(|rest| is_key(rest)) {
+        Some(rest) if !rest.starts_with("exclude_fields") => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let text: String = example[from..to].lines().map(uncommented).collect();
+    let key = [("CASEWIRE__SALESFORCE__PRIVATE_KEY_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))];
+    let config = load(&example.replace(&example[from..to], &text), &key).expect("valid");
+    assert_eq!(config.streams.last().expect("streams").topic.as_str(), "/data/EmailMessageChangeEvent");
+    let [poll] = &config.polls[..] else { panic!("one poll: {:?}", config.polls) };
+    assert_eq!((poll.entity.as_str(), poll.every.as_secs(), poll.look_back.as_secs()), ("CaseComment", 60, 900));
+    assert!(poll.since.is_some() && poll.fields.names().len() == 3);
+    for effective in config.effective.iter().filter(|one| one.path.starts_with("poll[0]")) {
+        let name = effective.path.rsplit('.').next().unwrap_or_default();
+        assert!(text.contains(&format!("{name} = ")), "{} is not in the example", effective.path);
+    }
+}
+
+#[test]
+fn what_events_bring_is_not_polled_and_what_is_polled_has_a_stream_that_writes_it() {
+    let poll = |entity: &str| format!("{COMPLETE}\n[[poll]]\nentity = \"{entity}\"\n");
+    let config = load(&poll("CaseComment"), &[]).expect("valid");
+    let cases = &config.streams[0].topic;
+    assert_eq!(polls_of(&config.polls, &config.streams, cases), config.polls);
+    assert_eq!((config.polls[0].since, &config.polls[0].fields), (None, &FieldChoice::All));
+    for (text, problem) in [
+        (poll("Case"), "whose changes the stream /data/CaseChangeEvent brings already"),
+        (poll("CaseComment") + "[[poll]]\nentity = \"CaseComment\"", "which another [[poll]] has"),
+        (poll("ConversationEntry"), "messages = true"),
+        (
+            poll("Conversation")
+                .replace("/data/CaseChangeEvent\"", "/data/MessagingSessionChangeEvent\"\nmessages = true"),
+            "messages = true",
+        ),
+        (poll("CaseCommentChangeEvent"), "the API name of an object"),
+        (poll("Order__e"), "the API name of an object"),
+        (poll("CaseComment").replace("/data/CaseChangeEvent", "/event/Order__e"), "no stream of change events"),
+    ] {
+        let found = faults(&text, &[]);
+        let place =
+            |fault: &String| fault.starts_with("poll[") && fault.contains(".entity: is ") && fault.contains(problem);
+        assert!(found.len() == 1 && found.iter().all(place), "{found:?}");
+    }
+    let odd = poll("CaseComment") + "every = \"0s\"\nlook_back = \"1s\"\nsince = \"yesterday\"\nsurprise = 1";
+    assert_eq!(faults(&odd, &[]).len(), 4);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::change::{EntityPolicy, ObjectDescription, WriterSchema};
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, PollConfig, StreamConfig};
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::doctor::{ANSWER, channel, soon};
 use crate::failure::{Exit, Failure};
@@ -50,6 +50,9 @@ pub async fn examine(config: &Config, pubsub: &PubSub, pubsub_reachable: bool, r
             report.add(AREA, MESSAGES, messages(pubsub).await);
         }
     }
+    for poll in &config.polls {
+        polled(pubsub, poll, report).await;
+    }
     for policy in settings::policies(&config.policies).all() {
         report.add(AREA, format!("policy of {}", policy.entity()), policy_outcome(policy, pubsub).await);
     }
@@ -86,6 +89,9 @@ pub fn skip(config: &Config, report: &mut Report<'_>, because: &str) {
         if stream.messages {
             report.skip(AREA, [MESSAGES], because);
         }
+    }
+    for poll in &config.polls {
+        report.skip(AREA, [records_check(&poll.entity)], because);
     }
 }
 
@@ -155,6 +161,53 @@ async fn records(
         },
     };
     report.add(AREA, fields_check(object), outcome);
+}
+
+/// Whether records of a polled object can be read, and whether they say when they were changed.
+async fn polled(pubsub: &PubSub, poll: &PollConfig, report: &mut Report<'_>) {
+    let (session, object) = (pubsub.session(), &poll.entity);
+    let path = format!("/services/data/v{}/sobjects/{object}/describe", session.api_version());
+    let outcome = match soon("The instance", session.get_json::<ObjectDescription>(&path)).await {
+        Ok(Ok(described)) => {
+            let sight = RestClient::new(session.clone()).sees_all_records(object, Instant::now() + ANSWER).await;
+            pollable(poll, &described, sight.unwrap_or(false))
+        }
+        Ok(Err(error)) => Outcome::Failed(unreadable(object, &error)),
+        Err(failure) => Outcome::Failed(failure),
+    };
+    report.add(AREA, records_check(object), outcome);
+}
+
+fn pollable(poll: &PollConfig, described: &ObjectDescription, sees_all: bool) -> Outcome {
+    let object = &poll.entity;
+    if described.time_field().is_none() {
+        return Outcome::failed(
+            Exit::Configuration,
+            format!(
+                "{object} cannot be polled: it has no SystemModstamp or other time, so nobody can tell what was changed"
+            ),
+            format!("Remove the [[poll]] of {object}; `casewire snapshot --entity {object}` reads it as a whole."),
+        );
+    }
+    let lacking: Vec<&str> =
+        poll.fields.names().iter().filter(|name| !described.shows(name)).map(String::as_str).collect();
+    if !lacking.is_empty() {
+        return Outcome::warning(
+            format!(
+                "{} of {object} are none of the object's, or hidden from the user: {}",
+                fields(lacking.len()),
+                lacking.join(", ")
+            ),
+            format!("Correct fields or exclude_fields of the [[poll]] of {object}, or grant Read Access to them."),
+        );
+    }
+    if !described.shows("IsDeleted") {
+        return Outcome::warning(
+            format!("{object} does not say what was deleted, so polls bring no deletes of it"),
+            format!("`casewire reconcile --entity {object} --full` finds what is gone."),
+        );
+    }
+    Outcome::Ok(format!("polled; {}", readable(described.fields.len(), sees_all)))
 }
 
 /// That the user sees every record is known only where it may ask for its own permissions.
@@ -229,6 +282,32 @@ fn fields(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::FieldChoice;
+
+    #[test]
+    fn a_polled_object_has_to_say_when_it_was_changed_and_should_say_what_was_deleted() {
+        let poll = |fields: FieldChoice| PollConfig {
+            entity: "CaseComment".to_owned(),
+            every: ANSWER,
+            look_back: ANSWER,
+            since: None,
+            fields,
+        };
+        let described = |names: &[&str]| {
+            let field = |name: &&str| serde_json::json!({"name": name, "type": "string"});
+            let fields: Vec<_> = names.iter().map(field).collect();
+            let answer = serde_json::json!({"name": "CaseComment", "fields": fields});
+            ObjectDescription::parse(answer.to_string().as_bytes()).expect("described")
+        };
+        let all = ["Id", "IsDeleted", "SystemModstamp", "CommentBody"];
+        let outcome = |fields, names: &[&str]| pollable(&poll(fields), &described(names), true);
+        assert_eq!(outcome(FieldChoice::All, &all).word(), "ok");
+        let misspelt = outcome(FieldChoice::Only(vec!["Coment".to_owned()]), &all);
+        assert!(misspelt.word() == "warning" && misspelt.what().ends_with(": Coment"), "{}", misspelt.what());
+        assert!(outcome(FieldChoice::All, &["Id", "SystemModstamp"]).what().contains("no deletes"));
+        let timeless = outcome(FieldChoice::All, &["Id", "IsDeleted"]);
+        assert!(timeless.word() == "failed" && timeless.what().contains("SystemModstamp"), "{}", timeless.what());
+    }
 
     #[test]
     fn hidden_fields_are_named_up_to_a_bound_and_a_misspelt_choice_with_them() {

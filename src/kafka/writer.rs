@@ -223,6 +223,14 @@ impl TransactionalWriter {
         std::mem::take(&mut self.kept)
     }
 
+    /// The same of what is kept under keys that begin with `prefix`; the rest is left to [`take_kept`](Self::take_kept).
+    pub fn take_kept_under(&mut self, prefix: &str) -> BTreeMap<String, Bytes> {
+        let all = std::mem::take(&mut self.kept);
+        let (wanted, rest) = all.into_iter().partition(|(key, _)| key.starts_with(prefix));
+        self.kept = rest;
+        wanted
+    }
+
     /// Whether [`commit`](Self::commit) can succeed. Once false, it stays so: open a new writer.
     pub fn is_usable(&self) -> bool {
         self.usable

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, RecordMode};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig, RecordMode};
 use crate::failure::{Exit, Failure};
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
@@ -31,7 +31,7 @@ use crate::pipeline::completion::{CompletionStation, Wanting};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::decode::{DecodeEnd, DecodeStation};
 use crate::pipeline::hand_over::PreparedQueue;
-use crate::pipeline::jobs::{Desk, JobBatch, Runner, open_at_first_run};
+use crate::pipeline::jobs::{Desk, JobBatch, Runner, forget_polls, kept_of_polls, open_at_first_run};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::{MessageInlet, entries_client};
 use crate::pipeline::mirror::mirror;
@@ -99,6 +99,8 @@ pub struct Attempt {
     pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the stream's first run makes a snapshot.
     pub first_snapshots: Vec<String>,
+    /// Objects without events that it reads where they changed.
+    pub polls: Vec<PollConfig>,
     /// The schemas.
     pub schemas: SchemaCache,
     /// What outlives the attempt.
@@ -177,13 +179,15 @@ impl Attempt {
         }
         topics.set_carried(checkpoint.event_count);
         board.starting("announcing this run");
-        let records = gap.iter().map(|gap| context.gap_record(gap)).collect();
+        let mut records: Vec<_> = gap.iter().map(|gap| context.gap_record(gap)).collect();
         // The instance of the last position stays in the checkpoint until a message proves the new one,
         // so that a refusal that follows is known for what it is.
         checkpoint.instance_url.get_or_insert_with(|| self.instance_url.clone());
         let mut next = following(&checkpoint, checkpoint.position.clone(), 0);
         if first_run {
             open_at_first_run(&mut next, &self.first_snapshots);
+            // A checkpoint that was reset leaves these behind.
+            records.extend(forget_polls(&context.identity, &writer.take_kept_under(&kept_of_polls())));
         }
         let announced = writer.commit(records, next).await;
         let committed = announced.map_err(AttemptEnd::Kafka)?;
@@ -283,7 +287,7 @@ impl Attempt {
 
         context.board.set_state(StreamState::Running);
         let memory = self.memory.clone();
-        let (desk, slices, jobs) = self.jobs(&checkpoint, &stations);
+        let (desk, slices, jobs) = self.jobs(&mut writer, &checkpoint, &stations);
         let (inlet, messages) = self.messages(&mut writer, entries, &stations);
         let mut beside = Beside { jobs: AbortOnDropHandle::new(jobs), messages };
         let (desk, url) = ((desk, slices), self.instance_url.clone());
@@ -323,7 +327,9 @@ impl Attempt {
     /// Reads records as the stream's configuration has them.
     fn reader(&self) -> RecordReader {
         let (fields, policies) = (self.context.stream.fields.clone(), self.context.policies.clone());
-        RecordReader::new(self.rest.clone(), Descriptions::new(self.rest.clone(), fields, policies))
+        let choices = self.polls.iter().map(|poll| (poll.entity.clone(), poll.fields.clone()));
+        let descriptions = Descriptions::new(self.rest.clone(), fields, policies).choosing(choices);
+        RecordReader::new(self.rest.clone(), descriptions)
     }
 
     /// The completion station and the way to it; none where nothing is ever completed.
@@ -337,9 +343,10 @@ impl Attempt {
         (Some(wanting_in), tokio::spawn(station.run(wanting_out, stations.clone())))
     }
 
-    /// The jobs that the checkpoint says are under way, and those to come.
+    /// The jobs that the checkpoint says are under way, those to come, and the polls.
     fn jobs(
         &self,
+        writer: &mut TransactionalWriter,
         checkpoint: &Checkpoint,
         stations: &CancellationToken,
     ) -> (Arc<Desk>, mpsc::Receiver<JobBatch>, JoinHandle<()>) {
@@ -355,6 +362,7 @@ impl Attempt {
             slices_in,
             stations.clone(),
         );
+        let runner = runner.polling(&self.polls, &writer.take_kept_under(&kept_of_polls()));
         (desk, slices, tokio::spawn(runner.run()))
     }
 

@@ -13,6 +13,8 @@ use crate::identity::{TopicKind, TopicName};
 pub struct EntityClaims {
     claims: Arc<Mutex<HashMap<String, TopicName>>>,
     configured: Arc<HashSet<TopicName>>,
+    /// Entities that are read by polls, and may not come by events beside.
+    polled: Arc<Mutex<HashSet<String>>>,
 }
 
 impl EntityClaims {
@@ -29,6 +31,31 @@ impl EntityClaims {
             }
         }
         claims
+    }
+
+    /// Claims `entity` for `topic`, whose stream polls it. No event may bring it from then on: a change would be written by
+    /// both, in an order that nobody knows.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub fn poll(&self, entity: &str, topic: &TopicName) -> Result<(), Failure> {
+        self.claim(entity, topic)?;
+        self.polled.lock().unwrap_or_else(PoisonError::into_inner).insert(entity.to_owned());
+        Ok(())
+    }
+
+    /// The same as [`claim`](Self::claim) for what an event of `topic` brings.
+    ///
+    /// # Errors
+    /// When another stream has it, or it is polled.
+    pub fn claim_delivered(&self, entity: &str, topic: &TopicName) -> Result<(), Failure> {
+        if !self.polled.lock().unwrap_or_else(PoisonError::into_inner).contains(entity) {
+            return self.claim(entity, topic);
+        }
+        let what = format!("{topic} delivers {entity}, which is polled");
+        let remedy =
+            format!("remove the [[poll]] of {entity} from the configuration: its events tell more, and sooner");
+        Err(Failure::new(Exit::Configuration, what, remedy))
     }
 
     /// Whether the process has a stream of `topic`.
@@ -68,5 +95,11 @@ mod tests {
         assert!(claims.claim("Contact", &channel).is_ok());
         let failure = claims.claim("Case", &channel).expect_err("claimed");
         assert!(failure.what.contains("/data/Support__chn") && failure.what.contains("/data/CaseChangeEvent"));
+
+        assert!(claims.poll("CaseComment", &channel).is_ok());
+        assert!(claims.claim("CaseComment", &channel).is_ok(), "by a snapshot");
+        let failure = claims.claim_delivered("CaseComment", &channel).expect_err("polled");
+        assert!(failure.remedy.contains("[[poll]] of CaseComment"), "{failure:?}");
+        assert!(claims.claim_delivered("Contact", &channel).is_ok());
     }
 }

@@ -217,7 +217,7 @@ impl DecodeStation {
                 Err(error) => return Err(Halt::Stopped(error.failure())),
             }
         }
-        self.context.claims.claim(entity, own).map_err(Halt::Stopped)?;
+        self.context.claims.claim_delivered(entity, own).map_err(Halt::Stopped)?;
         self.claimed.insert(entity.to_owned());
         Ok(())
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::change::FieldPolicies;
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, StreamConfig, polls_of, stream_of};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
@@ -117,6 +117,11 @@ impl Process {
         let _ = tokio::time::timeout(FIRST_ALLOWANCES, self.look_at_allowances()).await;
         let topics = self.config.streams.iter().map(|stream| &stream.topic);
         let claims = EntityClaims::of(topics);
+        for poll in &self.config.polls {
+            if let Some(topic) = stream_of(&self.config.streams, &poll.entity) {
+                claims.poll(&poll.entity, topic).inspect_err(|failure| warn!(error = failure.what, "not polled"))?;
+            }
+        }
         let anchored = Arc::new(AtomicBool::new(ran_before.contains(&org)));
         let schemas = SchemaCache::new(self.pubsub.clone());
         let rest = RestClient::new(self.pubsub.session().clone());
@@ -158,6 +163,7 @@ impl Process {
                 messages: self.config.messages,
                 data_api: settings::data_api(&self.config).map(Arc::new),
                 first_snapshots: self.first_snapshots(&stream.topic),
+                polls: polls_of(&self.config.polls, &self.config.streams, &stream.topic),
                 schemas: schemas.clone(),
                 completion: self.config.completion,
                 buffer: self.config.buffer,
@@ -214,7 +220,8 @@ impl Process {
         let subject = |(stream, board): (&StreamConfig, &StreamBoard)| {
             let (prefix, org, topic) = (self.kafka.topic_prefix.clone(), org.clone(), stream.topic.clone());
             let identity = StreamIdentity { prefix, org, topic };
-            Subject { identity, fields: stream.fields.clone(), board: board.clone() }
+            let polls = polls_of(&self.config.polls, &self.config.streams, &stream.topic);
+            Subject { identity, fields: stream.fields.clone(), polls, board: board.clone() }
         };
         Reconciliation {
             config: self.config.reconcile,

@@ -23,7 +23,7 @@ use tracing::debug;
 
 use crate::config::RecordMode;
 use crate::kafka::failpoint::{self, After};
-use crate::kafka::{Checkpoint, Committed, KafkaError, TransactionalWriter, Verdict};
+use crate::kafka::{Checkpoint, Committed, KafkaError, OutputRecord, StreamIdentity, TransactionalWriter, Verdict};
 use crate::pipeline::context::{StreamContext, following};
 use crate::pipeline::hand_over::PreparedQueue;
 use crate::pipeline::jobs::{Desk, JobBatch, Noted};
@@ -290,8 +290,11 @@ impl RunLoop {
         self.turns = 0;
         let mut next = self.next_without_events();
         let (mut records, back, noted) = self.desk.admit(&mut slice, &mut next);
-        let (keys, count) = (records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), records.len());
-        let has_rows = records.iter().any(|record| record.topic != self.context.ledger_topic);
+        let keys: Vec<_> = records.iter().map(|record| record.key.clone()).collect();
+        let count = keys.iter().filter(|key| !StreamIdentity::keeps(key)).count();
+        let is_row =
+            |record: &OutputRecord| record.topic != self.context.ledger_topic && !StreamIdentity::keeps(&record.key);
+        let has_rows = records.iter().any(is_row);
         let triggered = self.messages.trigger(&mut records);
         if has_rows {
             failpoint::pass(After::Read);

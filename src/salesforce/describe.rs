@@ -26,6 +26,8 @@ const MAXIMUM_AGE: Duration = Duration::from_secs(3600);
 pub struct Descriptions {
     client: RestClient,
     choice: Arc<FieldChoice>,
+    /// What is read of objects that have a choice of their own.
+    others: Arc<HashMap<String, FieldChoice>>,
     policies: FieldPolicies,
     known: Arc<Mutex<HashMap<String, Known>>>,
 }
@@ -41,7 +43,13 @@ struct Known {
 impl Descriptions {
     /// Nothing is known yet. `choice` says which of the readable fields are read, and `policies` what is kept of them.
     pub fn new(client: RestClient, choice: FieldChoice, policies: FieldPolicies) -> Self {
-        Self { client, choice: Arc::new(choice), policies, known: Arc::default() }
+        Self { client, choice: Arc::new(choice), others: Arc::default(), policies, known: Arc::default() }
+    }
+
+    /// Lets some objects have choices of their own.
+    #[must_use]
+    pub fn choosing(self, others: impl IntoIterator<Item = (String, FieldChoice)>) -> Self {
+        Self { others: Arc::new(others.into_iter().collect()), ..self }
     }
 
     /// The plan for reading an object of which an event came with `schema`.
@@ -107,9 +115,10 @@ impl Descriptions {
         let answer = self.client.call(&request, deadline).await?;
         let unexpected = |what: String| RestError::Unexpected(format!("{}: {what}", request.resource()));
         let description = ObjectDescription::parse(&answer).map_err(unexpected)?;
-        let plan = RowPlan::new(&description, &self.policies, |field| chosen(&self.choice, field));
+        let choice = self.others.get(object).unwrap_or(&self.choice);
+        let plan = RowPlan::new(&description, &self.policies, |field| chosen(choice, field));
         let plan = plan.map_err(|fault| unexpected(fault.to_string()))?;
-        for name in self.choice.names().iter().filter(|name| !description.shows(name)) {
+        for name in choice.names().iter().filter(|name| !description.shows(name)) {
             warn!(
                 object,
                 field = name,

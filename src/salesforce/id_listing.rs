@@ -89,6 +89,22 @@ impl RecordReader {
         self.id_page(object, Some(within.condition()), after, deadline).await
     }
 
+    /// The same of those that were last changed at `since` or later. The object need not say what is deleted.
+    ///
+    /// # Errors
+    /// When the deadline passes, or when it is hopeless.
+    pub async fn changed_since_after(
+        &self,
+        object: &str,
+        since: DateTime<Utc>,
+        after: Option<&str>,
+        deadline: Instant,
+    ) -> Result<IdPage, RestError> {
+        let plan = self.descriptions().plan(object, None, deadline).await?;
+        let condition = format!("{} >= {}", plan.time_field(), since.to_rfc3339_opts(SecondsFormat::Millis, true));
+        self.page_of(object, &plan.listing_fields(), Some(condition), after, deadline).await
+    }
+
     async fn id_page(
         &self,
         object: &str,
@@ -97,6 +113,17 @@ impl RecordReader {
         deadline: Instant,
     ) -> Result<IdPage, RestError> {
         let fields = self.listed_fields(object, deadline).await?;
+        self.page_of(object, &fields, condition, after, deadline).await
+    }
+
+    async fn page_of(
+        &self,
+        object: &str,
+        fields: &str,
+        condition: Option<String>,
+        after: Option<&str>,
+        deadline: Instant,
+    ) -> Result<IdPage, RestError> {
         let after = after.filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
         let behind = after.map(|id| format!("Id > '{id}'"));
         let conditions: Vec<String> = condition.into_iter().chain(behind).collect();

@@ -96,8 +96,11 @@ pub(crate) fn columns(object: &Object) -> Vec<Column> {
         }
         if field.name == "LastModifiedById" && object.has_modstamp() {
             columns.push(Column::new("SystemModstamp", Kind::DateTime, Source::SystemModstamp));
-            columns.push(Column::new("LastViewedDate", Kind::DateTime, Source::Never));
-            columns.push(Column::new("LastReferencedDate", Kind::DateTime, Source::Never));
+            // A comment has no page of its own to be looked at.
+            if object.name != "CaseComment" {
+                columns.push(Column::new("LastViewedDate", Kind::DateTime, Source::Never));
+                columns.push(Column::new("LastReferencedDate", Kind::DateTime, Source::Never));
+            }
         }
     }
     columns

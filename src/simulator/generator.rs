@@ -41,6 +41,9 @@ pub(crate) struct Generator {
     /// The objects that take part in generated traffic, by index.
     entities: Vec<usize>,
     platform_event: Option<usize>,
+    /// Those among them of which no event tells, and the dice for these: what they do changes no event.
+    untold: Vec<usize>,
+    untold_dice: Dice,
     commit_number: i64,
     /// Each with the records as they are after it.
     waiting: VecDeque<(Draft, Vec<RowChange>)>,
@@ -68,12 +71,15 @@ impl Generator {
         let by_index = |platform: bool| {
             let objects = objects.iter().enumerate();
             objects
-                .filter(move |(_, object)| object.is_platform_event() == platform && chosen(object))
+                .filter(move |(_, object)| object.told && object.is_platform_event() == platform && chosen(object))
                 .map(|(at, _)| at)
         };
+        let untold = objects.iter().enumerate().filter(|(_, object)| !object.told && chosen(object));
         Self {
             entities: by_index(false).collect(),
             platform_event: by_index(true).next(),
+            untold: untold.map(|(at, _)| at).collect(),
+            untold_dice: Dice::stream(seed, "untold"),
             records: objects.iter().map(|_| Records::new(traffic.most_records)).collect(),
             dice: Dice::stream(seed, "traffic"),
             mix: traffic.mix.clone(),
@@ -134,6 +140,7 @@ impl Generator {
             }
             _ => self.create(object, &mut transaction),
         }
+        self.change_untold_objects(&transaction);
         self.last = Some(transaction);
     }
 

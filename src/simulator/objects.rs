@@ -1,7 +1,7 @@
 //! The objects of the simulated org: their fields in the order of the event schema.
 //!
 //! Field sets and order of `Case`, `MessagingSession` and `MessagingEndUser` are those of
-//! the API's own event types; `Installation__c` and `Case_Escalation__e` are made up to
+//! the API's own event types, that of `CaseComment`, which has none, is the Object Reference's; `Installation__c` and `Case_Escalation__e` are made up to
 //! have every kind of field that the standard ones lack.
 
 use std::borrow::Cow;
@@ -135,6 +135,8 @@ pub(crate) struct Object {
     /// The first three characters of its record ids; empty for a platform event.
     pub(crate) prefix: &'static str,
     pub(crate) fields: Vec<Field>,
+    /// Whether change events tell of it. Of comments none do.
+    pub(crate) told: bool,
     /// The symbols of its `ChangeType`, in order.
     pub(crate) change_types: Vec<String>,
 }
@@ -196,6 +198,7 @@ pub(crate) fn all() -> Vec<Object> {
         object("MessagingEndUser", "0PA", MESSAGING_END_USER),
         object("Installation__c", "a0X", INSTALLATION),
         object("Case_Escalation__e", "", CASE_ESCALATION),
+        Object { told: false, ..object("CaseComment", "00a", CASE_COMMENT) },
     ]
 }
 
@@ -214,7 +217,7 @@ pub(crate) const CONVERSATION_PARTICIPANT: &str = "ConversationParticipant";
 
 fn object(name: &'static str, prefix: &'static str, fields: &[(&'static str, Kind)]) -> Object {
     let fields = fields.iter().map(|(name, kind)| Field { name: Cow::Borrowed(*name), kind: *kind }).collect();
-    Object { name, prefix, fields, change_types: CHANGE_TYPES.map(str::to_owned).to_vec() }
+    Object { name, prefix, fields, told: true, change_types: CHANGE_TYPES.map(str::to_owned).to_vec() }
 }
 
 const CASE: &[(&str, Kind)] = &[
@@ -372,6 +375,17 @@ const INSTALLATION: &[(&str, Kind)] = &[
     ("Contact_Phone__c", Kind::Phone),
     ("Portal__c", Kind::Url),
     ("Notes__c", Kind::RichText),
+];
+
+const CASE_COMMENT: &[(&str, Kind)] = &[
+    ("ParentId", Kind::Reference("500")),
+    ("IsPublished", Kind::Checkbox),
+    ("CommentBody", Kind::LongText),
+    ("CommentBodyRichtext", Kind::RichText),
+    ("CreatedDate", Kind::CreatedDate),
+    ("CreatedById", USER),
+    ("LastModifiedDate", Kind::DateTime),
+    ("LastModifiedById", USER),
 ];
 
 const CASE_ESCALATION: &[(&str, Kind)] = &[

@@ -102,7 +102,7 @@ impl Org {
     pub(crate) fn new(settings: SimulatorConfig, assertion_key: jsonwebtoken::DecodingKey) -> Self {
         let mut topics = HashMap::from([("/data/ChangeEvents".to_owned(), Topic::Channel)]);
         let objects = objects::all();
-        for (at, object) in objects.iter().enumerate() {
+        for (at, object) in objects.iter().enumerate().filter(|(_, object)| object.told) {
             let platform = object.is_platform_event();
             topics.insert(object.topic(), Topic::Entity { object: at, platform });
             for channel in

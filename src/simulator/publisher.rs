@@ -85,7 +85,9 @@ impl Publisher {
         let generator = Generator::new(settings.seed, &settings.traffic, objects::all());
         let schemas = generator.objects.iter().map(EventSchema::of).collect::<Vec<_>>();
         for (at, (schema, object)) in schemas.iter().zip(&generator.objects).enumerate() {
-            org.serve_schema(schema);
+            if object.told {
+                org.serve_schema(schema);
+            }
             org.set_current_schema(at, &schema.id, (object.fields.len(), object.change_types.len()));
         }
         let mut publisher = Self {
@@ -115,7 +117,7 @@ impl Publisher {
                 let _ = done.send(self.generate(count, span, lines));
             }
             Command::Publish { order, done } => {
-                let settled = self.settle(&order.record_ids);
+                let settled = self.check_told(&order.entity).and_then(|()| self.settle(&order.record_ids));
                 let now = self.event_time();
                 let drawn = settled.and_then(|()| self.generator.ordered(&order, now, &self.org.records));
                 let _ = done.send(drawn.and_then(|draft| self.publish(vec![(draft, None)], true)));
@@ -399,6 +401,12 @@ impl Publisher {
         self.org.records.redefine(object, &self.generator.objects[object], None);
         self.refresh_schema(object);
         Ok(())
+    }
+
+    /// Refuses an event of an object that has none.
+    fn check_told(&self, entity: &str) -> Result<(), String> {
+        let untold = self.generator.object(entity).is_some_and(|at| !self.generator.objects[at].told);
+        if untold { Err(format!("{entity} has no change events; change it silently")) } else { Ok(()) }
     }
 
     /// Publishes the rest of a drawn transaction if it is about one of these records: what is

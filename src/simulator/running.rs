@@ -286,8 +286,13 @@ fn check(settings: &SimulatorConfig) -> Result<(), SimulatorError> {
     let members = settings.channels.iter().flat_map(|channel| &channel.entities);
     let entities = settings.traffic.entities.iter().chain(members).chain(&settings.pubsub.no_permission);
     if let Some(unknown) = entities.into_iter().find(|entity| !known(entity)) {
-        let allowed = "the org has Case, MessagingSession, MessagingEndUser, Installation__c and Case_Escalation__e";
+        let allowed =
+            "the org has Case, MessagingSession, MessagingEndUser, Installation__c, Case_Escalation__e and CaseComment";
         return wrong("traffic.entities", unknown, allowed);
+    }
+    let untold = |entity: &&String| objects.iter().any(|object| object.name == **entity && !object.told);
+    if let Some(untold) = settings.channels.iter().flat_map(|channel| &channel.entities).find(untold) {
+        return wrong("channels.entities", untold, "no change event tells of this object");
     }
     if let Some(channel) = settings.channels.iter().find(|channel| !channel.name.ends_with("__chn")) {
         return wrong("channels.name", &channel.name, "the name of a custom channel ends in __chn");
@@ -380,16 +385,21 @@ async fn move_instance(http: &Port) -> Result<(), SimulatorError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulator::settings::Channel;
 
     #[tokio::test]
     async fn settings_that_cannot_be_are_named() {
         type Change = fn(&mut SimulatorConfig);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("rest.hidden_fields", |settings| settings.rest.hidden_fields = vec!["Case.Id".to_owned()]),
             ("rest.bulk_job_time", |settings| settings.rest.bulk_job_time = Duration::MAX),
             ("org_id", |settings| settings.org_id = "00D8d00000AbCdEEAA".to_owned()),
             ("traffic.rate", |settings| settings.traffic.rate = f64::NAN),
             ("traffic.entities", |settings| settings.traffic.entities = vec!["Lead".to_owned()]),
+            ("channels.entities", |settings| {
+                let entities = vec!["CaseComment".to_owned()];
+                settings.channels = vec![Channel { name: "Support__chn".to_owned(), entities, enriched: Vec::new() }];
+            }),
             ("traffic.first_replay_id", |settings| settings.traffic.first_replay_id = u64::MAX),
             ("pubsub.keepalive", |settings| settings.pubsub.keepalive = Duration::ZERO),
             ("traffic.backlog_span", |settings| settings.traffic.backlog_span = Duration::MAX),

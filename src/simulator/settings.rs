@@ -190,7 +190,8 @@ pub struct Traffic {
     pub backlog_span: Duration,
     /// Where event time starts. Without it, it is the wall clock; with it, a seed gives the same stamps always.
     pub start_time: Option<DateTime<Utc>>,
-    /// `Case`, `MessagingSession`, `MessagingEndUser`, `Installation__c`, `Case_Escalation__e`.
+    /// `Case`, `MessagingSession`, `MessagingEndUser`, `Installation__c`, `Case_Escalation__e`, and `CaseComment`, of which no
+    /// event tells.
     pub entities: Vec<String>,
     /// Shares of the kinds of transactions.
     pub mix: Mix,
@@ -426,7 +427,8 @@ impl Default for Rest {
 
 impl Default for Traffic {
     fn default() -> Self {
-        let entities = ["Case", "MessagingSession", "MessagingEndUser", "Installation__c", "Case_Escalation__e"];
+        let entities =
+            ["Case", "MessagingSession", "MessagingEndUser", "Installation__c", "Case_Escalation__e", "CaseComment"];
         Self {
             rate: 5.0,
             messages: 0.0,

@@ -21,6 +21,7 @@ use crate::status::board::Board;
 use crate::status::completion::CompletionStatus;
 use crate::status::jobs::JobStatus;
 use crate::status::messages::MessagesStatus;
+use crate::status::polls;
 use crate::status::reconcile;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
 
@@ -89,6 +90,7 @@ impl Collector for BoardCollector {
         open_gaps(&snapshot, &mut encoder)?;
         messages(&snapshot, &mut encoder)?;
         snapshots(&snapshot, &mut encoder)?;
+        polls::encode(&snapshot, &mut encoder)?;
         reconcile::encode(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }

@@ -42,6 +42,8 @@ const NOTES: &[(&str, &str)] = &[
         "reconcile_findings",
         "of those on a schedule; `finding` is `missing`, `stale`, `deleted`, `extra` or `unseen` ([operating.md](operating.md#reconciliation))",
     ),
+    ("poll_age_seconds", "not there before the first. Alarming above some ten times the `every` of its `[[poll]]`"),
+    ("poll_waiting", "`polls` in `/status` says why; a snapshot of the object is a reason too"),
     ("reconcile_age_seconds", "not there before the first. Alarming above twice `reconcile.every`"),
     ("entity_silent", "not there while nothing can be said; see [operating.md](operating.md#silent-objects)"),
     ("fenced", "two instances that should not both run, if it happens often"),
@@ -94,6 +96,7 @@ fn metrics() -> BTreeMap<String, Shown> {
         status.reconnects.insert("silence", 2);
         status.gaps_open.insert("gap_event".to_owned(), 1);
         status.jobs.push(snapshot());
+        status.poll("CaseComment").read_to = now;
         status.reconcile.last_run_at = now;
         let findings = BTreeMap::from([("missing", 1)]);
         let agreement =

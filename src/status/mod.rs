@@ -7,6 +7,7 @@
 //! - `journal`: what happened, as comparing one moment with the next tells
 //! - `trend`: rate and lag of the last minutes
 //! - `messages`: how fetching messages is doing
+//! - `polls`: objects without events that are read where they changed, and the metrics of that
 //! - `pulse`: whether the task that carries a stream still runs
 //! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
@@ -23,6 +24,7 @@ mod messages;
 mod metrics;
 #[cfg(test)]
 mod metrics_page;
+mod polls;
 mod pulse;
 mod reconcile;
 mod requests;
@@ -35,6 +37,7 @@ pub use jobs::{FinishedSnapshot, JobStatus};
 pub use journal::{JournalEntry, JournalKind, JournalWeight};
 pub use messages::MessagesStatus;
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
+pub use polls::PollStatus;
 pub use pulse::Pulse;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};

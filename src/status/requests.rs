@@ -20,6 +20,8 @@ pub struct SnapshotRequest {
     pub since: Option<DateTime<Utc>>,
     /// Only records of which this SOQL condition holds.
     pub condition: Option<String>,
+    /// Whether it also tells of records in the recycle bin that Kafka does not hold.
+    pub include_deleted: bool,
     /// Takes the answer. Nobody may be waiting for it any more.
     pub answer: oneshot::Sender<Result<OpenedSnapshot, RefusedSnapshot>>,
 }
@@ -108,7 +110,8 @@ mod tests {
         let requests = Requests::default();
         let ask = |entity: &str| {
             let (answer, answered) = oneshot::channel();
-            requests.ask(SnapshotRequest { entity: entity.to_owned(), since: None, condition: None, answer });
+            let entity = entity.to_owned();
+            requests.ask(SnapshotRequest { entity, since: None, condition: None, include_deleted: false, answer });
             answered
         };
         let (_first, second, _third) = (ask("A"), ask("B"), ask("C"));

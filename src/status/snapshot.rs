@@ -10,6 +10,7 @@ use crate::identity::TopicName;
 use crate::status::completion::CompletionStatus;
 use crate::status::jobs::{FinishedSnapshot, JobStatus};
 use crate::status::messages::MessagesStatus;
+use crate::status::polls::PollStatus;
 use crate::status::reconcile::ReconcileStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
@@ -156,6 +157,8 @@ pub struct StreamStatus {
     pub snapshots: Vec<FinishedSnapshot>,
     /// Records that snapshots wrote.
     pub snapshot_rows: u64,
+    /// Objects without events that it reads where they changed.
+    pub polls: Vec<PollStatus>,
     /// How its records agree with the org.
     pub reconcile: ReconcileStatus,
     /// Events put into the dead letters.
@@ -267,6 +270,7 @@ impl StreamStatus {
             jobs: Vec::new(),
             snapshots: Vec::new(),
             snapshot_rows: 0,
+            polls: Vec::new(),
             reconcile: ReconcileStatus::default(),
             dead_letters: 0,
             reconnects: BTreeMap::new(),

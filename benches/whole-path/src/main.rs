@@ -5,6 +5,7 @@
 
 mod broker;
 mod clocks;
+mod download;
 mod pipe;
 mod produce;
 mod receive;
@@ -33,6 +34,8 @@ enum Program {
     Watch(watch::Arguments),
     /// Passes a TCP connection on, every byte later by the same time.
     Pipe(pipe::Arguments),
+    /// Downloads a whole object over Bulk and drops it.
+    Download(download::Arguments),
     /// Deletes every topic that begins with a prefix.
     Forget(broker::ForgetArguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Program::Produce(arguments) => produce::run(&arguments),
         Program::Watch(arguments) => watch::run(&arguments),
         Program::Pipe(arguments) => pipe::run(&arguments),
+        Program::Download(arguments) => download::run(arguments),
         Program::Forget(arguments) => broker::forget(&arguments),
     };
     match outcome {

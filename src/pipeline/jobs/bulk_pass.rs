@@ -16,7 +16,7 @@ use crate::kafka::OutputRecord;
 use crate::pipeline::jobs::job::{BulkPass, Job, Listing, MOST_PASSES, successor_id};
 use crate::pipeline::jobs::reading::{PATIENCE, Step, check_unread, current_at_least};
 use crate::pipeline::jobs::redriven::Letters;
-use crate::pipeline::jobs::rows::RowWriter;
+use crate::pipeline::jobs::rows::{Reader, RowWriter};
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::JobRow;
 use crate::pipeline::jobs::setback::Setback;
@@ -225,7 +225,7 @@ impl Runner {
     fn part(&mut self, id: &str, entity: &str, job: &Job) -> Part {
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
-        let writer = RowWriter { context: &context, entity, topic, job: id, op: job.op(), from: "bulk" };
+        let writer = RowWriter { context: &context, entity, topic, by: Reader::Job(id), op: job.op(), from: "bulk" };
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let letters = Letters::of(job, &self.desk);
         let (mut part, mut bytes) = (Part::default(), 0);
@@ -254,8 +254,10 @@ impl Runner {
                 current_at_least(before.map(|known| known.as_of).max(job.told_at.map(|at| at.timestamp())), stamp);
             let alive = !row.deleted;
             let mut records = match (row.deleted, too_large.contains(&row.id)) {
-                (true, _) if before.is_some_and(|known| known.alive) => writer.delete(&row.id, as_of),
-                // Nothing is held of it, or a delete.
+                (true, _) if before.map_or(job.includes_deleted(), |known| known.alive) => {
+                    writer.delete(&row.id, as_of)
+                }
+                // Kafka holds nothing of it, or a delete.
                 (true, _) => continue,
                 (false, true) => {
                     part.unread.push(row.id);

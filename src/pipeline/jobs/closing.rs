@@ -1,7 +1,6 @@
 //! The end of a job, and of the gaps that it heals.
 
 use chrono::{DateTime, Utc};
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::pipeline::jobs::entry::{Entry, Outcome};
@@ -69,12 +68,8 @@ impl Runner {
         entries: Vec<Entry>,
         closes: Vec<(String, bool)>,
     ) -> Result<(), Setback> {
-        let (receipt, committed) = oneshot::channel();
-        let marker = self.desk.marker();
-        let (rows, events) = (Vec::new(), Vec::new());
-        let batch = JobBatch { marker, rows, events, jobs, opens, entries, closes, receipt };
-        self.out.send(batch).await.map_err(|_| Setback::Gone)?;
-        committed.await.map_err(|_| Setback::Gone).map(drop)
+        let (batch, committed) = JobBatch::new(self.desk.marker());
+        self.deliver(JobBatch { jobs, opens, entries, closes, ..batch }, committed).await.map(drop)
     }
 }
 

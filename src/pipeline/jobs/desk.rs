@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::config::GapsConfig;
 use crate::identity::TopicKind;
-use crate::kafka::{Checkpoint, OutputRecord};
+use crate::kafka::{Checkpoint, OutputRecord, StreamIdentity};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::entry::{self, Entry};
 use crate::pipeline::jobs::job::{Job, Jobs, has_room, job_id, jobs_of, set};
@@ -186,6 +186,7 @@ impl Desk {
             }
         }
         let seq = next.seq.saturating_add(1);
+        let mut whole = back.is_empty();
         for (number, job) in batch.opens.iter().enumerate() {
             // The ledger may have been read between a transaction of the loop and the desk's note of it.
             let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
@@ -196,6 +197,7 @@ impl Desk {
                 set(next, &job_id(job, seq, number), job);
             } else {
                 noted.unclaimed = true;
+                whole = false;
             }
         }
         for entry in batch.entries.drain(..) {
@@ -206,6 +208,9 @@ impl Desk {
         }
         noted.snapshot_rows = if of_snapshot { rows } else { 0 };
         noted.closed = std::mem::take(&mut batch.closes);
+        if whole {
+            records.extend(batch.kept.drain(..).map(|(key, value)| kept(&self.context.identity, key, value)));
+        }
         (records, back, noted)
     }
 
@@ -351,6 +356,11 @@ impl Desk {
     }
 }
 
+/// The record of what a stream keeps beside its checkpoint.
+pub(super) fn kept(identity: &StreamIdentity, key: String, value: Option<Bytes>) -> OutputRecord {
+    OutputRecord { topic: identity.checkpoint_topic().into(), key: key.into(), value, headers: Vec::new() }
+}
+
 /// Whether an event came between the read of a row and its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Overtaken {
@@ -448,12 +458,12 @@ mod tests {
             board: board.stream(topic.clone()),
             metrics: Metrics::new(board),
             claims: EntityClaims::of([&topic]),
+            policies: settings::policies(&config.policies),
             batch: config.batch,
             ledger_topic: "p.gaps".into(),
             dead_letters_topic: "p.dead-letters".into(),
             anchored: Arc::default(),
             last_commit: Mutex::default(),
-            policies: settings::policies(&config.policies),
             stream,
         };
         let mut checkpoint = Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }));
@@ -478,6 +488,7 @@ mod tests {
             opens: Vec::new(),
             entries: Vec::new(),
             closes: vec![("letter-1".to_owned(), true)],
+            kept: Vec::new(),
             receipt: oneshot::channel().0,
         };
         // What is enrolled when the watch begins may be committed behind what was read of the topic.

@@ -92,6 +92,10 @@ pub(super) struct Job {
     pub snapshot: Option<SnapshotScope>,
 }
 
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -105,6 +109,9 @@ pub(super) struct SnapshotScope {
     /// Only those of which this holds, in SOQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// Whether it also tells of records in the recycle bin that Kafka does not hold.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub include_deleted: bool,
     /// How many there were when it was opened.
     #[serde(default)]
     pub expected: u64,
@@ -207,6 +214,11 @@ impl Job {
     /// Whether it is a snapshot of these records only that its query names: of others nothing follows.
     pub fn is_partial(&self) -> bool {
         self.snapshot.as_ref().is_some_and(SnapshotScope::is_partial)
+    }
+
+    /// Whether it tells of records in the recycle bin that Kafka does not hold.
+    pub fn includes_deleted(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|scope| scope.include_deleted)
     }
 
     /// What a record that it read is to consumers.
@@ -341,7 +353,7 @@ mod tests {
         let scope = |since, condition: Option<&str>| SnapshotScope {
             since,
             condition: condition.map(str::to_owned),
-            expected: 0,
+            ..SnapshotScope::default()
         };
         for (scope, clause) in [
             (scope(None, None), ""),

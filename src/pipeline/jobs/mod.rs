@@ -12,6 +12,8 @@
 //! | `sweep` | which records of a whole object are to be read |
 //! | `bulk_pass` | a whole object by the pages of a Bulk query job |
 //! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
+//! | `polling` | objects without events, read where they changed |
+//! | `polled` | what is known of those, and what of what is read is news |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
 //! | `redriven` | what is read anew, or written as it was, for a dead letter |
 //! | `closing` | the end of a job, and of the gaps that it heals |
@@ -93,6 +95,8 @@ mod closing;
 pub(super) mod desk;
 mod entry;
 mod job;
+mod polled;
+mod polling;
 mod reading;
 mod redriven;
 mod rows;
@@ -104,7 +108,8 @@ mod sweep;
 pub(super) mod touched;
 
 pub(super) use desk::{Desk, Noted};
-pub(super) use rows::RowWriter;
+pub(super) use polled::{forget as forget_polls, kept_under as kept_of_polls};
+pub(super) use rows::{Reader, RowWriter};
 pub(super) use runner::Runner;
 pub(super) use seam::JobBatch;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::change::Row;
 use crate::failure::{Exit, Failure};
 use crate::pipeline::jobs::job::Job;
 use crate::pipeline::jobs::redriven::Letters;
-use crate::pipeline::jobs::rows::RowWriter;
+use crate::pipeline::jobs::rows::{Reader, RowWriter};
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 use crate::pipeline::jobs::setback::Setback;
@@ -118,7 +118,7 @@ impl Runner {
         let sees_all = seen_before && self.sees_all(entity).await?;
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
-        let writer = RowWriter { context: &context, entity, topic, job: id, op: job.op(), from: "rest" };
+        let writer = RowWriter { context: &context, entity, topic, by: Reader::Job(id), op: job.op(), from: "rest" };
         let letters = Letters::of(job, &self.desk);
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut slice = Slice { marker, rows: Vec::new(), unread: BTreeSet::new(), absent: 0 };
@@ -136,7 +136,9 @@ impl Runner {
             let fate = match (found.get(id), says_deleted(job.deleted.get(id).copied(), self.held(key))) {
                 (Some(Found::Row(_)), _) if too_large.contains(id) => Fate::Unread,
                 (Some(Found::Row(row)), _) => Fate::Read(row),
-                (Some(Found::Deleted { as_of }), _) if alive => Fate::Deleted(as_of.timestamp()),
+                (Some(Found::Deleted { as_of }), _) if alive || (before.is_none() && job.includes_deleted()) => {
+                    Fate::Deleted(as_of.timestamp())
+                }
                 (Some(Found::Unreadable(_)), _) => Fate::Unread,
                 // Nothing is held of it, or a delete.
                 _ if !alive => continue,
@@ -188,7 +190,7 @@ impl Runner {
     }
 
     /// The next slice has as many records as fit into a transaction by the size of these.
-    fn measure(&mut self, rows: &[JobRow]) {
+    pub(super) fn measure(&mut self, rows: &[JobRow]) {
         let bytes: usize = rows.iter().flat_map(|row| &row.records).map(crate::kafka::OutputRecord::size).sum();
         if let Some(each) = bytes.checked_div(rows.len()) {
             let most = self.context.batch.max_records.clamp(1, 2_000);
@@ -217,9 +219,16 @@ impl Runner {
         rows: Vec<JobRow>,
         jobs: Vec<(String, Option<Job>)>,
     ) -> Result<BTreeSet<String>, Setback> {
-        let (receipt, committed) = oneshot::channel();
-        let (events, opens, entries, closes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let batch = JobBatch { marker, rows, events, jobs, opens, entries, closes, receipt };
+        let (batch, committed) = JobBatch::new(marker);
+        self.deliver(JobBatch { rows, jobs, ..batch }, committed).await
+    }
+
+    /// Hands a batch to the run loop and waits for its receipt.
+    pub(super) async fn deliver(
+        &self,
+        batch: JobBatch,
+        committed: oneshot::Receiver<BTreeSet<String>>,
+    ) -> Result<BTreeSet<String>, Setback> {
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone)
     }

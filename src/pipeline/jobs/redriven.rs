@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::identity::{ReplayId, SchemaId};
@@ -163,12 +162,9 @@ impl Runner {
         if jobs.is_empty() {
             return Ok(());
         }
-        let (receipt, committed) = oneshot::channel();
-        let (rows, opens, marker) = (Vec::new(), Vec::new(), self.desk.marker());
-        let batch = JobBatch { marker, rows, events, jobs, opens, entries, closes, receipt };
-        self.out.send(batch).await.map_err(|_| Setback::Gone)?;
+        let (batch, committed) = JobBatch::new(self.desk.marker());
         // What went back is still a job's, and has its turn again.
-        committed.await.map_err(|_| Setback::Gone).map(drop)
+        self.deliver(JobBatch { events, jobs, entries, closes, ..batch }, committed).await.map(drop)
     }
 
     /// For how long a job has been tried.

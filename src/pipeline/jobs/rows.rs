@@ -9,7 +9,16 @@ use crate::change::{JsonObject, render};
 use crate::kafka::OutputRecord;
 use crate::pipeline::context::StreamContext;
 
-/// Writes the records of one job, or those that the runner of messages reads beside the messages.
+/// Who read a record.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::pipeline) enum Reader<'a> {
+    /// A job, by its id.
+    Job(&'a str),
+    /// A poll, by when its round began.
+    Poll(&'a str),
+}
+
+/// Writes the records of one job or poll, or those that the runner of messages reads beside the messages.
 pub(in crate::pipeline) struct RowWriter<'a> {
     /// The stream.
     pub context: &'a StreamContext,
@@ -17,8 +26,8 @@ pub(in crate::pipeline) struct RowWriter<'a> {
     pub entity: &'a str,
     /// Its topic.
     pub topic: Arc<str>,
-    /// The job.
-    pub job: &'a str,
+    /// Who read it.
+    pub by: Reader<'a>,
     /// What a record that was read is: `refresh`, or `read` by a snapshot.
     pub op: &'static str,
     /// What brought it: `rest` or `bulk`.
@@ -62,12 +71,14 @@ impl RowWriter<'_> {
         value.push_str(self.from);
         value.push('"');
         let identity = &self.context.identity;
-        for (name, text) in [
-            (",\"source\":{\"org\":", identity.org.as_str()),
-            (",\"topic\":", identity.topic.as_str()),
-            (",\"job\":", self.job),
-        ] {
-            value.push_str(name);
+        let (by, name) = match self.by {
+            Reader::Job(id) => (",\"job\":", id),
+            Reader::Poll(began) => (",\"poll\":", began),
+        };
+        for (member, text) in
+            [(",\"source\":{\"org\":", identity.org.as_str()), (",\"topic\":", identity.topic.as_str()), (by, name)]
+        {
+            value.push_str(member);
             render::write_quoted(text, &mut value);
         }
         value.push_str("}}");

@@ -7,12 +7,14 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::config::PollConfig;
 use crate::identity::TopicKind;
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, ScannedRecord, scan_news};
@@ -21,6 +23,8 @@ use crate::pipeline::jobs::bulk_pass::Pass;
 use crate::pipeline::jobs::desk::Desk;
 use crate::pipeline::jobs::entry;
 use crate::pipeline::jobs::job::{Job, Listing};
+use crate::pipeline::jobs::polled::Position;
+use crate::pipeline::jobs::polling::Poll;
 use crate::pipeline::jobs::reading::{PATIENCE, Step};
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
@@ -42,7 +46,7 @@ const FIRST_SLICE: usize = 200;
 const MOST_IDS: usize = 2_000;
 
 /// How much earlier than a job its records may have been produced: clocks of brokers differ.
-const CLOCKS: TimeDelta = TimeDelta::minutes(5);
+pub(super) const CLOCKS: TimeDelta = TimeDelta::minutes(5);
 
 /// Before records are read again that events have overtaken. Of a record that changes all the time one read soon falls
 /// into a second without a change.
@@ -74,6 +78,10 @@ pub(in crate::pipeline) struct Runner {
     /// Jobs that wait.
     waits: HashMap<String, (Instant, Backoff)>,
     overtaken: Backoff,
+    /// Objects that are read where they changed.
+    pub(super) polls: Vec<Poll>,
+    /// Whether the last step was one of theirs: then it is the turn of the jobs.
+    polled: bool,
 }
 
 impl Runner {
@@ -106,7 +114,18 @@ impl Runner {
             ledger: (ReadTo::default(), Instant::now()),
             waits: HashMap::new(),
             overtaken: Backoff::new(OVERTAKEN),
+            polls: Vec::new(),
+            polled: false,
         }
+    }
+
+    /// The same with objects to poll, from where `kept` says that they are.
+    #[must_use]
+    pub fn polling(mut self, polls: &[PollConfig], kept: &BTreeMap<String, Bytes>) -> Self {
+        let prefix = &self.context.identity.prefix;
+        let poll = |poll: &PollConfig| Poll::new(poll.clone(), prefix, kept.get(&Position::key(&poll.entity)));
+        self.polls = polls.iter().map(poll).collect();
+        self
     }
 
     /// Runs until nobody takes what it reads.
@@ -133,6 +152,7 @@ impl Runner {
                     let outcome = self.step(&id, *job).await;
                     self.note(&id, outcome)
                 }
+                Next::Poll(number) => self.poll(number).await,
                 Next::Ledger => {
                     let outcome = self.look_at_ledger().await;
                     self.note("", outcome)
@@ -183,7 +203,7 @@ impl Runner {
     }
 
     /// What to do next.
-    fn next(&self) -> Next {
+    fn next(&mut self) -> Next {
         let now = Instant::now();
         let until = |id: &str| self.waits.get(id).map_or(now, |(until, _)| *until);
         let (jobs, _) = self.desk.jobs();
@@ -198,11 +218,17 @@ impl Runner {
             !job.waits_for_bulk(id, &jobs) && (job.snapshot.is_none() || self.desk.is_anchored())
         };
         let ready = jobs.iter().filter(open).filter(|(id, _)| until(id) <= now);
-        if let Some((id, job)) = ready.min_by_key(|(id, job)| (job.whole, (*id).clone())) {
-            return Next::Job(id.clone(), Box::new(job.clone()));
+        let ready = ready.min_by_key(|(id, job)| (job.whole, (*id).clone()));
+        // By turns: a snapshot of hours must not hold polls up, nor many changes the snapshot.
+        if let Some(number) = self.due_poll(now).filter(|_| ready.is_none() || !self.polled) {
+            self.polled = true;
+            return Next::Poll(number);
         }
-        let first = jobs.iter().filter(open).map(|(id, _)| until(id)).min();
-        Next::Wait(first.map_or(look, |first| first.min(look)))
+        let first = jobs.iter().filter(open).map(|(id, _)| until(id));
+        let first = first.chain(self.polls.iter().map(|poll| poll.due)).min();
+        let next = ready.map(|(id, job)| Next::Job(id.clone(), Box::new(job.clone())));
+        self.polled = false;
+        next.unwrap_or_else(|| Next::Wait(first.map_or(look, |first| first.min(look))))
     }
 
     /// The job as the run loop has committed it last.
@@ -270,6 +296,7 @@ impl Runner {
 
     /// One page of a listing.
     async fn page(&mut self, id: &str, entity: &str, job: Job) -> Result<(), Setback> {
+        let bin = job.includes_deleted();
         let Some(listing) = job.listing else { return Ok(()) };
         let after = listing.after.as_deref();
         let scope = job.snapshot.as_ref().filter(|scope| scope.is_partial());
@@ -277,9 +304,10 @@ impl Runner {
         let page = self.reader.ids_where_after(entity, condition, after, Instant::now() + PATIENCE).await?;
         let nothing = Copy::new();
         let copy = self.copies.get(id).unwrap_or(&nothing);
-        let known = |key| self.desk.known(key).or(copy.get(&key).copied());
+        let known = |key| self.desk.known(key);
         // What a part of the records lacks may be in the rest.
-        let ids = sweep::candidates(&page, after, listing.since, if scope.is_some() { &nothing } else { copy }, known);
+        let known = sweep::Held { copy, newer: known, between: scope.is_none(), bin };
+        let ids = sweep::candidates(&page, after, listing.since, &known);
         let end = page.records.last().map(|last| last.id.clone()).or(listing.after.clone());
         let mut left = ids.as_slice();
         while !left.is_empty() {
@@ -373,7 +401,7 @@ impl Runner {
     }
 
     /// Leaves the rest of the org's API requests to others.
-    fn within_share(&self) -> Result<(), Setback> {
+    pub(super) fn within_share(&self) -> Result<(), Setback> {
         let Some(usage) = self.reader.client().usage().filter(ApiUsage::is_fresh) else { return Ok(()) };
         let used = usage.used.saturating_mul(100).checked_div(usage.maximum).unwrap_or(100);
         if used >= self.desk.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
@@ -398,6 +426,7 @@ struct Written {
 /// What the runner does next.
 enum Next {
     Job(String, Box<Job>),
+    Poll(usize),
     Ledger,
     Wait(Instant),
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::kafka::OutputRecord;
@@ -41,11 +42,22 @@ pub(in crate::pipeline) struct JobBatch {
     pub(super) entries: Vec<Entry>,
     /// Gaps that are no longer open.
     pub(super) closes: Vec<(String, bool)>,
+    /// What the stream keeps beside its checkpoint, by key; `None` takes it away. It is kept only if every row was written
+    /// and every job opened.
+    pub(super) kept: Vec<(String, Option<Bytes>)>,
     /// Told once it is committed: which records went back.
     pub(super) receipt: oneshot::Sender<BTreeSet<String>>,
 }
 
 impl JobBatch {
+    /// A batch of nothing, and where its receipt comes.
+    pub(super) fn new(marker: u64) -> (Self, oneshot::Receiver<BTreeSet<String>>) {
+        let (receipt, committed) = oneshot::channel();
+        let (rows, events, jobs, opens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (entries, closes, kept) = (Vec::new(), Vec::new(), Vec::new());
+        (Self { marker, rows, events, jobs, opens, entries, closes, kept, receipt }, committed)
+    }
+
     /// Tells the job that its batch is committed, but for the records that go back.
     pub(in crate::pipeline) fn receipt(self, back: BTreeSet<String>) {
         // A job that has gone begins again from the checkpoint.

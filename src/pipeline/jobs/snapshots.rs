@@ -9,7 +9,6 @@ use tracing::{info, warn};
 use crate::failure::{Exit, Failure};
 use crate::kafka::Checkpoint;
 use crate::pipeline::jobs::bulk_pass::is_about_the_query;
-use crate::pipeline::jobs::entry;
 use crate::pipeline::jobs::job::{Job, SnapshotScope, job_id, set};
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::setback::Setback;
@@ -38,7 +37,8 @@ impl Runner {
     /// Opens a snapshot that an operator asks for, or says why not.
     pub(super) async fn answer(&mut self, request: SnapshotRequest) -> Result<(), Setback> {
         let entity = request.entity.clone();
-        let scope = SnapshotScope { since: request.since, condition: request.condition, expected: 0 };
+        let (since, condition, include_deleted) = (request.since, request.condition, request.include_deleted);
+        let scope = SnapshotScope { since, condition, include_deleted, expected: 0 };
         let answer = match self.open_snapshot(&entity, scope).await {
             Err(Setback::Gone) => return Err(Setback::Gone),
             Err(setback) => Err(RefusedSnapshot::Failed(setback.failure())),
@@ -75,7 +75,7 @@ impl Runner {
     }
 
     /// The id of the snapshot of an object that is under way.
-    fn snapshot_of(&self, entity: &str) -> Option<String> {
+    pub(super) fn snapshot_of(&self, entity: &str) -> Option<String> {
         let (jobs, _) = self.desk.jobs();
         let of = |job: &Job| job.snapshot.is_some() && job.entity.as_deref() == Some(entity);
         jobs.into_iter().find(|(_, job)| of(job)).map(|(id, _)| id)
@@ -83,7 +83,7 @@ impl Runner {
 
     /// How many records a snapshot is of; 0 where they are too many to be counted. A condition that Salesforce does not
     /// understand is found out here, before anything is opened.
-    async fn expected(&self, entity: &str, scope: &SnapshotScope) -> Result<u64, RestError> {
+    pub(super) async fn expected(&self, entity: &str, scope: &SnapshotScope) -> Result<u64, RestError> {
         let plan = self.reader.descriptions().plan(entity, None, Instant::now() + COUNT).await?;
         let clause = scope.clause(plan.time_field());
         match self.reader.client().count(entity, &clause, Scope::All, Instant::now() + COUNT).await {
@@ -94,7 +94,6 @@ impl Runner {
 
     /// Ends a snapshot. What could not be read becomes an entry of the gap ledger, in the transaction that ends it.
     pub(super) async fn close_snapshot(&mut self, id: &str, job: Job) -> Result<(), Setback> {
-        let topic = self.context.identity.topic.clone();
         let unread = job.unread.len();
         let gap = (unread > 0).then(|| OpenGap {
             id: id.to_owned(),
@@ -110,9 +109,7 @@ impl Runner {
             letter: None,
             deleted: Vec::new(),
         });
-        let record = gap.map(|gap| self.context.gap_record(&gap));
-        let opened = record.and_then(|record| entry::read(&record.value?, &topic)?.1);
-        let heals = opened.as_ref().filter(|_| self.desk.config.heal).and_then(|entry| entry.job(&topic));
+        let (opened, heals) = gap.map(|gap| self.opened(&gap)).unwrap_or_default();
         let entries: Vec<_> = opened.into_iter().collect();
         self.commit(vec![(id.to_owned(), None)], heals.into_iter().collect(), entries, Vec::new()).await?;
         let (rows, deletes, entity) = (job.rows, job.deletes, job.entity.clone());

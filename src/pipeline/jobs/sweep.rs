@@ -8,19 +8,29 @@ use chrono::{DateTime, Utc};
 use crate::pipeline::jobs::touched::{Copy, Known, RecordKey};
 use crate::salesforce::id_listing::IdPage;
 
+/// What Kafka holds, and what of it is asked about.
+pub(super) struct Held<'a, N> {
+    /// What the topic held when the job began.
+    pub copy: &'a Copy,
+    /// What is known beyond that.
+    pub newer: N,
+    /// Whether what is held and not listed is read: of a listing of all records.
+    pub between: bool,
+    /// Whether what lies in the recycle bin is read although nothing is held of it.
+    pub bin: bool,
+}
+
 /// The ids to be read for one page, in their order: what has changed since `since`, what was deleted and Kafka does not
 /// know, and what Kafka holds between `after` and the page's end that the page does not list.
-///
-/// `newer` is what is known beyond the copy.
-pub(super) fn candidates(
+pub(super) fn candidates<N: Fn(RecordKey) -> Option<Known>>(
     page: &IdPage,
     after: Option<&str>,
     since: Option<DateTime<Utc>>,
-    copy: &Copy,
-    newer: impl Fn(RecordKey) -> Option<Known>,
+    held: &Held<'_, N>,
 ) -> Vec<String> {
-    let alive =
-        |key: RecordKey, copied: Option<&Known>| newer(key).or(copied.copied()).is_some_and(|known| known.alive);
+    let Held { copy, newer, between, bin } = held;
+    let known = |key: RecordKey, copied: Option<&Known>| newer(key).or(copied.copied());
+    let alive = |key: RecordKey, copied: Option<&Known>| known(key, copied).is_some_and(|known| known.alive);
     let key = |id: &str| RecordKey::of(id.as_bytes());
     let end = match page.records.last().and_then(|last| key(&last.id)).filter(|_| !page.last) {
         Some(last) => Bound::Included(last),
@@ -28,17 +38,17 @@ pub(super) fn candidates(
     };
     let begin = after.and_then(key).map_or(Bound::Unbounded, Bound::Excluded);
     // A page behind the last id that is known has nothing in between.
-    let between = match (begin, end) {
+    let unlisted = match (begin, end) {
         (Bound::Excluded(begin), Bound::Included(end)) if end <= begin => None,
-        range => Some(copy.range(range)),
+        range => between.then(|| copy.range(range)),
     };
     // Held and not listed, unless the listing says otherwise below.
-    let held = between.into_iter().flatten().filter(|(key, known)| alive(**key, Some(known)));
+    let held = unlisted.into_iter().flatten().filter(|(key, known)| alive(**key, Some(known)));
     let mut wanted: BTreeMap<RecordKey, bool> = held.map(|(key, _)| (*key, true)).collect();
     for record in &page.records {
         let Some(key) = key(&record.id) else { continue };
         let changed = since.is_none_or(|since| record.as_of >= since);
-        let read = if record.deleted { alive(key, copy.get(&key)) } else { changed };
+        let read = if record.deleted { known(key, copy.get(&key)).map_or(*bin, |known| known.alive) } else { changed };
         wanted.insert(key, read);
     }
     wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(key, _)| key.id()).collect()
@@ -74,7 +84,7 @@ mod tests {
         let listing = page(&[(2, 50, false), (3, 150, false), (4, 150, true), (6, 150, true), (7, 150, false)], false);
         let since = DateTime::from_timestamp(100, 0);
         let found = |page: &IdPage, after: Option<&str>, since, newer: &dyn Fn(RecordKey) -> Option<Known>| {
-            candidates(page, after, since, &copy, newer)
+            candidates(page, after, since, &Held { copy: &copy, newer, between: true, bin: false })
         };
         let none = |_| None;
         assert_eq!(
@@ -89,5 +99,15 @@ mod tests {
         assert_eq!(found(&page(&[(7, 1, false)], true), Some(&id(5)), since, &none), [id(9)], "behind the last page");
         assert_eq!(found(&page(&[], true), Some(&id(5)), since, &none), [id(9)]);
         assert!(found(&page(&[(2, 1, false)], false), Some(&id(2)), since, &none).is_empty());
+        let part = |newer: &dyn Fn(RecordKey) -> Option<Known>| {
+            candidates(&listing, None, since, &Held { copy: &copy, newer, between: false, bin: true })
+        };
+        let bin = page(&[(4, 150, true), (6, 150, true)], true);
+        let with_bin = |newer: &dyn Fn(RecordKey) -> Option<Known>| {
+            candidates(&bin, None, None, &Held { copy: &copy, newer, between: false, bin: true })
+        };
+        assert_eq!(part(&none), [id(3), id(4), id(6), id(7)], "of a part nothing follows for the rest");
+        assert_eq!(with_bin(&none), [id(4), id(6)], "6 was never held, and is wanted all the same");
+        assert!(with_bin(&gone).is_empty(), "kafka knows of the deletes");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::failure::Failure;
-use crate::pipeline::jobs::RowWriter;
+use crate::pipeline::jobs::{Reader, RowWriter};
 use crate::pipeline::messages::catching_up::Step;
 use crate::pipeline::messages::conversation::Conversation;
 use crate::pipeline::messages::runner::MessageRunner;
@@ -103,8 +103,14 @@ impl MessageRunner {
                 continue;
             }
             let topic: Arc<str> = format!("{}.{}", context.identity.prefix, row.entity).into();
-            let writer =
-                RowWriter { context: &context, entity: row.entity, topic, job: JOB, op: "refresh", from: "rest" };
+            let writer = RowWriter {
+                context: &context,
+                entity: row.entity,
+                topic,
+                by: Reader::Job(JOB),
+                op: "refresh",
+                from: "rest",
+            };
             batch.rows.extend(writer.refresh(&row.row.id, &row.row.record, row.row.as_of.timestamp()));
         }
         conversation.records = kept;

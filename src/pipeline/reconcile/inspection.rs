@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::config::PollConfig;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{KafkaSettings, ScanFrom, StreamIdentity};
 use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy};
@@ -96,6 +97,8 @@ pub struct Inspector {
     pub kafka: KafkaSettings,
     /// Whose they are.
     pub identity: StreamIdentity,
+    /// The objects that the stream polls.
+    pub polls: Vec<PollConfig>,
     /// The percentage of an object's records that may be missing from the org.
     pub most_absent: u64,
     /// From so many records on all ids of an object are listed over Bulk.
@@ -108,17 +111,32 @@ pub struct Inspector {
 type Candidates = BTreeMap<RecordKey, (Option<ListedRecord>, Option<Known>)>;
 
 impl Inspector {
-    /// The objects whose records the stream carries: of a channel, those of which it wrote the newest record.
+    /// The objects whose records the stream carries: of a channel, those of which it wrote the newest record. Those
+    /// that it polls come last.
     ///
     /// # Errors
     /// When the topics cannot be read.
     pub async fn entities(&self) -> Result<Vec<String>, Unable> {
-        Ok(match self.identity.topic.kind() {
+        let mut entities = match self.identity.topic.kind() {
             TopicKind::Entity(entity) => vec![entity],
             TopicKind::ChangeChannel => read_back::entities(&self.kafka, &self.identity).await?,
             // Platform events are in no table.
             TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel => Vec::new(),
-        })
+        };
+        let polled = self.polls.iter().map(|poll| &poll.entity).filter(|entity| !entities.contains(*entity));
+        entities.extend(polled.cloned().collect::<Vec<_>>());
+        Ok(entities)
+    }
+
+    /// How long what was changed may wait for the next poll; nothing for what comes by events.
+    fn polled_every(&self, entity: &str) -> Option<TimeDelta> {
+        let poll = self.polls.iter().find(|poll| poll.entity == entity)?;
+        Some(TimeDelta::from_std(poll.every).unwrap_or(TimeDelta::days(1)))
+    }
+
+    /// Whether records of an object come by events.
+    pub(super) fn is_told(&self, entity: &str) -> bool {
+        self.polled_every(entity).is_none()
     }
 
     /// Compares one object. `progress` is told how many records of the org have been listed.
@@ -145,7 +163,7 @@ impl Inspector {
             began,
             full: extent == Extent::Full,
             from: within.map(|within| within.from),
-            to: standing.judged_to(),
+            to: standing.judged_to() - self.polled_every(entity).unwrap_or_default(),
             judged: 0,
             young: 0,
             settled: 0,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::change::FieldPolicies;
-use crate::config::{FieldChoice, GapsConfig, ReconcileConfig};
+use crate::config::{FieldChoice, GapsConfig, PollConfig, ReconcileConfig};
 use crate::failure::Failure;
 use crate::identity::TopicName;
 use crate::kafka::{KafkaSettings, StreamIdentity};
@@ -40,6 +40,8 @@ pub struct Subject {
     pub identity: StreamIdentity,
     /// Which fields of its records are read.
     pub fields: FieldChoice,
+    /// Objects that it polls.
+    pub polls: Vec<PollConfig>,
     /// Its part of the board.
     pub board: StreamBoard,
 }
@@ -114,6 +116,7 @@ impl Reconciliation {
             reader: RecordReader::new(self.rest.clone(), descriptions),
             kafka: self.kafka.clone(),
             identity: subject.identity.clone(),
+            polls: subject.polls.clone(),
             most_absent: self.gaps.most_absent,
             bulk_from: self.gaps.bulk_from,
             api_share: Some(self.gaps.api_share),
@@ -224,7 +227,9 @@ impl Reconciliation {
 
     async fn listen(&self, subject: &Subject) -> Result<(), Unable> {
         let inspector = self.inspector(subject);
-        for entity in inspector.entities().await? {
+        let entities = inspector.entities().await?;
+        // What is polled has no events that could stay away.
+        for entity in entities.into_iter().filter(|entity| inspector.is_told(entity)) {
             let standing = standing(&self.kafka, &subject.identity).await?;
             let heard = look(&inspector, &entity, &standing, self.listening_since).await?;
             let now = match heard {
@@ -279,7 +284,7 @@ mod tests {
             policies: settings::policies(&config.policies),
             kafka: settings::kafka(&config.kafka).expect("settings"),
             rest,
-            subjects: vec![Subject { identity, fields, board: board.stream(topic) }],
+            subjects: vec![Subject { identity, fields, polls: Vec::new(), board: board.stream(topic) }],
             run_id: "r".to_owned(),
             listening_since: Utc::now(),
         }

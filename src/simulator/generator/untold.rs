@@ -17,7 +17,38 @@ const DRAWN_ROWS: usize = 50;
 /// Of so many rows behind an overflow one is deleted.
 const ONE_DELETED_IN: usize = 20;
 
+/// Beside so many transactions in a hundred something changes of which no event tells.
+const UNTOLD_PERCENT: usize = 25;
+
 impl Generator {
+    /// Creates, changes, deletes or restores a record of an object that has no events, now and then.
+    pub(super) fn change_untold_objects(&mut self, transaction: &Transaction) {
+        for at in 0..self.untold.len() {
+            let object = self.untold[at];
+            std::mem::swap(&mut self.dice, &mut self.untold_dice);
+            if self.dice.percent(UNTOLD_PERCENT) {
+                let record = self.changed_or_new(object, transaction);
+                let stamped = transaction.timestamp - transaction.commit_number.rem_euclid(4) * 1_000;
+                self.changed.extend(put(object, &record, stamped));
+            }
+            std::mem::swap(&mut self.dice, &mut self.untold_dice);
+        }
+    }
+
+    fn changed_or_new(&mut self, object: usize, transaction: &Transaction) -> Record {
+        let restore = self.dice.percent(10);
+        let known =
+            if self.dice.percent(50) { self.records[object].any(&mut self.dice, restore).cloned() } else { None };
+        let Some(mut record) = known else { return self.new_record(object, transaction, None) };
+        if restore || self.dice.percent(20) {
+            record.deleted = !restore;
+        } else {
+            self.change_untold(object, transaction, &mut record, &[]);
+        }
+        self.recall(object, &record);
+        record
+    }
+
     /// An overflow as the mix draws it.
     pub(super) fn drawn_overflow(&mut self, object: usize, transaction: &mut Transaction) {
         let places = self.records[object].several(&mut self.dice, DRAWN_ROWS);

@@ -30,7 +30,7 @@ pub(super) fn find(org: &Org, object: &str) -> Option<(Snapshot, Vec<Column>)> {
     let mut columns = vec![Column::new("Id", Kind::Reference("00D"), Source::Id)];
     columns
         .extend(fields.iter().enumerate().map(|(at, field)| Column::new(&field.name, field.kind, Source::Field(at))));
-    let object = Object { name: NAME, prefix: "00D", fields, change_types: Vec::new() };
+    let object = Object { name: NAME, prefix: "00D", fields, told: false, change_types: Vec::new() };
     let text = |text: &str| Some(Value::Text(text.to_owned()));
     // The default allowances are those of this edition.
     let values = [text("Simulated"), text("Unlimited Edition"), text("SIM1"), Some(Value::Flag(false))];
