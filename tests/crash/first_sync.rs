@@ -17,7 +17,7 @@ const FLOWING: f64 = 0.75;
 
 /// Calls for messages that the org allows in an hour, and that casewire may make: fewer than it would like to.
 fn calls(records: u64) -> u64 {
-    records * 16 / 5
+    records * 8 / 5
 }
 
 /// Everything on: snapshots at the first run, events, healing, messages.
