@@ -27,6 +27,10 @@ use crate::kafka::writer::OutputRecord;
 /// same call again, so this only sets how often a refused password is looked for.
 const SLICE: Duration = Duration::from_secs(2);
 
+/// How short one of them may be. librdkafka forgets that a commit is under way when a call that goes on with it ends before it
+/// was taken up, and then takes the coordinator's answer for that of an abort: an assertion ends the process.
+const LEAST_SLICE: Duration = Duration::from_millis(50);
+
 /// The records of one transaction; the checkpoint is the last.
 #[derive(Debug)]
 pub(crate) struct Transaction {
@@ -184,7 +188,7 @@ impl Worker {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let started = Instant::now();
-            let error = match attempt(left.min(SLICE)) {
+            let error = match attempt(slice_of(left)) {
                 Ok(()) => {
                     self.context.connection.answered();
                     return Ok(());
@@ -427,6 +431,11 @@ impl Worker {
     }
 }
 
+/// How long one call may take of the time that is left.
+fn slice_of(left: Duration) -> Duration {
+    left.clamp(LEAST_SLICE, SLICE)
+}
+
 pub(crate) fn too_large(index: usize, record: &OutputRecord, limit: usize) -> KafkaError {
     KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit }
 }
@@ -450,5 +459,16 @@ pub(crate) fn client_record(index: usize, record: &OutputRecord) -> BaseRecord<'
     match &record.value {
         Some(value) => made.payload(value.as_ref()),
         None => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_is_so_short_that_librdkafka_forgets_what_it_goes_on_with() {
+        let of = |left: u64| slice_of(Duration::from_millis(left)).as_millis();
+        assert_eq!([60_000, 2_000, 949, 50, 49, 0].map(of), [2_000, 2_000, 949, 50, 50, 50]);
     }
 }
