@@ -31,7 +31,7 @@
 //! **What polls cannot see**: records that were deleted for good between two rounds. Comparing all ids shows those
 //! (`reconcile`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,6 +70,8 @@ pub(super) struct Poll {
     /// What Kafka holds of what was changed since then; none as long as it was not read.
     window: Option<Window>,
     round: Option<Round>,
+    /// Records that the last round found listed and could not read.
+    hidden: HashSet<RecordKey>,
     /// When it is this one's turn.
     pub(super) due: Instant,
     backoff: Backoff,
@@ -94,6 +96,8 @@ struct Slice {
     becomes: Vec<(RecordKey, Held)>,
     /// Records that cannot be read or written, as far as they are known.
     unread: Vec<(String, RecordKey, Held)>,
+    /// Records that are listed and cannot be read, for the first time.
+    hidden: Vec<RecordKey>,
 }
 
 impl Poll {
@@ -104,6 +108,7 @@ impl Poll {
             from: kept.and_then(|value| Position::read(value)).map(|position| position.from),
             window: None,
             round: None,
+            hidden: HashSet::new(),
             due: Instant::now(),
             backoff: Backoff::new(LIMITS),
             config,
@@ -184,6 +189,8 @@ impl Runner {
                 None => {
                     let mut scope = SnapshotScope::default();
                     scope.expected = self.expected(entity, &scope).await?;
+                    // The answer has set the clock.
+                    from = from.min(self.reader.client().session().salesforce_now() - look_back);
                     opens.push(Job::snapshot_of(entity.to_owned(), scope));
                 }
             }
@@ -271,6 +278,11 @@ impl Runner {
         let (began, after) = (round.began, round.after.clone());
         let deadline = Instant::now() + PATIENCE;
         let page = self.reader.changed_since_after(entity, from, after.as_deref(), deadline).await?;
+        // The answer has set the clock: one that went forward in between had made a time of it that is still to come.
+        let began = began.min(self.reader.client().session().salesforce_now());
+        if let Some(round) = self.polls.get_mut(number).and_then(|poll| poll.round.as_mut()) {
+            round.began = began;
+        }
         let mut left = page.records.as_slice();
         loop {
             let (slice, rest) = left.split_at(left.len().min(self.slice.max(1)));
@@ -314,11 +326,21 @@ impl Runner {
         let too_large = self.memory.oversize_rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let nothing = Window::new();
         let window = self.polls.get(number).and_then(|poll| poll.window.as_ref()).unwrap_or(&nothing);
+        let hidden = self.polls.get(number).map(|poll| poll.hidden.clone()).unwrap_or_default();
         let mut slice = Slice::default();
         for one in listed {
-            let read = RecordKey::of(one.id.as_bytes()).zip(read_of(one, found.get(&one.id)));
-            let Some((key, (stamp, row))) = read else { continue };
+            let Some(key) = RecordKey::of(one.id.as_bytes()) else { continue };
             let held = window.get(&key);
+            let Some((stamp, row)) = read_of(one, found.get(&one.id)) else {
+                // One that was purged since is not listed any more when the round is made again.
+                let read = Held { as_of: one.as_of.timestamp(), alive: true, content: None };
+                if !hidden.contains(&key) {
+                    slice.hidden.push(key);
+                } else if is_news(held, &read) {
+                    slice.unread.push((one.id.clone(), key, read));
+                }
+                continue;
+            };
             let content = row.ok().flatten().map(|row| content_of(row.record.as_str(), &plan));
             let read = Held { as_of: stamp, alive: !matches!(row, Ok(None)), content };
             if !is_news(held, &read) {
@@ -350,6 +372,12 @@ impl Runner {
         slice: Slice,
         ends: bool,
     ) -> Result<(), Setback> {
+        if let Some(poll) = self.polls.get_mut(number).filter(|_| !slice.hidden.is_empty()) {
+            poll.hidden.extend(&slice.hidden);
+            if let Some(round) = poll.round.as_mut() {
+                round.overtaken = true;
+            }
+        }
         let (mut entries, mut opens) = (Vec::new(), Vec::new());
         if let Some(gap) = unread(entity, &slice.unread) {
             warn!(entity, id = gap.id, records = slice.unread.len(), "poll could not read records, gap opened");
@@ -415,6 +443,7 @@ impl Runner {
         let Some(round) = poll.round.take() else { return };
         poll.due = (round.at + poll.config.every).max(Instant::now());
         let Some(from) = next else { return };
+        poll.hidden.clear();
         poll.from = Some(from);
         if let Some(window) = &mut poll.window {
             window.retain(|_, held| held.as_of >= from.timestamp());
@@ -438,7 +467,7 @@ impl Runner {
 }
 
 /// What was read of a record that is listed, with its stamp: the row, none of a deleted one, or why it cannot be rendered.
-/// Nothing of one that was purged since, of which no query tells.
+/// Nothing of one that was purged or hidden since, of which no query tells.
 fn read_of<'a>(
     listed: &ListedRecord,
     found: Option<&'a Found>,

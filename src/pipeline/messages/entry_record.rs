@@ -25,10 +25,13 @@ impl TreatedEntry {
         // Without a rest pattern: whatever an entry comes to hold does not compile before it is decided here.
         let Entry { identifier, server_time, client_time, text, kind, payload, sender, related } = entry;
         let treated = |name: &str, text: Option<String>| text.and_then(|text| policy.text(name, &text));
+        // The payload of the Conversation Data API repeats the text.
+        let names = |field: &str| policy.named().iter().any(|(name, _)| name == field);
+        let of_payload = if names("text") && !names("payload") { "text" } else { "payload" };
         Self(Entry {
             text: treated("text", text),
             kind: treated("type", kind),
-            payload: payload.and_then(|payload| policy.json("payload", &payload)),
+            payload: payload.and_then(|payload| policy.json(of_payload, &payload)),
             sender: treated_sender(policy, &sender),
             identifier,
             server_time,

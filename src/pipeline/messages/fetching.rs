@@ -37,6 +37,8 @@ pub(super) struct Underway {
     triggers: Vec<(String, u64)>,
     /// Whether it has found anything.
     news: bool,
+    /// Before its first page was read.
+    began: i64,
     /// When its last page was read: others may have their turn before the next one.
     pub since: i64,
 }
@@ -57,13 +59,16 @@ impl MessageRunner {
             conversation = self.cut(id, conversation).await?;
         }
         // After an error it begins anew: what is known already is passed over.
-        let mut underway = self.underway.remove(id).unwrap_or_else(|| Underway {
-            walk: Walk::from(conversation.begin(now, &self.config)),
-            reason,
-            triggers: self.triggers_of(id),
-            news: false,
-            since: now,
-        });
+        let mut underway = match self.underway.remove(id) {
+            Some(underway) => underway,
+            None => {
+                let walk = Walk::from(conversation.begin(now, &self.config));
+                // The pages to come find it as it is now.
+                self.conversations.insert(id.to_owned(), conversation.clone());
+                let triggers = self.triggers_of(id);
+                Underway { walk, reason, triggers, news: false, began: now, since: now }
+            }
+        };
         self.budget.take(id, Instant::now());
         self.context.board.update(|status| status.messages.get_or_insert_default().fetches += 1);
         let deadline = Instant::now() + PATIENCE;
@@ -83,14 +88,13 @@ impl MessageRunner {
             self.underway.insert(id.to_owned(), Underway { since: self.now(), ..underway });
         } else {
             self.add_records(id, &mut conversation, &mut batch).await?;
-            conversation.asked(now, underway.reason, underway.news, &self.config);
+            conversation.asked(underway.began, underway.reason, underway.news, &self.config);
             batch.ledger.extend(self.readable(&mut conversation));
             let clear = |(session, number)| Clear { session, number, end: End::Healed };
             batch.clears = underway.triggers.into_iter().map(clear).collect();
             batch.done = self.done_by(id);
         }
         self.commit(id, batch, &mut conversation).await?;
-        self.conversations.insert(id.to_owned(), conversation);
         self.waits.remove(id);
         Ok(())
     }
@@ -178,9 +182,7 @@ impl MessageRunner {
         }
         // From now on the conversation itself is owed.
         batch.done = self.done_by(id);
-        self.commit(id, batch, &mut conversation).await?;
-        self.conversations.insert(id.to_owned(), conversation);
-        Ok(())
+        self.commit(id, batch, &mut conversation).await
     }
 
     /// The end of the triggers of a conversation as they are now.
@@ -211,7 +213,6 @@ impl MessageRunner {
                       millisecond read, and those that came late or were redacted, may be missing";
         let batch = MessageBatch { ledger: self.lost(id, detail.to_owned()).into(), ..MessageBatch::default() };
         self.commit(id, batch, &mut conversation).await?;
-        self.conversations.insert(id.to_owned(), conversation.clone());
         Ok(conversation)
     }
 
@@ -236,7 +237,8 @@ impl MessageRunner {
         triggers.keys().filter_map(of).collect()
     }
 
-    /// Has a batch committed together with its conversation as it is then: everything up to the cursor is written.
+    /// Has a batch committed together with its conversation as it is then: everything up to the cursor is written. From then
+    /// on that is what is known of it, whatever becomes of what follows.
     async fn commit(
         &mut self,
         id: &str,
@@ -251,7 +253,9 @@ impl MessageRunner {
         }
         batch.kept.push((key(id), Some(conversation.value())));
         id.clone_into(&mut batch.conversation);
-        self.hand_over(batch).await
+        self.hand_over(batch).await?;
+        self.conversations.insert(id.to_owned(), conversation.clone());
+        Ok(())
     }
 
     /// Forgets conversations.
