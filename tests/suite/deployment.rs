@@ -211,6 +211,18 @@ impl Running {
     }
 }
 
+/// Where a partition begins and ends. While another broker takes over nobody knows, which does not make it empty.
+fn bounds(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok(bounds) => return bounds,
+            Err(error) => assert!(std::time::Instant::now() < until, "{topic} {partition}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn read_committed(brokers: &str, topic: &str) -> Vec<Output> {
     let consumer = |isolation: &str| -> BaseConsumer {
         ClientConfig::new()
@@ -227,7 +239,7 @@ fn read_committed(brokers: &str, topic: &str) -> Vec<Output> {
     let metadata = ends.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
     let mut records = Vec::new();
     for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()) {
-        let Ok((low, high)) = ends.fetch_watermarks(topic, partition, PATIENCE) else { continue };
+        let (low, high) = bounds(&ends, topic, partition);
         if low == high {
             continue;
         }
