@@ -258,4 +258,32 @@ mod tests {
         );
         assert_eq!(value["sender"], json!({"role": null, "app_type": "conversation", "subject": null}));
     }
+
+    #[test]
+    fn what_a_policy_says_of_the_text_holds_for_the_payload_that_repeats_it() {
+        let entry = |text: &str| Entry {
+            identifier: "e-1".into(),
+            server_time: 0,
+            client_time: None,
+            text: Some(text.into()),
+            kind: None,
+            payload: Some(json!({"abstractMessage": {"staticContent": {"text": text}}})),
+            sender: Sender { role: None, app_type: None, subject: None },
+            related: Vec::new(),
+        };
+        let treated = |named: &[(&str, Treatment)]| {
+            let named = named.iter().map(|(field, treatment)| ((*field).to_owned(), *treatment));
+            let policies = FieldPolicies::new([EntityPolicy::new(CONVERSATION_ENTRY, named, None)]);
+            let Entry { text, payload, .. } = TreatedEntry::new(entry("secret"), &policies).0;
+            format!("{text:?} {payload:?}")
+        };
+        for treatment in [Treatment::Drop, Treatment::Mask { keep_last: 0 }] {
+            assert!(!treated(&[("text", treatment)]).contains("secret"), "{treatment:?}");
+        }
+        // Each as it is named where both are, and a policy of something else says nothing of them.
+        let apart =
+            treated(&[("text", Treatment::Mask { keep_last: 0 }), ("payload", Treatment::Mask { keep_last: 6 })]);
+        assert!(!apart.contains("secret"), "{apart}");
+        assert_eq!(treated(&[("type", Treatment::Drop)]).matches("secret").count(), 2);
+    }
 }
