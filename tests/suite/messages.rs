@@ -251,6 +251,11 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
         let running = deployment.run(&[SESSIONS], &settings);
         running.until("some of it", |status| messages(status).entries_written >= 300).await;
         running.abort().await;
+        // Fails behind the last page, of which a part is written by then.
+        let path = "ConversationParticipant".to_owned();
+        let (error_code, message) = (String::new(), String::new());
+        let unavailable = Fault::FailRest { path, status: 503, error_code, message, retry_after: None, times: 2 };
+        control.inflict(unavailable).await.expect("inflicted");
         let running = deployment.run(&[SESSIONS], &settings);
         let records = until_told(&deployment, &running).await;
         running.until("its trigger to be gone", |status| messages(status).sessions_waiting == 0).await;
