@@ -16,7 +16,11 @@ use crate::pipeline::policy_check::PolicyError;
 use crate::pipeline::reconcile::Unable;
 use crate::pipeline::{job_setbacks, message_setbacks};
 use crate::salesforce::bulk::BulkError;
+use crate::salesforce::call_fault::CallFault;
 use crate::salesforce::grant::InvalidKey;
+use crate::salesforce::intake::Placeless;
+use crate::salesforce::pubsub::InvalidChannel;
+use crate::salesforce::reachability::Unreached;
 use crate::salesforce::rest::RestError;
 use crate::salesforce::session_error::SessionError;
 use crate::salesforce::tls;
@@ -33,6 +37,8 @@ macro_rules! failures_of {
         samples.iter().map(|error| error.failure()).collect::<Vec<Failure>>()
     }};
 }
+
+mod commands;
 
 fn at() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_000_000, 0).expect("a time")
@@ -131,7 +137,40 @@ fn pubsub() -> Vec<Failure> {
         }
         CallError::from(status).failure()
     };
-    CODES.iter().map(status).collect()
+    let topic = || "/data/CaseChangeEvent".parse().expect("a topic");
+    let mut failures: Vec<Failure> = CODES.iter().map(status).collect();
+    failures.extend(failures_of![
+        CallFault::MayNotSubscribe(_) => [CallFault::MayNotSubscribe(topic())],
+        // What follows is the stream's to decide, and stands there.
+        CallFault::PositionRefused(_) => [],
+        CallFault::Placeless { .. } => [CallFault::Placeless { topic: topic(), reason: Placeless::NoReplayId }],
+        CallFault::Silence(_) => [CallFault::Silence(Duration::from_secs(300))],
+        CallFault::Overrun(_) => [CallFault::Overrun(100)],
+    ]);
+    failures.extend(failures_of![
+        InvalidChannel::Endpoint { .. } => [InvalidChannel::Endpoint { endpoint: text("ENDPOINT"), reason: text("REASON") }],
+        // In the words of signing in.
+        InvalidChannel::Authority(_) => [],
+        InvalidChannel::Proxy(_) => [],
+    ]);
+    failures
+}
+
+fn network() -> Vec<Failure> {
+    let (host, reason, issuer) = (text("HOST"), text("REASON"), text("ISSUER"));
+    failures_of![
+        Unreached::Settings(_) => [Unreached::Settings(reason.clone())],
+        Unreached::Name { .. } => [Unreached::Name { host: host.clone(), reason: reason.clone() }],
+        Unreached::Refused { .. } => [Unreached::Refused { host: host.clone(), address: ([192, 0, 2, 1], 443).into() }],
+        Unreached::TimedOut { .. } => [Unreached::TimedOut {
+            host: host.clone(), step: "to connect", patience: Duration::from_secs(5),
+        }],
+        Unreached::Network { .. } => [Unreached::Network { host: host.clone(), reason: reason.clone() }],
+        Unreached::Proxy { .. } => [Unreached::Proxy { proxy: text("PROXY"), host: host.clone(), reason: reason.clone() }],
+        Unreached::UnknownAuthority { .. } => [Unreached::UnknownAuthority { host: host.clone(), issuer: issuer.clone() }],
+        Unreached::Certificate { .. } => [Unreached::Certificate { host: host.clone(), issuer, reason: reason.clone() }],
+        Unreached::Handshake { .. } => [Unreached::Handshake { host, reason }],
+    ]
 }
 
 fn rest() -> Vec<Failure> {
@@ -245,8 +284,11 @@ fn cell(text: &str) -> String {
 }
 
 fn troubleshooting() -> String {
-    let sections: [(&str, &str, Vec<Failure>); 11] = [
+    let sections = vec![
         ("Configuration", "Before anything is called.", configuration()),
+        ("Any command", "On their own account; what they pass on stands below.", commands::any_command()),
+        ("Admin port", "What it answers as `reason` and `remedy`; `casewire snapshot` says the same.", commands::admin_port()),
+        ("The way to a host", "In `doctor`, for the login host and the Pub/Sub API.", network()),
         ("Signing in", "The text of Salesforce in parentheses: `error`, then `error_description`.", sign_in()),
         ("Field policies", "At the start of `run` and `tail`, and in `doctor`.", policies()),
         ("Pub/Sub API", "MESSAGE is Salesforce's own; the log has the `rpc_id` for Salesforce Support.", pubsub()),
@@ -257,14 +299,15 @@ fn troubleshooting() -> String {
         ("Jobs that wait", "Shown with the job in `/status`; its gap stays open.", job_setbacks()),
         ("Messages that wait", "Shown with the stream in `/status`; nothing is lost meanwhile.", message_setbacks()),
         ("Comparison with the org", "`casewire reconcile`, by hand or on a schedule.", comparison()),
+        ("Streams that stop", "In `/status` as `what` of a stream that is `stopped`, or with the job or the request that cannot go on.", commands::streams()),
     ];
+    let sections: Vec<_> = sections.into_iter().chain(commands::commands()).collect();
     let mut page = text(
         "# Troubleshooting\n\n\
          <!-- Made of the tables of errors in src/. UPDATE_DOCS=1 cargo test --features failpoints --lib documents writes it anew. -->\n\n\
-         Every error of the parts that speak to Salesforce and Kafka, with what to do. casewire says the same with each: on stderr, in the log (`error`, `remedy`), in `/status` (`last_error`) and in `casewire doctor`. Words in\n\
+         Every error of casewire, with what to do: first those of its parts, then those of single commands. casewire says the same with each: on stderr, in the log (`error`, `remedy`), in `/status` (`last_error`) and in `casewire doctor`. Words in\n\
          capital letters stand for what differs. The number is the [exit code](operating.md#exit-codes) if the process ends by it.\n\n\
-         Begin with `casewire doctor --config casewire.toml`: it makes all checks in order, and the first that fails is the one to mend. What commands say of their own command lines is not listed here: `--help` is\n\
-         beside them. Set-up, step by step: [salesforce-setup.md](salesforce-setup.md). States, gaps and dead letters: [operating.md](operating.md).\n\n",
+         Begin with `casewire doctor --config casewire.toml`: it makes all checks in order, and the first that fails is the one to mend. What is wrong with a command line (64) is said with its `--help`. Set-up, step by step: [salesforce-setup.md](salesforce-setup.md). States, gaps and dead letters: [operating.md](operating.md).\n\n",
     );
     for (name, ..) in &sections {
         let _ = writeln!(page, "- [{name}](#{})", name.to_lowercase().replace(' ', "-").replace('/', ""));

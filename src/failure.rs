@@ -28,6 +28,13 @@ pub enum Exit {
     Configuration = 78,
 }
 
+impl Exit {
+    /// Whether what failed may work later without anybody's doing.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Temporary | Self::Unavailable)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -49,6 +56,18 @@ impl Failure {
     /// A failure with its remedy.
     pub fn new(exit: Exit, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into(), exit }
+    }
+
+    /// The same in other words.
+    #[must_use]
+    pub fn told_as(self, what: String) -> Self {
+        Self { what, ..self }
+    }
+
+    /// The same, said of one among several.
+    #[must_use]
+    pub fn of(&self, whose: &str) -> Self {
+        self.clone().told_as(format!("{whose}: {}", self.what))
     }
 }
 

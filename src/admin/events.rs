@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::guard::refusal;
+use crate::admin::denial::Denial;
 use crate::admin::snapshots::SnapshotDoor;
 use crate::admin::view::{document, patch};
 use crate::status::{Board, SAMPLE_EVERY, Trend};
@@ -80,9 +80,7 @@ impl News {
     /// A place among the listeners, if one is free.
     pub(super) fn listen(self) -> Response {
         let Ok(seat) = self.seats.clone().try_acquire_owned() else {
-            let reason = format!("{SEATS} listeners are connected already");
-            let full = refusal(StatusCode::SERVICE_UNAVAILABLE, &reason, "close a page, or ask again in a moment");
-            return ([(header::RETRY_AFTER, "5")], full).into_response();
+            return ([(header::RETRY_AFTER, "5")], Denial::Full(SEATS).response()).into_response();
         };
         let listener = Listener {
             changes: self.board.changes(),

@@ -14,15 +14,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::admin::denial::Denial;
 use crate::config::AdminConfig;
 
 /// The rules of one admin port; cheap to clone.
@@ -59,9 +58,7 @@ impl Guard {
         if known {
             return None;
         }
-        let reason = "this port listens on loopback and is not known by the name that the request has for it";
-        let remedy = "ask for 127.0.0.1 or localhost, or add the name to admin.hosts";
-        Some(refusal(StatusCode::MISDIRECTED_REQUEST, reason, remedy))
+        Some(Denial::ForeignName.response())
     }
 
     /// Why nothing is done for somebody with these headers.
@@ -72,27 +69,20 @@ impl Guard {
         let elsewhere = site.is_some_and(|site| !matches!(site, "same-origin" | "none"))
             || text(&header::ORIGIN).is_some_and(|origin| !is_of(origin, host));
         if elsewhere {
-            let reason = "the request comes from a page of another origin";
-            return Some(refusal(StatusCode::FORBIDDEN, reason, "use the page of this port, or a command"));
+            return Some(Denial::ForeignPage.response());
         }
         let media = text(&header::CONTENT_TYPE).unwrap_or_default();
         if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-            let reason = "only JSON is taken";
-            return Some(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason, "send Content-Type: application/json"));
+            return Some(Denial::NotJson.response());
         }
-        let Some(token) = &self.rules.token else {
-            let reason = "this service has no admin.token, so it does nothing for anybody";
-            let remedy = "set admin.token_file, restart, and show the token: Authorization: Bearer …";
-            return Some(refusal(StatusCode::FORBIDDEN, reason, remedy));
-        };
+        let Some(token) = &self.rules.token else { return Some(Denial::NoToken.response()) };
         let shown = text(&header::AUTHORIZATION).and_then(|shown| shown.strip_prefix("Bearer "));
         // Digests are compared, so the time it takes tells nothing of the token.
         let digest = |token: &str| Sha256::digest(token.trim().as_bytes());
         if shown.is_some_and(|shown| digest(shown) == digest(token.expose_secret())) {
             return None;
         }
-        let reason = "the token is not that of admin.token";
-        Some(refusal(StatusCode::UNAUTHORIZED, reason, "show it as: Authorization: Bearer …"))
+        Some(Denial::WrongToken.response())
     }
 }
 
@@ -121,12 +111,6 @@ pub(super) async fn acts(State(guard): State<Guard>, request: Request, next: Nex
         Some(refusal) => refusal,
         None => next.run(request).await,
     }
-}
-
-/// A refusal with its remedy, as everything that acts answers.
-pub(super) fn refusal(status: StatusCode, reason: &str, remedy: &str) -> Response {
-    let body: Value = json!({ "reason": reason, "remedy": remedy });
-    (status, Json(body)).into_response()
 }
 
 /// `host`, `host:port`, `[::1]:port`: without the port.

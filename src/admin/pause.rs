@@ -4,13 +4,12 @@
 //! after 72 hours, so nothing but a process that says so all the time keeps it up.
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 use tracing::{info, warn};
 
-use crate::admin::guard::refusal;
+use crate::admin::denial::Denial;
 use crate::identity::TopicName;
 use crate::status::Board;
 
@@ -25,20 +24,15 @@ struct Named {
 pub(super) fn answer(board: &Board, body: &[u8], paused: bool) -> Response {
     let named: Named = match serde_json::from_slice(body) {
         Ok(named) => named,
-        Err(error) => {
-            let reason = format!("the body is not what is expected: {error}");
-            return refusal(StatusCode::BAD_REQUEST, &reason, "send {\"topic\": \"/data/CaseChangeEvent\"}");
-        }
+        Err(error) => return Denial::PauseBody(error.to_string()).response(),
     };
     let topics: Vec<TopicName> = board.snapshot().streams.into_iter().map(|stream| stream.topic).collect();
     let Some(topic) = topics.iter().find(|topic| topic.as_str() == named.topic) else {
         let known: Vec<&str> = topics.iter().map(TopicName::as_str).collect();
-        let remedy = format!("the streams of this process are: {}", known.join(", "));
-        return refusal(StatusCode::NOT_FOUND, &format!("there is no stream of {}", named.topic), &remedy);
+        return Denial::NoStream { topic: named.topic, known: known.join(", ") }.response();
     };
     let Some(status) = board.set_paused(topic, paused) else {
-        let remedy = "pause it at the instance that writes it; `by` in /status says which";
-        return refusal(StatusCode::CONFLICT, &format!("{topic} stands by here: there is nothing to pause"), remedy);
+        return Denial::StandsBy(topic.clone()).response();
     };
     let left = status.until_data_loss(board.snapshot().salesforce_now).map(|left| left.as_secs());
     if paused {

@@ -1,6 +1,7 @@
 //! `/live`, `/ready`, `/metrics` and `/status`, all read from the status board; and the ways to the page and to what acts.
 //!
-//! - `/live` fails only for what a restart mends: a stream whose call to Kafka hangs for good.
+//! - `/live` fails only for what a restart may mend: a stream whose call to Kafka has been hanging for five minutes, whose task
+//!   has had no turn for a minute, or which runs and has committed nothing for twenty.
 //! - `/ready` says for each stream why it is not ready. A fault at Salesforce makes the
 //!   process unready, never dead: restarting would not help, and would cost the position's age.
 
@@ -20,29 +21,15 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::denial::{AdminError, Denial};
 use crate::admin::events::News;
 use crate::admin::guard::{self, Guard};
 use crate::admin::snapshots::{SnapshotDoor, Wanted};
 use crate::admin::{page, pause};
-use crate::failure::{Exit, Failure};
 use crate::status::{Board, METRICS_CONTENT_TYPE, Metrics, NotReady};
 
 /// The most that a request may bring.
 const MOST_BYTES: usize = 64 * 1024;
-
-/// Why nothing is served.
-#[derive(Debug, thiserror::Error)]
-#[error("The admin port {address} cannot be opened: {error}")]
-pub struct AdminError {
-    address: SocketAddr,
-    error: std::io::Error,
-}
-
-impl From<AdminError> for Failure {
-    fn from(error: AdminError) -> Self {
-        Self::new(Exit::Unavailable, error.to_string(), "set admin.listen to a free address")
-    }
-}
 
 #[derive(Clone)]
 struct Shown {
@@ -130,7 +117,7 @@ async fn scrape(State(shown): State<Shown>) -> Response {
 
 async fn snapshots(State(shown): State<Shown>, body: Bytes) -> Response {
     let wanted = if body.is_empty() { Ok(Wanted::default()) } else { serde_json::from_slice(&body) };
-    let wanted = wanted.map_err(|error| format!("The body is not what is expected: {error}"));
+    let wanted = wanted.map_err(|error| Denial::SnapshotBody(error.to_string()));
     shown.door.answer(&shown.board, wanted).await
 }
 

@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::admin::guard::refusal;
+use crate::admin::denial::Denial;
 use crate::config::{Config, SnapshotConfig, StreamConfig, stream_of};
-use crate::failure::{Exit, Failure};
 use crate::identity::TopicName;
 use crate::status::{Board, OpenedSnapshot, RefusedSnapshot, SnapshotRequest, StreamState};
 
@@ -54,24 +53,14 @@ impl SnapshotDoor {
     ///
     /// # Errors
     /// When there is nothing to read, or no stream that could write it.
-    pub fn objects(&self, wanted: &Wanted) -> Result<Vec<(String, TopicName)>, Failure> {
-        let none = |what: String| {
-            let remedy =
-                "name objects with --entity, and give the configuration a stream of change events to write them";
-            Failure::new(Exit::Usage, what, remedy)
-        };
+    pub(crate) fn objects(&self, wanted: &Wanted) -> Result<Vec<(String, TopicName)>, Denial> {
         if wanted.entities.is_empty() {
             let all = self.snapshot.objects(&self.streams);
-            return if all.is_empty() {
-                Err(none("The configuration has no object to read".to_owned()))
-            } else {
-                Ok(all)
-            };
+            return if all.is_empty() { Err(Denial::NothingToRead) } else { Ok(all) };
         }
         let mut objects: Vec<(String, TopicName)> = Vec::new();
         for entity in &wanted.entities {
-            let topic =
-                stream_of(&self.streams, entity).ok_or_else(|| none(format!("No stream could write {entity}")))?;
+            let topic = stream_of(&self.streams, entity).ok_or_else(|| Denial::NoWriter(entity.clone()))?;
             if !objects.iter().any(|(known, _)| known == entity) {
                 objects.push((entity.clone(), topic.clone()));
             }
@@ -80,15 +69,11 @@ impl SnapshotDoor {
     }
 
     /// Answers a call.
-    pub(super) async fn answer(&self, board: &Board, wanted: Result<Wanted, String>) -> Response {
-        let objects =
-            match wanted.map_err(|error| Failure::new(Exit::Usage, error, "see docs/operating.md, \"Snapshots\"")) {
-                Ok(wanted) => self.objects(&wanted).map(|objects| (objects, wanted)),
-                Err(failure) => Err(failure),
-            };
+    pub(super) async fn answer(&self, board: &Board, wanted: Result<Wanted, Denial>) -> Response {
+        let objects = wanted.and_then(|wanted| Ok((self.objects(&wanted)?, wanted)));
         let (objects, wanted) = match objects {
             Ok(objects) => objects,
-            Err(failure) => return refusal(StatusCode::BAD_REQUEST, &failure.what, &failure.remedy),
+            Err(denial) => return denial.response(),
         };
         let (mut opened, mut refused, mut status) = (Vec::new(), Vec::new(), StatusCode::ACCEPTED);
         for (entity, topic) in objects {
@@ -100,7 +85,7 @@ impl SnapshotDoor {
                     let under_way = matches!(why, RefusedSnapshot::UnderWay(_));
                     let job = if let RefusedSnapshot::UnderWay(job) = &why { Some(job.clone()) } else { None };
                     let failure = why.failure(&entity);
-                    let temporary = failure.exit == Exit::Temporary || failure.exit == Exit::Unavailable;
+                    let temporary = failure.exit.may_pass();
                     status = match status {
                         StatusCode::ACCEPTED if under_way => StatusCode::CONFLICT,
                         StatusCode::ACCEPTED if temporary => StatusCode::SERVICE_UNAVAILABLE,
@@ -126,25 +111,23 @@ pub async fn ask(
     topic: &TopicName,
     wanted: &Wanted,
 ) -> Result<OpenedSnapshot, RefusedSnapshot> {
-    let failed = |what: String, remedy: &str| RefusedSnapshot::Failed(Failure::new(Exit::Temporary, what, remedy));
+    let failed = |denial: Denial| RefusedSnapshot::Failed(denial.failure());
     let stream = board.snapshot().streams.into_iter().find(|stream| stream.topic == *topic);
     let Some((requests, stream)) = board.requests(topic).zip(stream) else {
-        return Err(failed(format!("The stream {topic} is not there yet"), "ask again in a moment"));
+        return Err(failed(Denial::NotThere(topic.clone())));
     };
     if stream.state != StreamState::Running {
         let state = serde_json::to_value(&stream.state).ok();
         let state = state.as_ref().and_then(|state| state.get("state")?.as_str()).unwrap_or("not running");
-        let remedy = "ask the instance that writes it, or ask again when the stream runs";
-        return Err(failed(format!("The stream {topic} is {state}, so {entity} cannot be read"), remedy));
+        let (topic, state, entity) = (topic.clone(), state.to_owned(), entity.to_owned());
+        return Err(failed(Denial::NotRunning { topic, state, entity }));
     }
     let (answer, answered) = oneshot::channel();
     let (since, condition, include_deleted) = (wanted.since, wanted.condition.clone(), wanted.include_deleted);
     requests.ask(SnapshotRequest { entity: entity.to_owned(), since, condition, include_deleted, answer });
     match tokio::time::timeout(PATIENCE, answered).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(failed(format!("The stream {topic} began again meanwhile"), "ask again")),
-        Err(_) => {
-            Err(failed(format!("The stream {topic} did not come to it in {PATIENCE:?}"), "see `jobs` in /status"))
-        }
+        Ok(Err(_)) => Err(failed(Denial::BeganAgain(topic.clone()))),
+        Err(_) => Err(failed(Denial::NoTurn { topic: topic.clone(), patience: PATIENCE })),
     }
 }

@@ -9,9 +9,10 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::checkpoint_show::{ShowArguments, failed, position_text, reachable_kafka, show, time_text};
+use crate::cli::error::CheckpointError;
 use crate::cli::{ConfigFile, say};
 use crate::config::Config;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{OrgId, ReplayId, TopicName};
 use crate::kafka::{
     Checkpoint, KafkaSettings, RunIdentity, StoredCheckpoint, StreamIdentity, TopicRole, TransactionalWriter,
@@ -151,12 +152,7 @@ async fn target(to: &Target, kafka: &KafkaSettings, identity: &StreamIdentity) -
         (None, Some(at), _) => {
             let found = read_back::position_at(kafka, identity, at).await.map_err(failed)?;
             let Some((id, committed_at)) = found else {
-                let what = format!(
-                    "The output topics hold no event of {} within 7 days before {}",
-                    identity.topic,
-                    time_text(at)
-                );
-                return Err(Failure::new(Exit::Usage, what, "take a later time, or --start earliest"));
+                return Err(CheckpointError::NoEventBefore { topic: identity.topic.clone(), before: at }.into());
             };
             let mut position = Position::starting(Anchor::After(id));
             position.set_time(committed_at);
@@ -207,13 +203,10 @@ async fn prepared(arguments: &MoveArguments) -> Result<(Config, KafkaSettings), 
     let config = arguments.file.load()?;
     if !config.streams.iter().any(|stream| stream.topic == arguments.topic) {
         let known: Vec<&str> = config.streams.iter().map(|stream| stream.topic.as_str()).collect();
-        let what =
-            format!("The configuration has no stream of {}; its streams are {}", arguments.topic, known.join(", "));
-        return Err(Failure::new(Exit::Usage, what, "correct --topic, or give the configuration that has the stream"));
+        return Err(CheckpointError::NoStream { topic: arguments.topic.clone(), known: known.join(", ") }.into());
     }
     if !arguments.yes && !arguments.dry_run && !std::io::stdin().is_terminal() {
-        let what = "Nobody can be asked: this is not a terminal";
-        return Err(Failure::new(Exit::Usage, what, "add --yes, or --dry-run to see what would be done"));
+        return Err(CheckpointError::NobodyAsked.into());
     }
     let kafka = reachable_kafka(&config).await?;
     Ok((config, kafka))

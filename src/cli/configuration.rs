@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 
+use crate::cli::error::CommandError;
 use crate::cli::{ConfigFile, logging, say};
 use crate::config::Config;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::pipeline::settings;
 
 /// Check or print the configuration.
@@ -59,6 +60,5 @@ fn usable(config: &Config) -> Result<(), Failure> {
         return faults.pop().map_or(Ok(()), Err);
     }
     let lines: String = faults.iter().map(|fault| format!("\n  - {fault}")).collect();
-    let what = format!("The configuration has {} faults:{lines}", faults.len());
-    Err(Failure::new(Exit::Configuration, what, "correct each as it says"))
+    Err(CommandError::Faults { count: faults.len(), lines }.into())
 }

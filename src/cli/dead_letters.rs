@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::Header;
 use crate::cli::checkpoint_show::reachable_kafka;
+use crate::cli::error::DeadLettersError;
 use crate::cli::redrive::{self, RedriveArguments, Redriven, redriven};
 use crate::cli::stored_records::{header, key, newest_by_key};
 use crate::cli::{ConfigFile, say, table};
 use crate::config::Config;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::SchemaId;
 use crate::kafka::{KafkaSettings, ScannedRecord};
 use crate::pipeline::context::dead_letters_topic;
@@ -183,8 +184,7 @@ async fn show(arguments: &ShowArguments) -> Result<(), Failure> {
     let config = arguments.file.load()?;
     let (_, topic, letters) = letters(&config).await?;
     let Some(letter) = letters.iter().find(|letter| key(letter) == arguments.id) else {
-        let what = format!("There is no letter `{}` in {topic}", arguments.id);
-        return Err(Failure::new(Exit::Usage, what, "`casewire dead-letters list` prints the ids of all letters"));
+        return Err(DeadLettersError::NoLetter { id: arguments.id.clone(), topic }.into());
     };
     if let Some(file) = &arguments.raw {
         write_new(file, payload(letter))?;
@@ -318,10 +318,8 @@ fn hex_dump(bytes: &[u8]) -> impl Iterator<Item = String> {
 fn write_new(file: &PathBuf, bytes: &[u8]) -> Result<(), Failure> {
     use std::io::Write;
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
-    made.and_then(|mut made| made.write_all(bytes)).map_err(|error| {
-        let what = format!("The bytes cannot be written to {}: {error}", file.display());
-        Failure::new(Exit::Usage, what, "name a file that does not exist, in a folder that may be written to")
-    })
+    let written = made.and_then(|mut made| made.write_all(bytes));
+    written.map_err(|error| DeadLettersError::NotWritten { file: file.clone(), error }.into())
 }
 
 #[cfg(test)]

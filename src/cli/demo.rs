@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::cli::demo_broker::DemoBroker;
+use crate::cli::error::DemoError;
 use crate::cli::{demo_view, run, say};
 use crate::config::{Config, Environment};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::simulator::{Simulator, SimulatorConfig};
 
 /// The streams of the demo.
@@ -83,10 +84,9 @@ pub async fn run(arguments: DemoArguments, stop: CancellationToken) -> Result<()
 
 /// The admin port is tried before a broker is started for a minute. It is opened again a little later.
 async fn free_address(wanted: SocketAddr) -> Result<SocketAddr, Failure> {
-    let taken =
-        |what: String| Failure::new(Exit::Unavailable, what, "give another address, such as --admin 127.0.0.1:0");
-    let listener = admin::bind(wanted).await.map_err(|error| taken(error.to_string()))?;
-    listener.local_addr().map_err(|error| taken(format!("The admin port {wanted} cannot be used: {error}")))
+    let listener = admin::bind(wanted).await.map_err(|error| DemoError::AdminPort(error.to_string()))?;
+    let address = listener.local_addr();
+    address.map_err(|error| DemoError::AdminPort(format!("The admin port {wanted} cannot be used: {error}")).into())
 }
 
 async fn start_simulator(arguments: &DemoArguments) -> Result<Simulator, Failure> {
@@ -95,9 +95,7 @@ async fn start_simulator(arguments: &DemoArguments) -> Result<Simulator, Failure
     settings.traffic.rate = arguments.rate;
     settings.traffic.backlog = arguments.backlog;
     settings.traffic.entities = vec!["Case".to_owned(), "MessagingSession".to_owned()];
-    Simulator::start(settings).await.map_err(|error| {
-        Failure::new(Exit::Unavailable, error.to_string(), "end what uses the ports, or see `casewire simulate --help`")
-    })
+    Simulator::start(settings).await.map_err(|error| DemoError::Simulator(error).into())
 }
 
 /// The configuration that a user would have written for this org and broker.
@@ -127,8 +125,6 @@ fn configuration(
     }
     let key = simulator.private_key_pem().unwrap_or_default().to_owned();
     let environment = Environment::from([("CASEWIRE__SALESFORCE__PRIVATE_KEY".to_owned(), key)]);
-    let table = text.parse().map_err(|error: toml::de::Error| {
-        Failure::new(Exit::Software, format!("The demo's configuration is not TOML: {error}"), "please report it")
-    })?;
+    let table = text.parse().map_err(|error: toml::de::Error| DemoError::Configuration(error.to_string()))?;
     Config::from_table(table, &environment).map_err(Failure::from)
 }

@@ -9,9 +9,10 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use tokio::process::Command;
 
+use crate::cli::error::DemoError;
 use crate::cli::say;
-use crate::failure::{Exit, Failure};
-use crate::identity::{TopicKind, TopicName};
+use crate::failure::Failure;
+use crate::identity::{InvalidIdentifier, TopicKind, TopicName};
 use crate::kafka::StreamIdentity;
 
 /// A first start downloads 46 MB of jars; without a network it should not hold the demo up for long.
@@ -121,26 +122,19 @@ async fn start_kafka() -> Result<DemoBroker, String> {
 
 /// The mock cluster cannot create topics on request, so they are made here.
 fn start_stand_in(reason: String, org: &str, prefix: &str, topics: &[&str]) -> Result<DemoBroker, Failure> {
-    let failed = |error: String| {
-        Failure::new(
-            Exit::Unavailable,
-            format!("The demo's stand-in broker cannot be started: {error}"),
-            "install Java 17 for a real one",
-        )
-    };
-    let cluster = MockCluster::new(1).map_err(|error| failed(error.to_string()))?;
+    let cluster = MockCluster::new(1).map_err(|error| DemoError::StandIn(error.to_string()))?;
+    let invalid = |error: InvalidIdentifier| DemoError::StandIn(error.to_string());
     let mut names = vec![(format!("{prefix}.gaps"), 1), (format!("{prefix}.dead-letters"), 1)];
     for topic in topics {
-        let topic: TopicName =
-            topic.parse().map_err(|error: crate::identity::InvalidIdentifier| failed(error.to_string()))?;
+        let topic: TopicName = topic.parse().map_err(invalid)?;
         if let TopicKind::Entity(entity) = topic.kind() {
             names.push((format!("{prefix}.{entity}"), 3));
         }
-        let org = org.parse().map_err(|error: crate::identity::InvalidIdentifier| failed(error.to_string()))?;
+        let org = org.parse().map_err(invalid)?;
         names.push((StreamIdentity { prefix: prefix.to_owned(), org, topic }.checkpoint_topic(), 1));
     }
     for (name, partitions) in names {
-        cluster.create_topic(&name, partitions, 1).map_err(|error| failed(error.to_string()))?;
+        cluster.create_topic(&name, partitions, 1).map_err(|error| DemoError::StandIn(error.to_string()))?;
     }
     Ok(DemoBroker::StandIn { bootstrap: cluster.bootstrap_servers(), _cluster: cluster, reason })
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::error::DoctorError;
 use crate::cli::{ConfigFile, say};
 use crate::config::Config;
 use crate::doctor::{self, Area, Finding, Outcome, Report};
@@ -47,12 +48,8 @@ pub async fn run(arguments: DoctorArguments) -> Result<(), Failure> {
     }
     let Some(exit) = report.exit() else { return Ok(()) };
     let failed = report.findings().iter().any(|finding| matches!(finding.outcome, Outcome::Failed(_)));
-    let remedy = if failed {
-        "mend the first check that failed and run it again: what failed after it may be its consequence"
-    } else {
-        "nothing failed; each warning says what to do"
-    };
-    Err(Failure::new(exit, format!("Not all is in order: {}", report.summary()), remedy))
+    let summary = report.summary();
+    Err(if failed { DoctorError::Failed { summary, exit } } else { DoctorError::Warnings(summary) }.into())
 }
 
 /// One finding as two lines at most, below the name of its area.

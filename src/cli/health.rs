@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
+use crate::cli::error::HealthError;
 use crate::cli::say;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// Probes give up after some seconds themselves, and kill whoever asks then.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -33,11 +34,7 @@ pub struct HealthArguments {
 pub async fn run(arguments: HealthArguments) -> Result<(), Failure> {
     let path = if arguments.ready { "ready" } else { "live" };
     let url = format!("http://{}/{path}", arguments.address);
-    let silent = |error: reqwest::Error| {
-        let what = format!("Nobody answers at {url}: {}", error.without_url());
-        let remedy = "give --address as admin.listen of the configuration has it, and see the log of the service";
-        Failure::new(Exit::Unavailable, what, remedy)
-    };
+    let silent = |error: reqwest::Error| HealthError::Silent { url: url.clone(), reason: error.without_url().to_string() };
     // A proxy has no business between two processes of one machine.
     let http = reqwest::Client::builder().no_proxy().timeout(ANSWER).build().map_err(silent)?;
     let answer = http.get(&url).send().await.map_err(silent)?;
@@ -45,10 +42,9 @@ pub async fn run(arguments: HealthArguments) -> Result<(), Failure> {
         say(path);
         return Ok(());
     }
-    let status = answer.status();
+    let status = answer.status().to_string();
     let reasons = reasons(&answer.json().await.unwrap_or_default());
-    let what = format!("casewire at {} is not {path} ({status}): {reasons}", arguments.address);
-    Err(Failure::new(Exit::Findings, what, "`last_error` in /status names what mends it"))
+    Err(HealthError::Not { address: arguments.address, wanted: path, status, reasons }.into())
 }
 
 /// The reasons of an answer in one line.

@@ -8,9 +8,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use secrecy::ExposeSecret;
 
+use crate::cli::error::KeygenError;
 use crate::cli::say;
 use crate::doctor::{self, Outcome};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::salesforce::certificate::{Certificate, Standing};
 use crate::salesforce::key_pair::{KeyBits, SignInKeyPair};
 
@@ -94,10 +95,10 @@ fn make(arguments: &KeygenArguments, now: DateTime<Utc>) -> Result<(), Failure> 
         Size::Bits2048 => KeyBits::Bits2048,
         Size::Bits4096 => KeyBits::Bits4096,
     };
-    std::fs::create_dir_all(&arguments.directory).map_err(|error| unusable(&arguments.directory, &error))?;
+    std::fs::create_dir_all(&arguments.directory).map_err(|error| unusable(&arguments.directory, error))?;
     // The configuration is read from elsewhere than where this was typed.
     let directory =
-        std::path::absolute(&arguments.directory).map_err(|error| unusable(&arguments.directory, &error))?;
+        std::path::absolute(&arguments.directory).map_err(|error| unusable(&arguments.directory, error))?;
     let (key, certificate) = (directory.join(KEY_FILE), directory.join(CERTIFICATE_FILE));
     // Claimed before the key is made: making it takes a while, and then nothing may be in the way.
     let mut claims = Claims::default();
@@ -106,7 +107,7 @@ fn make(arguments: &KeygenArguments, now: DateTime<Utc>) -> Result<(), Failure> 
     let block_file = arguments.write.as_deref().map(|path| claims.claim(path, 0o644)).transpose()?;
 
     let pair = SignInKeyPair::generate(username, bits, now, arguments.days)
-        .map_err(|error| Failure::new(Exit::Software, error.to_string(), "Try again; report it if it stays."))?;
+        .map_err(|error| KeygenError::NotMade(error.to_string()))?;
     fill(&mut key_file, &key, pair.private_key.expose_secret())?;
     fill(&mut certificate_file, &certificate, &pair.certificate)?;
     let block = salesforce_section(username, client_id, &key, &certificate, arguments.sandbox);
@@ -131,12 +132,8 @@ impl Claims {
         options.write(true).create_new(true);
         restrict(&mut options, mode);
         let file = options.open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Failure::new(
-                Exit::Usage,
-                format!("{} exists, and is not overwritten: a key that is in use must not be lost", path.display()),
-                "Give another place (--directory, --write), or move the old file away once nothing uses it.",
-            ),
-            _ => unusable(path, &error),
+            std::io::ErrorKind::AlreadyExists => KeygenError::Exists(path.to_owned()),
+            _ => unusable(path, error),
         })?;
         self.made.push(path.to_owned());
         Ok(file)
@@ -165,12 +162,11 @@ fn restrict(options: &mut OpenOptions, mode: u32) {
 fn restrict(_options: &mut OpenOptions, _mode: u32) {}
 
 fn fill(file: &mut File, path: &Path, text: &str) -> Result<(), Failure> {
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| unusable(path, &error))
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| unusable(path, error).into())
 }
 
-fn unusable(path: &Path, error: &std::io::Error) -> Failure {
-    let what = format!("{} cannot be written: {error}", path.display());
-    Failure::new(Exit::Usage, what, "Give a directory that this user may write to.")
+fn unusable(path: &Path, error: std::io::Error) -> KeygenError {
+    KeygenError::NotWritten { path: path.to_owned(), error }
 }
 
 /// The section of the configuration that goes with the pair.
@@ -211,11 +207,10 @@ fn next_steps(key: &Path, certificate: &Path, written: Option<&Path>, block: &st
 }
 
 fn show(path: &Path, now: DateTime<Utc>) -> Result<(), Failure> {
-    let wrong = |what: String| Failure::new(Exit::Configuration, what, "Give the PEM file of a certificate.");
-    let pem =
-        std::fs::read_to_string(path).map_err(|error| wrong(format!("{} cannot be read: {error}", path.display())))?;
-    let certificate =
-        Certificate::from_pem(&pem).map_err(|error| wrong(format!("{} is no certificate: {error}", path.display())))?;
+    let here = || path.to_owned();
+    let pem = std::fs::read_to_string(path).map_err(|error| KeygenError::Unreadable { path: here(), error })?;
+    let certificate = Certificate::from_pem(&pem)
+        .map_err(|error| KeygenError::NoCertificate { path: here(), reason: error.to_string() })?;
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let days_left = match certificate.standing(now) {
         Standing::Valid { days_left } => days_left,
@@ -246,6 +241,7 @@ fn show(path: &Path, now: DateTime<Utc>) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
 
     #[test]
     fn what_was_made_goes_away_again_unless_it_is_kept() {

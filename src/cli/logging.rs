@@ -4,8 +4,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::error::CommandError;
 use crate::config::{LogConfig, LogFormat};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// The filter in effect: `RUST_LOG` overrides that of the configuration.
 ///
@@ -13,10 +14,8 @@ use crate::failure::{Exit, Failure};
 /// When it is not one.
 pub fn filter(config: &LogConfig) -> Result<EnvFilter, Failure> {
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
-    EnvFilter::try_new(&wanted).map_err(|error| {
-        let what = format!("The log filter \"{wanted}\" is not valid: {error}");
-        Failure::new(Exit::Configuration, what, "set log.filter to something like \"info\" or \"casewire=debug\"")
-    })
+    let filter = EnvFilter::try_new(&wanted);
+    filter.map_err(|error| CommandError::LogFilter { filter: wanted, reason: error.to_string() }.into())
 }
 
 /// Starts logging.

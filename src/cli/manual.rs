@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+use crate::cli::error::CommandError;
 use crate::cli::{Arguments, say};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// Print the completions of a shell.
 #[derive(Debug, Args)]
@@ -44,10 +45,7 @@ pub fn man(arguments: &ManArguments) -> Result<(), Failure> {
     let directory = arguments.directory.display();
     let pages = std::fs::create_dir_all(&arguments.directory)
         .and_then(|()| clap_mangen::generate_to(Arguments::command(), &arguments.directory));
-    pages.map_err(|error| {
-        let what = format!("The manual pages cannot be written to {directory}: {error}");
-        Failure::new(Exit::Unavailable, what, "name a directory that may be written to")
-    })?;
+    pages.map_err(|error| CommandError::Manual { directory: arguments.directory.clone(), error })?;
     say(format_args!("the manual pages are in {directory}; read them with: man {directory}/casewire.1"));
     Ok(())
 }

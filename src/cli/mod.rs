@@ -22,6 +22,7 @@
 //! | `dead_letters` | `casewire dead-letters list`, `show` |
 //! | `redrive` | `casewire dead-letters redrive` |
 //! | `stored_records`, `table` | what those three read, and how they print it |
+//! | `error` | what any of them fails with on its own account, and what mends it |
 //! | `logging` | the log of all of them |
 //! | `service_manager` | what systemd is told of a running casewire |
 //! | `signals` | SIGTERM and SIGINT: first an orderly end, then an immediate one |
@@ -34,6 +35,7 @@ mod demo;
 mod demo_broker;
 mod demo_view;
 mod doctor;
+pub(crate) mod error;
 mod gaps;
 mod health;
 mod keygen;
@@ -59,8 +61,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::error::CommandError;
 use crate::config::{Config, LogConfig, LogFormat};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// Salesforce case and messaging change events into Kafka, exactly once.
 #[derive(Debug, Parser)]
@@ -142,13 +145,7 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
     // reqwest and tonic would each take their own default; one provider for both is chosen here, once.
     // An error means that it has been chosen already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Failure::new(
-            Exit::Unavailable,
-            format!("The runtime cannot be started: {error}"),
-            "check the limits on threads",
-        )
-    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)?;
     let outcome = runtime.block_on(dispatch(arguments.command));
     // A Kafka call that hangs sits on a blocking thread; waiting for it would hang the exit too.
     runtime.shutdown_background();

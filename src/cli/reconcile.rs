@@ -6,10 +6,11 @@ use chrono::TimeDelta;
 use clap::Args;
 
 use crate::cli::checkpoint_show::reachable_kafka;
+use crate::cli::error::ReconcileError;
 use crate::cli::reconcile_report::{Report, StreamReport};
 use crate::cli::{ConfigFile, say};
 use crate::config::{Config, StreamConfig, polls_of};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity};
 use crate::pipeline::reconcile::{Extent, Inspected, Inspector, OpenEntries, Repair, Unable, repair, standing};
@@ -59,7 +60,7 @@ pub struct ReconcileArguments {
 /// Compares and prints.
 ///
 /// # Errors
-/// [`Exit::Findings`] when the two sides differ; others when they cannot be compared.
+/// [`ReconcileError::Differ`] and its like when the two sides differ; others when they cannot be compared.
 pub async fn run(arguments: ReconcileArguments) -> Result<(), Failure> {
     let config = arguments.file.load()?;
     let kafka = reachable_kafka(&config).await?;
@@ -103,13 +104,10 @@ impl Comparison {
             }
         }
         if let Some(entity) = left.first() {
-            let what = format!("No stream of the configuration carries {entity}, as far as its topics tell");
-            let remedy = "correct --entity: it is the object's API name, such as Case; a channel is known to carry what it has delivered";
-            return Err(Failure::new(Exit::Usage, what, remedy));
+            return Err(ReconcileError::NotCarried((*entity).clone()).into());
         }
         if report.streams.is_empty() {
-            let what = "There is nothing to compare: no stream carries the records of an object";
-            return Err(Failure::new(Exit::Usage, what, "platform events are in no table of the org"));
+            return Err(ReconcileError::Nothing.into());
         }
         Ok(report)
     }

@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::cli::checkpoint_show::time_text;
+use crate::cli::error::ReconcileError;
 use crate::cli::table;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::TopicName;
 use crate::pipeline::reconcile::{Difference, Inspected, Repair, Standing};
 
@@ -104,7 +105,7 @@ impl Report {
     /// How the command ends. What could not be compared weighs more than what was found.
     pub fn verdict(&self, repaired: bool) -> Result<(), Failure> {
         if let Some((entity, failure)) = self.streams.iter().flat_map(|stream| &stream.unable).next() {
-            return Err(Failure { what: format!("{entity}: {}", failure.what), ..failure.clone() });
+            return Err(failure.of(entity));
         }
         let count = |kind| self.inspected().map(|one| one.count(kind)).sum::<u64>();
         let counts = Difference::ALL.map(|kind| (kind, count(kind)));
@@ -116,16 +117,14 @@ impl Report {
         if told.is_empty() {
             return Ok(());
         }
+        let told = told.join(", ");
         let unseen = count(Difference::Unseen) > 0;
-        let remedy = match (repaired, unseen) {
-            (_, true) => {
-                "unseen records are gone or hidden: grant \"View All Records\" on the object (Setup > Permission Sets > the integration user's \
-                 set > Object Settings) and \"View Setup and Configuration\", by which casewire sees that it is granted; then compare again"
-            }
-            (false, false) => "--repair puts them into the gap ledger, from which the service reads them again",
-            (true, false) => "`casewire gaps --open` shows what is still to be healed",
-        };
-        Err(Failure::new(Exit::Findings, format!("Kafka and the org differ: {}", told.join(", ")), remedy))
+        Err(match (repaired, unseen) {
+            (_, true) => ReconcileError::Unseen(told),
+            (false, false) => ReconcileError::Differ(told),
+            (true, false) => ReconcileError::Repaired(told),
+        }
+        .into())
     }
 }
 
@@ -213,6 +212,7 @@ fn entity_json(inspected: &Inspected) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
     use crate::pipeline::reconcile::Finding;
 
     fn report(kinds: &[Difference]) -> Report {

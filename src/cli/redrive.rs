@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::{ChangeType, Header, RecordIdKind, WriterSchema};
 use crate::cli::dead_letters::{letters, payload};
+use crate::cli::error::{DeadLettersError, LeftLetter};
 use crate::cli::stored_records::{header, key, newest_by_key};
 use crate::cli::{ConfigFile, say, table};
 use crate::config::Config;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{OrgId, SchemaId, TopicKind, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, ScannedRecord};
 use crate::pipeline::context::ledger_topic;
@@ -88,7 +89,7 @@ enum Outcome {
     /// It is there already.
     Already(String),
     /// Nothing can be done, and why.
-    Left(String),
+    Left(LeftLetter),
 }
 
 /// Redrives letters.
@@ -126,8 +127,7 @@ pub async fn run(arguments: &RedriveArguments) -> Result<(), Failure> {
     if left == 0 {
         return Ok(());
     }
-    let what = format!("{left} of {} letters were left as they are", outcomes.len());
-    Err(Failure::new(Exit::Unavailable, what, "each says why; `casewire dead-letters show ID` tells more"))
+    Err(DeadLettersError::Left { left, all: outcomes.len() }.into())
 }
 
 fn chosen<'l>(
@@ -137,8 +137,7 @@ fn chosen<'l>(
 ) -> Result<Vec<&'l ScannedRecord>, Failure> {
     let absent = arguments.id.iter().find(|id| !letters.iter().any(|letter| key(letter) == **id));
     if let Some(absent) = absent {
-        let what = format!("There is no letter `{absent}` in {topic}");
-        return Err(Failure::new(Exit::Usage, what, "`casewire dead-letters list` prints the ids of all letters"));
+        return Err(DeadLettersError::NoLetter { id: absent.clone(), topic: topic.to_owned() }.into());
     }
     let wanted = |letter: &&ScannedRecord| arguments.all || arguments.id.contains(&key(letter));
     Ok(letters.iter().filter(wanted).collect())
@@ -215,10 +214,10 @@ impl<'a> Opener<'a> {
     async fn open(&mut self, letter: &ScannedRecord) -> Result<Outcome, Failure> {
         let (org, name) = (header(letter, "org"), header(letter, "topic"));
         if org != self.org.as_str() {
-            return Ok(Outcome::Left(format!("it is of the organisation {org}, and this is {}", self.org)));
+            return Ok(Outcome::Left(LeftLetter::OtherOrg { of: org, this: self.org.to_string() }));
         }
         let Some(stream) = self.config.streams.iter().find(|stream| stream.topic.as_str() == name) else {
-            return Ok(Outcome::Left(format!("the configuration has no stream of {name}")));
+            return Ok(Outcome::Left(LeftLetter::NoStream(name)));
         };
         let topic = stream.topic.clone();
         if let Some(withheld) = Withheld::of_letter(letter) {
@@ -231,10 +230,11 @@ impl<'a> Opener<'a> {
         let kind = topic.kind();
         let gap = if let TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel = kind {
             let policies = settings::policies(&self.config.policies);
-            self.schema(letter).await?.and_then(|schema| {
+            let opened = self.schema(letter).await?.and_then(|schema| {
                 schema.decode(payload(letter), &policies).map_err(|error| error.to_string())?;
                 Ok(self.gap(letter, schema.name(), Vec::new(), None))
-            })
+            });
+            opened.map_err(LeftLetter::PlatformEvent)
         } else {
             match (self.told(letter).await?, kind) {
                 (Ok(told), _) => {
@@ -242,15 +242,13 @@ impl<'a> Opener<'a> {
                     Ok(OpenGap { deleted, ..self.gap(letter, &told.entity, told.records, told.word.at) })
                 }
                 (Err(_), TopicKind::Entity(object)) if self.whole => Ok(self.gap(letter, &object, Vec::new(), None)),
-                (Err(reason), TopicKind::Entity(object)) => {
-                    Err(format!("{reason}; --whole reads all records of {object}"))
-                }
-                (Err(reason), _) => Err(format!("{reason}; nobody knows which object of the channel it concerns")),
+                (Err(reason), TopicKind::Entity(object)) => Err(LeftLetter::ChangeEvent { reason, object }),
+                (Err(reason), _) => Err(LeftLetter::OnChannel(reason)),
             }
         };
         Ok(match gap {
             Ok(gap) => Outcome::Opened(Box::new(gap), topic),
-            Err(reason) => Outcome::Left(format!("cannot be decoded: {reason}")),
+            Err(left) => Outcome::Left(left),
         })
     }
 
@@ -262,8 +260,7 @@ impl<'a> Opener<'a> {
             Ok(Err(NoSchema::Undecodable(reason))) => Ok(Err(reason)),
             Ok(Err(NoSchema::Stop(failure))) => Err(failure),
             Ok(Err(NoSchema::Cancelled)) | Err(_) => {
-                let what = format!("Salesforce gave no schema within {} s", PATIENCE.as_secs());
-                Err(Failure::new(Exit::Temporary, what, "try again; nothing was changed"))
+                Err(DeadLettersError::NoSchema(PATIENCE.as_secs()).into())
             }
         }
     }
@@ -309,14 +306,9 @@ impl<'a> Opener<'a> {
         deleted: Vec<String>,
     ) -> Outcome {
         let Withheld { entity, records, committed_at, .. } = withheld;
-        let why = "a field policy kept its bytes back";
         match (topic.kind(), entity) {
             (TopicKind::PlatformEvent(_) | TopicKind::PlatformChannel, _) => {
-                let id = header(letter, "replay_id");
-                Outcome::Left(format!(
-                    "{why}, and a platform event cannot be read: for three days `casewire checkpoint set` to a position before \
-                     {id} has it delivered again"
-                ))
+                Outcome::Left(LeftLetter::WithheldEvent { replay_id: header(letter, "replay_id") })
             }
             (_, Some(entity)) if !records.is_empty() => {
                 let gap = OpenGap { deleted, ..self.gap(letter, &entity, records, committed_at) };
@@ -325,10 +317,8 @@ impl<'a> Opener<'a> {
             (TopicKind::Entity(object), _) if self.whole => {
                 Outcome::Opened(Box::new(self.gap(letter, &object, Vec::new(), None)), topic.clone())
             }
-            (TopicKind::Entity(object), _) => {
-                Outcome::Left(format!("{why}, and it named no record; --whole reads all records of {object}"))
-            }
-            _ => Outcome::Left(format!("{why}, and nobody knows which object of the channel it concerns")),
+            (TopicKind::Entity(object), _) => Outcome::Left(LeftLetter::WithheldRecords(object)),
+            _ => Outcome::Left(LeftLetter::WithheldObject),
         }
     }
 
@@ -386,7 +376,7 @@ impl Outcome {
                 (if dry_run { "would be opened" } else { "opened" }, what)
             }
             Self::Already(since) => ("already", since.clone()),
-            Self::Left(why) => ("left", why.clone()),
+            Self::Left(why) => ("left", why.failure().to_string()),
         }
     }
 }

@@ -6,10 +6,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
+use crate::cli::error::CommandError;
 use crate::cli::service_manager::ServiceManager;
 use crate::config::Config;
 use crate::doctor::{self, Outcome};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::pipeline::process::Process;
 
 /// How long the admin port may take to end. A client that asks half a question would hold it up.
@@ -65,5 +66,5 @@ pub async fn carry(process: Process, stop: CancellationToken) -> Result<(), Fail
 }
 
 fn lost(error: &str) -> Failure {
-    Failure::new(Exit::Software, format!("The admin port failed: {error}"), "please report it with the log")
+    CommandError::AdminPort(error.to_owned()).into()
 }

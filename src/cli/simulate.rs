@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::{Exit, Failure};
-use crate::simulator::{Simulator, SimulatorConfig, SimulatorError};
+use crate::cli::error::SimulateError;
+use crate::failure::Failure;
+use crate::simulator::{Simulator, SimulatorConfig};
 
 /// A Salesforce org in a box: OAuth, REST and the Pub/Sub API on this machine.
 #[derive(Debug, Clone, Args)]
@@ -40,7 +41,7 @@ pub struct SimulateArgs {
 pub async fn run(args: SimulateArgs, shutdown: CancellationToken) -> Result<(), Failure> {
     let settings = settings(args).await?;
     let directory = settings.directory.clone().unwrap_or_default();
-    let simulator = Simulator::start(settings).await.map_err(failure)?;
+    let simulator = Simulator::start(settings).await.map_err(SimulateError::Start)?;
     // What is printed is pasted into files that are read from elsewhere.
     let directory = directory.canonicalize().unwrap_or(directory);
     // Who closed the standard output does not want to read this; the org is served all the same.
@@ -54,11 +55,8 @@ pub async fn run(args: SimulateArgs, shutdown: CancellationToken) -> Result<(), 
 async fn settings(args: SimulateArgs) -> Result<SimulatorConfig, Failure> {
     let mut settings = match &args.config {
         Some(path) => {
-            let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-                let what = format!("The configuration {} cannot be read: {error}.", path.display());
-                Failure::new(Exit::Configuration, what, "Name a file that exists, or leave --config out.")
-            })?;
-            parse(path, &text)?
+            let text = tokio::fs::read_to_string(path).await;
+            parse(path, &text.map_err(|error| SimulateError::Unreadable { path: path.clone(), error })?)?
         }
         None => SimulatorConfig::default(),
     };
@@ -72,40 +70,12 @@ async fn settings(args: SimulateArgs) -> Result<SimulatorConfig, Failure> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<SimulatorConfig, Failure> {
-    let remedy = "Compare it with config/simulator.toml, which shows every key.";
-    let wrong = |what: String| Failure::new(Exit::Configuration, format!("{}: {what}", path.display()), remedy);
+    let wrong = |what: String| Failure::from(SimulateError::Configuration { path: path.to_owned(), what });
     let document = toml::Deserializer::parse(text).map_err(|error| wrong(error.to_string()))?;
     serde_path_to_error::deserialize(document).map_err(|error| {
         let key = error.path().to_string();
         wrong(format!("`{key}`: {}", error.into_inner().message()))
     })
-}
-
-/// What each error of the start means to whoever typed the command.
-fn failure(error: SimulatorError) -> Failure {
-    let (exit, remedy) = match &error {
-        SimulatorError::Setting { .. } => {
-            (Exit::Configuration, "Correct the key; config/simulator.toml shows what is allowed.")
-        }
-        SimulatorError::Listen { .. } => (
-            Exit::Unavailable,
-            "Stop what uses the port, or set another one under [listen] in the file given to --config.",
-        ),
-        SimulatorError::File { .. } => {
-            (Exit::Configuration, "Make the path readable and writable, or give another --directory or --ledger.")
-        }
-        SimulatorError::Certificate(_) => (
-            Exit::Configuration,
-            "Set sign_in.certificate_file to the PEM certificate that belongs to the client's private key.",
-        ),
-        SimulatorError::Generate(_) | SimulatorError::Tls(_) => {
-            (Exit::Software, "Remove key.pem, certificate.pem and ca.pem from the directory and start again.")
-        }
-        SimulatorError::Publisher(_) => {
-            (Exit::Configuration, "Check traffic.mix and traffic.entities, and the room left for the ledger.")
-        }
-    };
-    Failure::new(exit, format!("{error}."), remedy)
 }
 
 fn how_to_connect(simulator: &Simulator, directory: &Path) -> String {
@@ -163,6 +133,7 @@ Control: {control}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
 
     #[test]
     fn the_commented_example_is_the_defaults() {

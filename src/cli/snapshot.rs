@@ -12,10 +12,11 @@ use tracing::info;
 
 use crate::admin::{self, SnapshotDoor, Wanted};
 use crate::cli::checkpoint_show::reachable_kafka;
+use crate::cli::error::SnapshotError;
 use crate::cli::snapshot_progress::{Progress, Watched};
 use crate::cli::{ConfigFile, run, say};
 use crate::config::Config;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::TopicName;
 use crate::kafka::{KafkaError, StreamIdentity, checkpoints_of_topic, read_checkpoint};
 use crate::pipeline::process::Process;
@@ -94,10 +95,7 @@ pub async fn execute(arguments: SnapshotArguments, config: Config, stop: Cancell
         let service = Service { http: reqwest::Client::new(), address };
         match service.status().await {
             Some(_) => return service.ask_and_watch(&config, &wanted, stop).await,
-            None if arguments.service.is_some() => {
-                let what = format!("No casewire answers at {}", service.address);
-                return Err(Failure::new(Exit::Unavailable, what, "check --service and admin.listen of the service"));
-            }
+            None if arguments.service.is_some() => return Err(SnapshotError::NoService(service.address).into()),
             None => {}
         }
     }
@@ -128,19 +126,11 @@ impl Service {
     }
 
     async fn ask_and_watch(&self, config: &Config, wanted: &Wanted, stop: CancellationToken) -> Result<(), Failure> {
-        let token = config.admin.token.as_ref().ok_or_else(|| {
-            let what =
-                format!("A service runs at {}, and the configuration has no admin.token to ask it", self.address);
-            Failure::new(
-                Exit::Configuration,
-                what,
-                "set admin.token_file for the service and for this command, and restart the service",
-            )
-        })?;
+        let token = config.admin.token.as_ref().ok_or_else(|| SnapshotError::NoToken(self.address.clone()))?;
         let asked = self.http.post(format!("{}/snapshots", self.address)).bearer_auth(token.expose_secret().trim());
-        let unreachable = |error: reqwest::Error| {
-            let what = format!("The service at {} did not answer: {}", self.address, error.without_url());
-            Failure::new(Exit::Temporary, what, "see its log, and `jobs` in its /status, before asking again")
+        let unreachable = |error: reqwest::Error| SnapshotError::NoAnswer {
+            address: self.address.clone(),
+            reason: error.without_url().to_string(),
         };
         let answer = asked.json(wanted).timeout(ANSWER).send().await.map_err(unreachable)?;
         let status = answer.status();
@@ -152,13 +142,13 @@ impl Service {
             for opened in list("opened") {
                 say(format_args!("{}: opened, as {}", text(&opened, "entity"), text(&opened, "job")));
             }
-            let exit = if status.as_u16() == 401 || status.as_u16() == 403 { Exit::NoPermission } else { Exit::Usage };
-            let what: Vec<String> = if refused.is_empty() {
-                vec![text(first, "reason")]
-            } else {
-                refused.iter().map(|one| text(one, "reason")).collect()
-            };
-            return Err(Failure::new(exit, what.join("; "), text(first, "remedy")));
+            let (reason, remedy) = (text(first, "reason"), text(first, "remedy"));
+            if matches!(status.as_u16(), 401 | 403) {
+                return Err(SnapshotError::Forbidden { reason, remedy }.into());
+            }
+            let all: Vec<String> = refused.iter().map(|one| text(one, "reason")).collect();
+            let reasons = if all.is_empty() { reason } else { all.join("; ") };
+            return Err(SnapshotError::Refused { reasons, remedy }.into());
         }
         let watched = |opened: &Value| Watched {
             entity: text(opened, "entity"),
@@ -197,15 +187,9 @@ async fn refuse_beside_another(config: &Config, objects: &[(String, TopicName)])
             if age < SILENCE {
                 let writer = stored.checkpoint.writer;
                 let objects: Vec<&str> = objects.iter().map(|(entity, _)| entity.as_str()).collect();
-                let what = format!(
-                    "{} (run {}) wrote to {topic} {} s ago and does not answer here, so {} is not read beside it",
-                    writer.host,
-                    writer.run_id,
-                    age.num_seconds().max(0),
-                    objects.join(", ")
-                );
-                let remedy = "ask it with --service URL; or, if it has ended, wait four minutes, or add --take-over";
-                return Err(Failure::new(Exit::Temporary, what, remedy));
+                let (host, run_id, topic) = (writer.host, writer.run_id, topic.clone());
+                let (seconds, objects) = (age.num_seconds().max(0), objects.join(", "));
+                return Err(SnapshotError::Beside { host, run_id, topic, seconds, objects }.into());
             }
         }
     }
@@ -239,7 +223,7 @@ async fn run_by_itself(
 }
 
 fn lost(error: &tokio::task::JoinError) -> Failure {
-    Failure::new(Exit::Software, format!("The streams ended unexpectedly: {error}"), "please report it with the log")
+    SnapshotError::Ended(error.to_string()).into()
 }
 
 /// Asks the streams of this process, and returns when all snapshots have ended.

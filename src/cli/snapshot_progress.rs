@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use crate::cli::error::SnapshotError;
 use crate::cli::say;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 /// Between two lines where there is no terminal.
 const LINES: Duration = Duration::from_secs(10);
@@ -87,16 +88,11 @@ impl Progress {
                 Some(End::Done { rows, deletes, unread }) => {
                     say(format_args!("{entity}: {rows} records read, {deletes} deletes found"));
                     if unread > 0 {
-                        let what =
-                            format!("{unread} records of {entity} could not be read; they are in the gap ledger");
-                        worst = Err(Failure::new(Exit::NoPermission, what, "casewire gaps --open names them"));
+                        worst = Err(SnapshotError::Unread { records: unread, entity: entity.clone() }.into());
                     }
                 }
                 _ => {
-                    let what = format!(
-                        "It is not known how the snapshot of {entity} ended: the service began again meanwhile"
-                    );
-                    worst = Err(Failure::new(Exit::Temporary, what, "its log says so: `snapshot ended`"));
+                    worst = Err(SnapshotError::Lost(entity.clone()).into());
                 }
             }
         }
@@ -154,6 +150,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
     use serde_json::json;
 
     fn status(jobs: &Value, snapshots: &Value) -> Value {

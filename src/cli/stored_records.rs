@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::failure::{Exit, Failure};
+use crate::cli::error::CommandError;
+use crate::failure::Failure;
 use crate::kafka::{KafkaSettings, ScanFrom, ScannedRecord, list_topics, scan};
 
 /// The newest committed record of each key; keys whose newest one is a tombstone have none.
@@ -15,13 +16,7 @@ use crate::kafka::{KafkaSettings, ScanFrom, ScannedRecord, list_topics, scan};
 pub async fn newest_by_key(kafka: &KafkaSettings, topic: &str) -> Result<Vec<ScannedRecord>, Failure> {
     let topics = list_topics(kafka).await.map_err(|error| error.failure())?;
     if !topics.iter().any(|listed| listed.name == topic) {
-        return Err(Failure::new(
-            Exit::Unavailable,
-            format!("There is no topic `{topic}` on this cluster"),
-            "no stream with this kafka.topic_prefix has run on this cluster yet, or kafka.topic_prefix or kafka.brokers is \
-             not that of the service, or the principal lacks the permissions Describe and Read on the topic, without which \
-             it is not shown",
-        ));
+        return Err(CommandError::NoTopic(topic.to_owned()).into());
     }
     let newest: Arc<Mutex<HashMap<Vec<u8>, ScannedRecord>>> = Arc::default();
     let found = newest.clone();

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::FieldPolicies;
 use crate::cli::ConfigFile;
-use crate::failure::{Exit, Failure};
+use crate::cli::error::TailError;
+use crate::failure::Failure;
 use crate::identity::{ReplayId, TopicName};
 use crate::pipeline::policy_check;
 use crate::pipeline::records::{EventSource, RecordWriter};
@@ -100,15 +101,8 @@ pub async fn run(arguments: TailArguments, stop: CancellationToken) -> Result<()
     match subscription.await {
         Ok(Ended::Cancelled | Ended::ReceiverGone) => Ok(()),
         Ok(Ended::Stopped(failure)) => Err(failure),
-        Ok(Ended::Refused { replay_id, message }) => {
-            let what = format!("Salesforce refused the replay id {replay_id}: {message}");
-            Err(Failure::new(
-                Exit::Usage,
-                what,
-                "it is older than 72 h or not of this organisation; try --start earliest",
-            ))
-        }
-        Err(error) => Err(Failure::new(Exit::Software, error.to_string(), "please report it with the log")),
+        Ok(Ended::Refused { replay_id, message }) => Err(TailError::Refused { replay_id, message }.into()),
+        Err(error) => Err(TailError::Ended(error.to_string()).into()),
     }
 }
 

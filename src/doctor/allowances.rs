@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use crate::config::{Config, Start};
+use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::doctor::soon;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::salesforce::rest::Allowance;
 use crate::salesforce::rest_error::USED_UP_PAGE;
 use crate::salesforce::session::Session;
@@ -81,7 +82,7 @@ fn delivered_events(allowance: Option<Allowance>, from_earliest: bool) -> Outcom
     let Some(allowance) = allowance else { return not_told() };
     let what = words(allowance);
     if allowance.remaining <= 0 {
-        return Outcome::failed(Exit::Unavailable, format!("The delivered events are used up: {what}"), ALLOCATION);
+        return Outcome::failed(CheckError::NoDeliveriesLeft(what));
     }
     let expected = used(allowance).saturating_mul(RETENTION_DAYS);
     if from_earliest && expected > allowance.remaining {

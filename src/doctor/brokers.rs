@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
-use crate::failure::Exit;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{
     KafkaError, KafkaSettings, Rehearsal, Severity, StreamIdentity, TopicReport, TopicRole, TopicState,
@@ -155,11 +155,10 @@ fn present(report: &TopicReport) -> Outcome {
     let join = |texts: Vec<&str>| texts.join("; ");
     let refusals: Vec<_> = told(Severity::Refusal).collect();
     if !refusals.is_empty() {
-        return Outcome::failed(
-            Exit::Configuration,
-            join(refusals.iter().map(|finding| finding.what.as_str()).collect()),
-            join(refusals.iter().map(|finding| finding.remedy.as_str()).collect()),
-        );
+        return Outcome::failed(CheckError::Topic {
+            what: join(refusals.iter().map(|finding| finding.what.as_str()).collect()),
+            remedy: join(refusals.iter().map(|finding| finding.remedy.as_str()).collect()),
+        });
     }
     let warnings: Vec<_> = told(Severity::Warning).collect();
     if !warnings.is_empty() {

@@ -9,9 +9,9 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use crate::config::{Config, Start, StreamConfig};
+use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::doctor::{ANSWER, soon};
-use crate::failure::Exit;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{
     Checkpoint, KafkaError, KafkaSettings, ScanFrom, StoredCheckpoint, StreamIdentity, checkpoints_of_topic,
@@ -151,15 +151,7 @@ fn age(checkpoint: &Checkpoint, now: DateTime<Utc>) -> Outcome {
     };
     let left = RETENTION - (now - time);
     if left <= TimeDelta::zero() {
-        return Outcome::failed(
-            Exit::Temporary,
-            format!(
-                "The position is {} old, and Salesforce keeps events for 72 h: some are lost; {who}",
-                in_words(now - time)
-            ),
-            "Start casewire: it records the gap, goes on from the oldest event, and reads again what changed meanwhile (gaps.heal). \
-             Find out why nobody saw casewire_data_loss_seconds.",
-        );
+        return Outcome::failed(CheckError::PositionLost { age: in_words(now - time), who });
     }
     let what = format!("{} until data loss; {who}", in_words(left));
     if left < LITTLE_TIME {

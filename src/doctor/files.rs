@@ -6,16 +6,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use secrecy::ExposeSecret;
 
 use crate::config::{Config, Grant, SecretFile};
+use crate::doctor::fault::{CheckError, NEW_PAIR};
 use crate::doctor::finding::{Area, Finding, Outcome, Report};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::salesforce::certificate::{Certificate, EXPIRY_WARNING_DAYS, Standing};
 
 /// What every consumer key of Salesforce begins with.
 const CONSUMER_KEY_PREFIX: &str = "3MVG9";
-
-const NEW_PAIR: &str = "Make a new pair with `casewire keygen` in another directory, upload its certificate in Setup > External Client App \
-     Manager > the app > Settings > OAuth Settings > Enable JWT Bearer Flow, then change `private_key_file` and `certificate_file`. \
-     Uploading replaces the old certificate: do both in one go.";
 
 /// Adds what was found. `usable` is what came of making clients out of the configuration.
 pub fn examine(config: &Config, usable: &Result<(), Failure>, now: DateTime<Utc>, report: &mut Report<'_>) {
@@ -99,11 +96,7 @@ fn certificate(grant: &Grant, now: DateTime<Utc>) -> Outcome {
     };
     match Certificate::from_pem(pem) {
         Ok(certificate) => days_left(&certificate, now),
-        Err(error) => Outcome::failed(
-            Exit::Configuration,
-            format!("The certificate cannot be read: {error}"),
-            "Give the PEM file of the certificate that was uploaded to the External Client App.",
-        ),
+        Err(error) => Outcome::failed(CheckError::Certificate(error.to_string())),
     }
 }
 
@@ -112,16 +105,8 @@ pub fn days_left(certificate: &Certificate, now: DateTime<Utc>) -> Outcome {
     let Certificate { subject, not_before, not_after, .. } = certificate;
     let day = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     match certificate.standing(now) {
-        Standing::Expired => {
-            let what = format!("The certificate ({subject}) expired on {}", day(not_after));
-            Outcome::failed(Exit::Configuration, what, NEW_PAIR)
-        }
-        Standing::NotYet => {
-            let what = format!("The certificate ({subject}) is not valid before {}", day(not_before));
-            let remedy =
-                "Check the clock of this machine; if it is right, wait, or make a new pair with `casewire keygen`.";
-            Outcome::failed(Exit::Configuration, what, remedy)
-        }
+        Standing::Expired => Outcome::failed(CheckError::Expired { subject: subject.clone(), on: *not_after }),
+        Standing::NotYet => Outcome::failed(CheckError::NotYet { subject: subject.clone(), before: *not_before }),
         Standing::Valid { days_left } if days_left < EXPIRY_WARNING_DAYS => {
             let what = format!(
                 "The certificate ({subject}) expires soon: {days_left} days are left, until {}",

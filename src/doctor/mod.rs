@@ -7,6 +7,7 @@
 //! | file | looks at |
 //! |---|---|
 //! | `finding` | what a check found, and the report |
+//! | `fault` | what the checks below fail with on their own account, and what mends it |
 //! | `files` | key, certificate, secrets, names |
 //! | `network` | the way to the login host and the Pub/Sub API |
 //! | `organization` | the sign-in, the clock, the API version, the organisation |
@@ -20,6 +21,7 @@ mod allowances;
 mod brokers;
 mod channel;
 mod checkpoints;
+pub(crate) mod fault;
 mod files;
 mod finding;
 mod network;
@@ -34,7 +36,8 @@ pub use files::{at_a_glance, days_left};
 pub use finding::{Area, Finding, Outcome, Report};
 
 use crate::config::{Config, ConfigError};
-use crate::failure::{Exit, Failure};
+use crate::doctor::fault::CheckError;
+use crate::failure::Failure;
 use crate::pipeline::settings;
 use crate::salesforce::pubsub::PubSub;
 
@@ -92,12 +95,7 @@ fn streams_in_words(count: usize) -> String {
 ///
 /// # Errors
 /// When none came.
-async fn soon<T>(who: &str, answer: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(ANSWER, answer).await.map_err(|_| {
-        Failure::new(
-            Exit::Unavailable,
-            format!("{who} did not answer within {} s", ANSWER.as_secs()),
-            "Run it again; if it lasts, see https://status.salesforce.com for the org's instance.",
-        )
-    })
+async fn soon<T>(who: &'static str, answer: impl Future<Output = T>) -> Result<T, Failure> {
+    let answered = tokio::time::timeout(ANSWER, answer).await;
+    answered.map_err(|_| CheckError::NoAnswer { who, seconds: ANSWER.as_secs() }.into())
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Config;
+use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
-use crate::failure::Exit;
 use crate::salesforce::reachability::{Reached, probe};
 
 /// How long each step of the way may take.
@@ -48,10 +48,7 @@ pub async fn host(url: &Url, extra_ca: Option<&str>, http2: bool) -> Outcome {
 /// What the way that was found says.
 fn judge(url: &Url, reached: &Reached, http2: bool) -> Outcome {
     if http2 && reached.tls.as_ref().is_some_and(|tls| !tls.http2) {
-        let what = format!("{url} answers without HTTP/2, which the Pub/Sub API needs");
-        let remedy = "Check `endpoint`: https://api.pubsub.salesforce.com:443. If it is right, a proxy that opens TLS does not pass \
-                      HTTP/2: have the host exempted from inspection.";
-        return Outcome::failed(Exit::Configuration, what, remedy);
+        return Outcome::failed(CheckError::NoHttp2(url.to_string()));
     }
     let seen = words(url, reached);
     if url.port() == Some(OFTEN_BLOCKED) && url.host_str().is_some_and(|host| host.ends_with(".salesforce.com")) {

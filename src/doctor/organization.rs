@@ -7,9 +7,10 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::doctor::{ANSWER, allowances, network, soon};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::salesforce::query::Scope;
 use crate::salesforce::rest::RestError;
 use crate::salesforce::rest_client::RestClient;
@@ -122,8 +123,8 @@ async fn api_version(session: &Session) -> Outcome {
     if versions.iter().any(|version| version == configured) {
         return Outcome::Ok(format!("{configured}; the organisation's newest is {newest}"));
     }
-    let what = format!("The organisation has no API version {configured}; it serves {oldest} to {newest}");
-    Outcome::failed(Exit::Configuration, what, format!("Set `api_version = \"{newest}\"` in [salesforce]."))
+    let (configured, oldest, newest) = (configured.to_owned(), oldest.to_owned(), newest.to_owned());
+    Outcome::failed(CheckError::ApiVersion { configured, oldest, newest })
 }
 
 #[derive(Debug, Deserialize)]

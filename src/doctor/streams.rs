@@ -4,16 +4,17 @@ use tokio::time::Instant;
 
 use crate::change::{EntityPolicy, ObjectDescription, WriterSchema};
 use crate::config::{Config, PollConfig, StreamConfig};
+use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::doctor::{ANSWER, channel, soon};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{SchemaId, TopicKind, TopicName};
 use crate::pipeline::messages::reach;
 use crate::pipeline::{policy_check, settings};
+use crate::salesforce::call_fault::CallFault;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest::RestError;
 use crate::salesforce::rest_client::RestClient;
-use crate::salesforce::verdict::may_not_subscribe;
 
 const AREA: Area = Area::Streams;
 
@@ -120,7 +121,7 @@ async fn topic(pubsub: &PubSub, name: &TopicName, report: &mut Report<'_>) -> Op
             report.add(AREA, check, Outcome::Ok("is there, and the user may subscribe".to_owned()));
             return Some(SchemaId::from(info.schema_id.as_str())).filter(|id| !id.as_str().is_empty());
         }
-        Ok(Ok(_)) => may_not_subscribe(name),
+        Ok(Ok(_)) => CallFault::MayNotSubscribe(name.clone()).failure(),
         Ok(Err(error)) => error.failure(),
         Err(failure) => failure,
     };
@@ -181,13 +182,7 @@ async fn polled(pubsub: &PubSub, poll: &PollConfig, report: &mut Report<'_>) {
 fn pollable(poll: &PollConfig, described: &ObjectDescription, sees_all: bool) -> Outcome {
     let object = &poll.entity;
     if described.time_field().is_none() {
-        return Outcome::failed(
-            Exit::Configuration,
-            format!(
-                "{object} cannot be polled: it has no SystemModstamp or other time, so nobody can tell what was changed"
-            ),
-            format!("Remove the [[poll]] of {object}; `casewire snapshot --entity {object}` reads it as a whole."),
-        );
+        return Outcome::failed(CheckError::NotPollable(object.clone()));
     }
     let lacking: Vec<&str> =
         poll.fields.names().iter().filter(|name| !described.shows(name)).map(String::as_str).collect();
@@ -224,14 +219,9 @@ fn readable(fields: usize, all: bool) -> String {
 /// An object that is hidden is answered like one that does not exist.
 fn unreadable(object: &str, error: &RestError) -> Failure {
     match error {
-        RestError::Refused { status: 404, .. } => Failure::new(
-            Exit::NoPermission,
-            format!("Records of {object} cannot be read: {error}"),
-            format!(
-                "Setup > Permission Sets > the integration user's set > Object Settings > {object}: grant \"Read\" and \"View All \
-                 Records\". If the object is a part of a product, as Messaging Session is, that has to be on in this organisation."
-            ),
-        ),
+        RestError::Refused { status: 404, .. } => {
+            CheckError::Unreadable { object: object.to_owned(), error: error.clone() }.failure()
+        }
         other => other.failure(),
     }
 }
@@ -239,13 +229,8 @@ fn unreadable(object: &str, error: &RestError) -> Failure {
 /// The fields that events of a schema have. GetSchema tells all of them, whatever the user may see.
 async fn event_fields(pubsub: &PubSub, id: &SchemaId) -> Result<Vec<String>, Failure> {
     let answer = soon("The Pub/Sub API", pubsub.schema(id)).await?.map_err(|error| error.failure())?;
-    let schema = WriterSchema::parse(&answer.schema_json).map_err(|error| {
-        Failure::new(
-            Exit::Software,
-            format!("The event schema {id} cannot be read: {error}"),
-            "Report it with the schema.",
-        )
-    })?;
+    let schema = WriterSchema::parse(&answer.schema_json)
+        .map_err(|error| CheckError::Schema { id: id.to_string(), reason: error.to_string() })?;
     Ok(schema.fields().map(str::to_owned).collect())
 }
 

@@ -7,14 +7,14 @@
 use chrono::{DateTime, Utc};
 
 use crate::config::{OnGap, Start};
-use crate::failure::{Exit, Failure};
-use crate::identity::{OrgId, TopicName};
+use crate::failure::Failure;
 use crate::kafka::{
     Checkpoint, KafkaError, KafkaSettings, StoredCheckpoint, StreamIdentity, checkpoints_of_topic, read_checkpoint,
 };
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
 use crate::pipeline::read_back;
+use crate::pipeline::stop::StreamError;
 use crate::position::{Anchor, Position, ReplayFrom};
 use crate::status::RETENTION;
 
@@ -101,13 +101,7 @@ fn left_retention(position: &Position, since: DateTime<Utc>, now: DateTime<Utc>)
 
 /// What an operator has to decide.
 fn stopped(context: &StreamContext, gap: &OpenGap) -> Failure {
-    let topic = &context.identity.topic;
-    let what = format!("Events of {topic} may have left retention: {}", gap.detail);
-    let remedy = format!(
-        "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
-         which goes through all retained events and drops what the output holds"
-    );
-    Failure::new(Exit::Temporary, what, remedy)
+    StreamError::LeftRetention { topic: context.identity.topic.clone(), detail: gap.detail.clone() }.failure()
 }
 
 /// Makes sure that nothing says that a stream without a checkpoint ran before. It only reads.
@@ -123,33 +117,14 @@ pub async fn first_run(identity: &StreamIdentity, settings: &KafkaSettings) -> R
         if read_checkpoint(settings, &of_other).await.map_err(NoBeginning::Kafka)?.is_none() {
             continue;
         }
-        return Err(NoBeginning::Stop(of_another_org(topic, &identity.org, other)));
+        let (topic, org, other) = (topic.clone(), identity.org.clone(), other.clone());
+        return Err(NoBeginning::Stop(StreamError::OtherOrg { topic, org, other }.failure()));
     }
     let held = read_back::holds_records(identity, settings).await.map_err(NoBeginning::Kafka)?;
     if let Some(output) = held {
-        let what = format!(
-            "{topic} has no checkpoint, but {output} already holds records of this organisation: the checkpoint was \
-             reset, its topic {} was deleted, or another stream wrote them",
-            identity.checkpoint_topic()
-        );
-        let remedy = format!(
-            "say from where to go on with `casewire checkpoint set --topic {topic}`: --at TIME takes the position from the \
-             output itself, --start earliest goes through all retained events and drops what the output holds"
-        );
-        return Err(NoBeginning::Stop(Failure::new(Exit::Configuration, what, remedy)));
+        let (topic, checkpoint_topic) = (topic.clone(), identity.checkpoint_topic());
+        let found = StreamError::OutputWithoutCheckpoint { topic, output: output.to_string(), checkpoint_topic };
+        return Err(NoBeginning::Stop(found.failure()));
     }
     Ok(())
-}
-
-/// The failure of a stream that has no checkpoint of `org` but one of another organisation.
-fn of_another_org(topic: &TopicName, org: &OrgId, other: &OrgId) -> Failure {
-    let what = format!(
-        "{topic} has no checkpoint of the organisation {org}, but one of {other}: was the sandbox refreshed, or are these \
-         the credentials of another organisation?"
-    );
-    let remedy = format!(
-        "if {org} is meant to begin anew beside the old records, say so once with `casewire checkpoint set --topic {topic} \
-         --start earliest` (or latest); otherwise sign in to {other}"
-    );
-    Failure::new(Exit::Configuration, what, remedy)
 }

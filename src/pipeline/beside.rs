@@ -9,7 +9,8 @@ use std::future::{Future, pending};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
+use crate::pipeline::stop::StreamError;
 
 /// The tasks of one attempt.
 pub struct Beside {
@@ -48,20 +49,20 @@ impl Beside {
 }
 
 /// How a task ended that nobody told to. One that is told to, or that is not there, is waited for without end.
-async fn ended(what: &str, task: Option<&mut AbortOnDropHandle<()>>, stations: &CancellationToken) -> Failure {
+async fn ended(what: &'static str, task: Option<&mut AbortOnDropHandle<()>>, stations: &CancellationToken) -> Failure {
     let Some(task) = task else { return pending().await };
     let why = match task.await {
         Ok(()) if stations.is_cancelled() => return pending().await,
         Ok(()) => "it returned".to_owned(),
         Err(error) => error.to_string(),
     };
-    let remedy = "please report it with the log; the stream begins again from its checkpoint";
-    Failure::new(Exit::Software, format!("The task of the stream that {what} ended unexpectedly: {why}"), remedy)
+    StreamError::BesideEnded { what, why }.failure()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
 
     fn beside(jobs: impl Future<Output = ()> + Send + 'static) -> Beside {
         Beside { jobs: AbortOnDropHandle::new(tokio::spawn(jobs)), messages: None }

@@ -5,8 +5,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{TopicKind, TopicName};
+use crate::pipeline::stop::StreamError;
 
 /// The claims of all streams of the process; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -52,10 +53,7 @@ impl EntityClaims {
         if !self.polled.lock().unwrap_or_else(PoisonError::into_inner).contains(entity) {
             return self.claim(entity, topic);
         }
-        let what = format!("{topic} delivers {entity}, which is polled");
-        let remedy =
-            format!("remove the [[poll]] of {entity} from the configuration: its events tell more, and sooner");
-        Err(Failure::new(Exit::Configuration, what, remedy))
+        Err(StreamError::Polled { topic: topic.clone(), entity: entity.to_owned() }.into())
     }
 
     /// Whether the process has a stream of `topic`.
@@ -73,12 +71,8 @@ impl EntityClaims {
         if owner == topic {
             return Ok(());
         }
-        let what = format!("{topic} delivers {entity}, which the stream {owner} writes already");
-        let remedy = format!(
-            "let one of the two carry {entity}: take it off the channel (Setup > Integrations > Change Data Capture, or the \
-             PlatformEventChannelMember), or remove the stream {owner} from the configuration"
-        );
-        Err(Failure::new(Exit::Configuration, what, remedy))
+        let (topic, entity, owner) = (topic.clone(), entity.to_owned(), owner.clone());
+        Err(StreamError::Claimed { topic, entity, owner }.into())
     }
 }
 

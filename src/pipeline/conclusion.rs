@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::ReplayId;
 use crate::kafka::{Checkpoint, TransactionalWriter};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
@@ -14,6 +14,7 @@ use crate::pipeline::decode::DecodeEnd;
 use crate::pipeline::jobs::Desk;
 use crate::pipeline::refusal::{Refusal, refusal};
 use crate::pipeline::run_loop::LoopEnd;
+use crate::pipeline::stop::StreamError;
 use crate::salesforce::subscription::Ended;
 
 impl Attempt {
@@ -115,8 +116,5 @@ pub(super) async fn both(decode: JoinHandle<DecodeEnd>, completed: JoinHandle<()
 
 /// A station that panicked is a fault of ours; the stream says so instead of going silent.
 pub(super) fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
-    outcome.map_err(|error| {
-        let remedy = "please report it with the log; the stream is tried again from its checkpoint";
-        Failure::new(Exit::Software, format!("A station of the stream ended unexpectedly: {error}"), remedy)
-    })
+    outcome.map_err(|error| StreamError::StationEnded(error.to_string()).into())
 }

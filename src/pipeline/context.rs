@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 
 use crate::change::FieldPolicies;
 use crate::config::{BatchConfig, StreamConfig};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{ReplayId, TopicKind};
 use crate::kafka::{Checkpoint, Committed, OutputRecord, RunIdentity, StoredCheckpoint, StreamIdentity};
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::ledger::OpenGap;
+use crate::pipeline::stop::StreamError;
 use crate::position::{Anchor, EventKey, Position};
 use crate::salesforce::backoff::BackoffLimits;
 use crate::status::{Metrics, StreamBoard};
@@ -90,22 +91,15 @@ impl StreamContext {
             0 => "it holds none now".to_owned(),
             highest => format!("its last is number {highest} now"),
         };
-        let what = format!(
-            "The checkpoint of {topic} is lost: this process committed number {} to {}, and {held}. The topic was \
-             deleted, restored from a copy, or lost its end with a broker",
-            last.seq,
-            self.identity.checkpoint_topic()
-        );
         let alone = matches!(topic.kind(), TopicKind::Entity(_) | TopicKind::PlatformEvent(_));
-        let exact = match last.replay_id.filter(|_| alone) {
-            Some(id) => format!("--replay-id {id} goes on after the last event that was committed; "),
-            None => String::new(),
-        };
-        let remedy = format!(
-            "say from where to go on with `casewire checkpoint set --topic {topic}`: {exact}--start earliest goes \
-             through all retained events and drops what the output holds"
-        );
-        Err(Failure::new(Exit::Configuration, what, remedy))
+        Err(StreamError::CheckpointLost {
+            topic: topic.clone(),
+            committed: last.seq,
+            checkpoint_topic: self.identity.checkpoint_topic(),
+            held,
+            after: last.replay_id.filter(|_| alone),
+        }
+        .failure())
     }
 
     /// Shows a committed transaction on the board, and remembers it.

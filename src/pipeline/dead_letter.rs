@@ -15,9 +15,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{FieldPolicies, Header, WriterSchema};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{OrgId, SchemaId, TopicKind, TopicName};
 use crate::kafka::{OutputRecord, ScannedRecord};
+use crate::pipeline::stop::StreamError;
 use crate::position::EventKey;
 
 /// So many undecodable events in a row stop the stream.
@@ -174,16 +175,14 @@ impl FloodBrake {
         if self.in_a_row.insert(event.clone()) {
             self.push(true);
         }
-        let what = if self.in_a_row.len() >= IN_A_ROW {
-            format!("{} events in a row could not be decoded; the last one: {reason}", self.in_a_row.len())
+        let many = if self.in_a_row.len() >= IN_A_ROW {
+            format!("{} events in a row", self.in_a_row.len())
         } else if self.in_window > IN_WINDOW {
-            format!("{} of the last {WINDOW} events could not be decoded; the last one: {reason}", self.in_window)
+            format!("{} of the last {WINDOW} events", self.in_window)
         } else {
             return Ok(());
         };
-        let remedy = "read the newest records of the dead-letters topic: their reason and schema_id headers tell \
-                      whether a newer casewire is needed; the stream goes on by itself once it decodes again";
-        Err(Failure::new(Exit::Software, what, remedy))
+        Err(StreamError::Flood { many, reason: reason.to_owned() }.into())
     }
 
     fn push(&mut self, undecodable: bool) {

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::change::WriterSchema;
 use crate::config::OnUndecodable;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::SchemaId;
 use crate::kafka::KafkaSettings;
 use crate::pipeline::completion::Wanting;
@@ -28,6 +28,7 @@ use crate::pipeline::prepared::{Chunk, Room, ToldGap};
 use crate::pipeline::read_back;
 use crate::pipeline::records::{EventRecords, EventSource, RecordWriter};
 use crate::pipeline::schemas::{NoSchema, SchemaCache};
+use crate::pipeline::stop::StreamError;
 use crate::position::{Admission, Anchor, Position};
 use crate::salesforce::buffer::Hold;
 use crate::salesforce::intake::{Batch, Intake, ReceivedEvent};
@@ -259,9 +260,8 @@ impl DecodeStation {
         let topic = &self.context.identity.topic;
         let id = &event.key;
         if self.context.stream.on_undecodable == OnUndecodable::Stop {
-            let what = format!("The event {id} of {topic} cannot be decoded: {reason}");
-            let remedy = "set on_undecodable = \"dead_letter\" on the stream to keep its bytes and go on";
-            return Err(Halt::Stopped(Failure::new(Exit::Software, what, remedy)));
+            let (topic, event, reason) = (topic.clone(), id.clone(), reason.to_owned());
+            return Err(Halt::Stopped(StreamError::Undecodable { topic, event, reason }.failure()));
         }
         self.memory
             .brake

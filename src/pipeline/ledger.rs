@@ -59,6 +59,14 @@ pub enum GapCause {
     Redriven,
 }
 
+impl GapCause {
+    /// As entries of the ledger have it.
+    pub fn name(self) -> String {
+        let named = serde_json::to_value(self).ok();
+        named.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
+
 /// What a comparison with the org saw on Kafka's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {

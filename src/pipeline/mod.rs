@@ -30,6 +30,7 @@
 //! | [`schemas`] | writer schemas, fetched once |
 //! | [`policy_check`] | whether the fields that the policies name exist |
 //! | `claims` | which stream writes which entity |
+//! | `stop` | why a stream stops on its own account, and what mends it |
 //! | `output_topics` | the topics a stream writes to, made when first needed |
 //! | `read_back` | what the output already holds |
 //! | `conclusion` | what the end of an attempt means |
@@ -66,6 +67,7 @@ mod run_loop;
 pub mod schemas;
 pub mod settings;
 mod sign_in;
+pub(crate) mod stop;
 pub mod stream;
 mod text_base;
 mod want;

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::kafka::{KafkaError, KafkaSettings, Severity, TopicRole, Verdict, ensure_topic};
 use crate::pipeline::context::RECOVERY;
+use crate::pipeline::stop::StreamError;
 use crate::salesforce::backoff::Backoff;
 use crate::status::StreamBoard;
 
@@ -72,7 +73,9 @@ impl OutputTopics {
         let report = loop {
             let error = match ensure_topic(&settings, name, role).await {
                 Ok(report) => break report,
-                Err(KafkaError::TopicMissing { command, .. }) if seen => return Err(deleted(name, &command)),
+                Err(KafkaError::TopicMissing { command, .. }) if seen => {
+                    return Err(StreamError::TopicDeleted { name: name.to_string(), command }.into());
+                }
                 Err(error) => error,
             };
             if let Verdict::Stop(failure) = error.verdict() {
@@ -84,7 +87,7 @@ impl OutputTopics {
             self.board.board().set_kafka(Err(error.to_string()));
             tokio::select! {
                 () = cancel.cancelled() => {
-                    return Err(Failure::new(Exit::Temporary, error.to_string(), "run again when the broker is reachable"));
+                    return Err(StreamError::BrokerAway(error.to_string()).into());
                 }
                 () = tokio::time::sleep(wait) => {}
             }
@@ -95,7 +98,8 @@ impl OutputTopics {
         for finding in &report.findings {
             match finding.severity {
                 Severity::Refusal => {
-                    return Err(Failure::new(Exit::Configuration, finding.what.clone(), finding.remedy.clone()));
+                    let (what, remedy) = (finding.what.clone(), finding.remedy.clone());
+                    return Err(StreamError::TopicUnfit { what, remedy }.into());
                 }
                 Severity::Warning => {
                     warn!(topic = &**name, remedy = finding.remedy, "{}", finding.what);
@@ -123,14 +127,4 @@ impl OutputTopics {
         warn!(topic = name, "{what}");
         self.board.error(what, remedy);
     }
-}
-
-fn deleted(name: &str, command: &str) -> Failure {
-    let what = format!("Topic `{name}` was deleted while casewire was writing to it, and the records in it with it");
-    let remedy = format!(
-        "make it again with its settings, and the stream goes on within five minutes with the event at which it \
-         stopped, or restart casewire, which makes it as configured: {command}. What it held does not come again: \
-         take it from a copy, or let consumers read what they need from Salesforce"
-    );
-    Failure::new(Exit::Configuration, what, remedy)
 }

@@ -71,7 +71,7 @@ impl PolicyError {
                                            on the object: Setup > Permission Sets > the integration user's set > Object Settings."
                 .to_owned(),
             Self::Component { .. } => "Name the compound in [[policy]]; all of its components are covered by it.".to_owned(),
-            Self::Unanswered { error, .. } => return Failure { what: self.to_string(), ..error.failure() },
+            Self::Unanswered { error, .. } => return error.failure().told_as(self.to_string()),
         };
         Failure::new(Exit::Configuration, self.to_string(), remedy)
     }

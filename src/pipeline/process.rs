@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::change::FieldPolicies;
 use crate::config::{Config, StreamConfig, polls_of, stream_of};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{OrgId, TopicName};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity, checkpoints_of_topic, read_checkpoint};
 use crate::pipeline::claims::EntityClaims;
@@ -22,6 +22,7 @@ use crate::pipeline::reconcile::{Reconciliation, Subject};
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
 use crate::pipeline::sign_in::sign_in;
+use crate::pipeline::stop::StreamError;
 use crate::pipeline::stream::Stream;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest_client::RestClient;
@@ -95,11 +96,7 @@ impl Process {
         info!("stopping: committing what was received");
         match tokio::time::timeout(self.config.shutdown_timeout, running).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::new(
-                Exit::Temporary,
-                format!("The orderly end took longer than {:?}", self.config.shutdown_timeout),
-                "nothing is lost: the next start goes on from the last committed position",
-            )),
+            Err(_) => Err(StreamError::EndTooLong(self.config.shutdown_timeout).into()),
         }
     }
 
@@ -199,8 +196,7 @@ impl Process {
                 Some(Err(error)) => {
                     all.cancel();
                     while tasks.join_next().await.is_some() {}
-                    let what = format!("A stream ended unexpectedly: {error}");
-                    return Err(Failure::new(Exit::Software, what, "please report it with the log"));
+                    return Err(StreamError::StreamEnded(error.to_string()).into());
                 }
             }
         }

@@ -5,11 +5,12 @@
 use chrono::{DateTime, Utc};
 
 use crate::config::OnGap;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{ReplayId, TopicName};
 use crate::kafka::Checkpoint;
 use crate::pipeline::context::{StreamContext, following, position_time};
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::stop::StreamError;
 use crate::position::Position;
 use crate::status::RETENTION;
 
@@ -52,12 +53,8 @@ pub fn refusal(
 
 /// What an operator has to decide.
 fn stopped(topic: &TopicName, replay_id: &ReplayId, cause: GapCause, message: &str) -> Failure {
-    let what = format!("Salesforce refused the stored position {replay_id} ({cause:?}): {message}");
-    let remedy = format!(
-        "the stream has on_gap = \"stop\": decide with `casewire checkpoint set --topic {topic} --start earliest`, \
-         which goes through all retained events and drops what the output holds"
-    );
-    Failure::new(Exit::Temporary, what, remedy)
+    let (topic, replay_id, message) = (topic.clone(), replay_id.clone(), message.to_owned());
+    StreamError::PositionRefused { topic, replay_id, cause, message }.failure()
 }
 
 /// Why a position was refused. Salesforce has one answer for all reasons; age and instance tell them apart.

@@ -7,8 +7,9 @@ use secrecy::ExposeSecret;
 
 use crate::change::{EntityPolicy, FieldPolicies, HashKey, Treatment};
 use crate::config::{Config, Grant, KafkaConfig, PoliciesConfig, PolicyConfig};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::kafka::{KafkaSettings, TopicDefaults, check_properties};
+use crate::pipeline::stop::StreamError;
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
 use crate::salesforce::session::{Session, SessionSettings};
 
@@ -59,8 +60,7 @@ pub fn data_api(config: &Config) -> Option<SessionSettings> {
 pub fn kafka(config: &KafkaConfig) -> Result<KafkaSettings, Failure> {
     let refused = check_properties(&config.properties);
     if !refused.is_empty() {
-        let what = format!("[kafka.properties] cannot be used: {}", refused.join("; "));
-        return Err(Failure::new(Exit::Configuration, what, "correct or remove these properties"));
+        return Err(StreamError::Properties(refused.join("; ")).into());
     }
     let number = |number: u64| i32::try_from(number).ok().filter(|number| *number > 0).unwrap_or(-1);
     Ok(KafkaSettings {

@@ -22,10 +22,11 @@ use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::Backoff;
+use crate::salesforce::call_fault::CallFault;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::session::SessionSettings;
-use crate::salesforce::verdict::{Verdict as CallVerdict, may_not_subscribe};
+use crate::salesforce::verdict::Verdict as CallVerdict;
 use crate::status::{LastError, StreamState};
 
 /// A stopped stream is tried again this often: most remedies are clicks in Setup that nobody reports back.
@@ -195,7 +196,7 @@ impl Stream {
         }
         match asked {
             Ok(info) if info.can_subscribe => Ok(()),
-            Ok(_) => Err(may_not_subscribe(topic)),
+            Ok(_) => Err(CallFault::MayNotSubscribe(topic.clone()).failure()),
             Err(error) => match error.verdict() {
                 CallVerdict::Stop(failure) => Err(failure),
                 _ => {

@@ -37,6 +37,7 @@
 //! | `recovery` | what follows the end of a call |
 //! | `subscription_state` | how a subscription is doing, for whoever watches |
 //! | `call` | one Subscribe call, from its first FetchRequest to its end |
+//! | `call_fault` | what is wrong with a call where Salesforce did not say so itself |
 //! | `fetch_response` | a FetchResponse is looked over before it is decoded |
 //! | [`intake`] | what a subscription hands downstream |
 
@@ -47,6 +48,7 @@ pub mod bulk;
 pub mod bulk_listing;
 pub mod bulk_page;
 mod call;
+pub(crate) mod call_fault;
 pub mod certificate;
 mod clock;
 mod collections;

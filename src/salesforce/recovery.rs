@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::ReplayId;
 use crate::position::{Position, ReplayFrom};
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::call::CallEnd;
+use crate::salesforce::call_fault::CallFault;
 use crate::salesforce::subscription_state::{PAUSED, PLANNED};
 use crate::salesforce::verdict::{CallError, Verdict};
 
@@ -98,8 +99,8 @@ impl Recovery {
             // And until it is to be made at all.
             CallEnd::Paused => return again(PAUSED, Duration::ZERO, None),
             CallEnd::Finished => return again("ended", self.soon(now), None),
-            CallEnd::Silent(limit) => return again("silence", self.soon(now), Some(silence(limit))),
-            CallEnd::Overrun(unasked) => return again("overrun", self.backoff.next_wait(), Some(overrun(unasked))),
+            CallEnd::Silent(limit) => return again("silence", self.soon(now), Some(CallFault::Silence(limit).failure())),
+            CallEnd::Overrun(unasked) => return again("overrun", self.backoff.next_wait(), Some(CallFault::Overrun(unasked).failure())),
             CallEnd::Failed(error) => error,
         };
         match error.verdict() {
@@ -148,26 +149,10 @@ fn is_permission(error: &CallError) -> bool {
     matches!(error, CallError::Status { code: Code::PermissionDenied, .. })
 }
 
-fn silence(limit: Duration) -> Failure {
-    Failure::new(
-        Exit::Unavailable,
-        format!("The Pub/Sub API was silent for {limit:?} although events were asked for"),
-        "Nothing to do if it happens once. If it repeats, a firewall or proxy drops idle connections: allow HTTP/2 to the endpoint on port 443.",
-    )
-}
-
-fn overrun(unasked: u32) -> Failure {
-    Failure::new(
-        Exit::Unavailable,
-        format!("The Pub/Sub API sent {unasked} events that were not asked for; the call was ended"),
-        "Nothing is lost: the stream goes on after the last event that was taken. Check that `endpoint` is Salesforce's; if it \
-         is, report it to Salesforce Support.",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
     use crate::position::Anchor;
     use chrono::DateTime;
     use tonic::Status;

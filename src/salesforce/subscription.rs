@@ -13,13 +13,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::identity::{ReplayId, TopicKind, TopicName};
 use crate::position::{Admission, Position, ReplayFrom};
 use crate::proto::FetchResponse;
 use crate::salesforce::backoff::BackoffLimits;
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::call::{Call, CallEnd};
+use crate::salesforce::call_fault::CallFault;
 use crate::salesforce::credit::{self, Credit};
 use crate::salesforce::intake::{Batch, Intake, Placeless, ReceivedEvent, check_replay_id};
 use crate::salesforce::pubsub::PubSub;
@@ -250,6 +251,10 @@ impl Subscription {
         }
     }
 
+    fn placeless(&self, reason: Placeless) -> Failure {
+        CallFault::Placeless { topic: self.settings.topic.clone(), reason }.failure()
+    }
+
     /// Takes one response: moves the position, drops duplicates, hands the rest on. Returns how many events came
     /// without having been asked for.
     async fn take(&mut self, response: FetchResponse, credit: &mut Credit) -> Result<u32, CallEnd> {
@@ -270,7 +275,7 @@ impl Subscription {
             let event = match ReceivedEvent::read(event) {
                 Ok(event) => event,
                 Err(reason) => {
-                    placeless = Some(placeless_event(&self.settings.topic, reason));
+                    placeless = Some(self.placeless(reason));
                     break;
                 }
             };
@@ -283,7 +288,7 @@ impl Subscription {
         // One without an id says that the call lives, and nothing about the position.
         let moves = keepalive && !response.latest_replay_id.is_empty();
         if moves && let Err(reason) = check_replay_id(&response.latest_replay_id) {
-            return Err(CallEnd::Unusable(placeless_event(&self.settings.topic, reason)));
+            return Err(CallEnd::Unusable(self.placeless(reason)));
         }
         if moves {
             self.position.keepalive(ReplayId::from(response.latest_replay_id), received_at);
@@ -356,7 +361,7 @@ impl Subscription {
         let trouble = match &ended {
             Ended::Cancelled | Ended::ReceiverGone => None,
             Ended::Stopped(failure) => Some(failure.clone()),
-            Ended::Refused { message, .. } => Some(Failure::new(Exit::Temporary, message.clone(), "")),
+            Ended::Refused { message, .. } => Some(CallFault::PositionRefused(message.clone()).failure()),
         };
         state.ended(trouble.as_ref());
         tracing::info!(topic = %settings.topic, ended = ?ended, "the subscription is over");
@@ -372,14 +377,4 @@ async fn paused(paused: &mut watch::Receiver<bool>) {
     if paused.wait_for(|paused| *paused).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// An event that has no place in the stream cannot be gone on from: taking it would make an empty id
-/// the position, dropping it would lose it.
-fn placeless_event(topic: &TopicName, reason: Placeless) -> Failure {
-    Failure::new(
-        Exit::Software,
-        format!("Salesforce delivered an event of {topic} {reason}"),
-        "Nothing was taken beyond the event before it. Check that `endpoint` is Salesforce's; if it is, report it to Salesforce Support.",
-    )
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use crate::failure::{Exit, Failure};
-use crate::identity::TopicName;
 use crate::salesforce::session_error::SessionError;
 
 /// What to do after an error.
@@ -158,16 +157,6 @@ const ENDPOINT: &str = "Check `endpoint`: https://api.pubsub.salesforce.com:443 
 const OVERSIZE: &str = "Check that `endpoint` is Salesforce's: it documents at most 3 MB and 100 events a message. If it is, report the \
      message to Salesforce Support; nothing was taken from it, and the stream goes on before it.";
 const FAULT: &str = "This is a fault of casewire; please report it with the rpc id of the log line.";
-
-/// The failure of a topic that is there and that the user may not subscribe to.
-pub fn may_not_subscribe(topic: &TopicName) -> Failure {
-    Failure::new(
-        Exit::NoPermission,
-        format!("The signed-in user may not subscribe to {topic}"),
-        "Setup > Permission Sets > the integration user's set > Object Settings: grant \"View All Records\" on the \
-         object (\"View All Data\" for a channel of all entities); a change takes up to ten minutes",
-    )
-}
 
 /// The verdict on a status; pure.
 pub fn classify(status: &Status) -> Verdict {

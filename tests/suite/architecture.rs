@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A room and the rooms it may use, as DESIGN §2 has them. The simulator shares nothing with the client
+/// A room and the rooms it may use, as the table of CONTRIBUTING.md has them. The simulator shares nothing with the client
 /// but the wire contract, so that a mistake of the one is not a mistake of the other.
 const ROOMS: &[(&str, &[&str])] = &[
     ("identity", &[]),
@@ -37,6 +37,36 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("FieldPolicies::default", &[], "whoever renders values is given the policies of the configuration"),
     ("FieldPolicies::new", &["pipeline/settings.rs"], "policies are made of the configuration in one place"),
     ("ObjectWriter::new(None", &["change/decode.rs"], "fields are written with the policy of their object"),
+    ("Exit::", FAILURES, "what a failure says stands in a table, of which docs/troubleshooting.md is made"),
+    ("Failure::new(", FAILURES, "what a failure says stands in a table, of which docs/troubleshooting.md is made"),
+];
+
+/// The tables of failures: what fails, how the process ends, and what mends it. Whoever writes one elsewhere would write one
+/// that no page has.
+const FAILURES: &[&str] = &[
+    "admin/denial.rs",
+    "change/error.rs",
+    "cli/error.rs",
+    "config/load.rs",
+    "doctor/fault.rs",
+    "failure.rs",
+    "kafka/error.rs",
+    "pipeline/jobs/setback.rs",
+    "pipeline/messages/setback.rs",
+    "pipeline/policy_check.rs",
+    "pipeline/reconcile/unable.rs",
+    "pipeline/stop.rs",
+    "salesforce/bulk.rs",
+    "salesforce/call_fault.rs",
+    "salesforce/pubsub.rs",
+    "salesforce/reachability.rs",
+    "salesforce/rest_error.rs",
+    "salesforce/session_error.rs",
+    "salesforce/verdict.rs",
+    "status/requests.rs",
+    // These two only hand on what they are given.
+    "doctor/finding.rs",
+    "main.rs",
 ];
 
 /// Everything in the tree below `src` that the table does not allow, one sentence each.
@@ -222,6 +252,41 @@ fn every_room_uses_only_the_rooms_it_may() {
     assert!(missing.is_empty(), "the table has rooms that do not exist: {missing:?}");
 }
 
+/// The types of a file that have a `failure`.
+fn failing(code: &str) -> Vec<String> {
+    let mut types = Vec::new();
+    for (at, _) in code.match_indices("fn failure(") {
+        let before = code[..at].rfind("\nimpl ").map(|at| &code[at + "\nimpl ".len()..]);
+        let name = before.and_then(|rest| rest.split(|letter: char| !letter.is_alphanumeric()).next());
+        types.extend(name.filter(|name| !name.is_empty()).map(str::to_owned));
+    }
+    // `with_failure!` gives one to each of its names.
+    let listed = code.split_once("with_failure!(\n").and_then(|(_, rest)| rest.split_once(");"));
+    types.extend(listed.into_iter().flat_map(|(names, _)| names.split(',')).map(|name| name.trim().to_owned()));
+    types.retain(|name| !name.is_empty());
+    types
+}
+
+#[test]
+fn every_table_of_failures_is_in_the_page_of_errors() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let read = |name: &str| fs::read_to_string(src.join(name)).expect("a source file");
+    let page = read("documents.rs") + &read("documents/commands.rs");
+    let mut missing = Vec::new();
+    for file in FAILURES {
+        let text = read(file);
+        let code = without_comments(without_tests(&text));
+        // A room that keeps its enum to itself gives the page samples instead.
+        let samples = text.contains("pub(crate) fn one_of_each()");
+        let sampled = |name: &str| [format!("{name}::"), format!("{name} {{")].iter().any(|used| page.contains(used));
+        let types = failing(&code).into_iter().filter(|name| !samples && !sampled(name));
+        missing.extend(types.map(|name| format!("{file}: {name}")));
+    }
+    assert_eq!(missing, Vec::<String>::new(), "docs/troubleshooting.md does not have them");
+    let one = "\nimpl Loud {\n    pub fn failure(&self) -> Failure {\n";
+    assert_eq!(failing(&format!("with_failure!(\n    A,\n    B,\n);\n{one}")), ["Loud", "A", "B"]);
+}
+
 #[test]
 fn the_table_itself_has_no_circle() {
     let table =
@@ -258,6 +323,8 @@ fn what_the_table_forbids_is_found_wherever_it_stands() {
         ("salesforce/tls.rs", "let client = builder.danger_accept_invalid_certs(true);\n", "certificates are verified"),
         ("cli/tail.rs", "let none = FieldPolicies::default();\n", "given the policies of the configuration"),
         ("change/row.rs", "let writer = ObjectWriter::new(None, 9);\n", "with the policy of their object"),
+        ("cli/tail.rs", "return Err(Failure::new(exit, \"no\", \"try again\"));\n", "stands in a table"),
+        ("doctor/files.rs", "Outcome::Failed(Failure { exit: Exit::Usage, what, remedy })\n", "stands in a table"),
     ];
     for (name, text, expected) in cases {
         let found = violations(tree(&[(name, text)]).path());

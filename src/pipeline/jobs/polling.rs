@@ -42,7 +42,6 @@ use tracing::{debug, info, warn};
 
 use crate::change::{Row, RowFault, RowPlan};
 use crate::config::PollConfig;
-use crate::failure::{Exit, Failure};
 use crate::kafka::{OutputRecord, ScanFrom, scan};
 use crate::pipeline::jobs::entry::{self, Entry};
 use crate::pipeline::jobs::job::{Job, SnapshotScope};
@@ -54,6 +53,7 @@ use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 use crate::pipeline::jobs::setback::{LIMITS, Setback};
 use crate::pipeline::jobs::touched::{Known, RecordKey, told};
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::stop::StreamError;
 use crate::salesforce::backoff::Backoff;
 use crate::salesforce::id_listing::ListedRecord;
 use crate::salesforce::record_read::Found;
@@ -200,9 +200,7 @@ impl Runner {
         let kept = vec![kept(entity, from)];
         self.deliver(JobBatch { opens, kept, ..batch }, committed).await?;
         if opening && self.snapshot_of(entity).is_none() {
-            let what = format!("There are too many jobs for the first snapshot of {entity} beside them");
-            let remedy = "nothing to do: it is opened when some of them have ended";
-            return Err(Setback::Stopped(Failure::new(Exit::Temporary, what, remedy)));
+            return Err(Setback::Stopped(StreamError::NoRoomToPoll(entity.to_owned()).failure()));
         }
         info!(entity, %from, snapshot = opening, "poll begins");
         if let Some(poll) = self.polls.get_mut(number) {

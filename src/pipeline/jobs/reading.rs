@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::change::Row;
-use crate::failure::{Exit, Failure};
 use crate::pipeline::jobs::job::Job;
 use crate::pipeline::jobs::redriven::Letters;
 use crate::pipeline::jobs::rows::{Reader, RowWriter};
@@ -17,6 +16,7 @@ use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 use crate::pipeline::jobs::setback::Setback;
 use crate::pipeline::jobs::touched::{Known, RecordKey};
+use crate::pipeline::stop::StreamError;
 use crate::salesforce::record_read::Found;
 
 /// One slice may take so long at Salesforce, with its repetitions.
@@ -239,13 +239,8 @@ pub(super) fn check_unread(entity: &str, job: &Job) -> Result<(), Setback> {
     if job.unread.len() <= MOST_UNREAD {
         return Ok(());
     }
-    Err(Setback::Stopped(Failure::new(
-        Exit::NoPermission,
-        format!(
-            "More than {MOST_UNREAD} {entity} records cannot be read: hidden, in a form that is not known, or too large"
-        ),
-        "read the log of this job; Setup > Permission Sets > the integration user's set > Object Settings: grant View All Records",
-    )))
+    let entity = entity.to_owned();
+    Err(Setback::Stopped(StreamError::TooManyUnread { most: MOST_UNREAD, entity }.failure()))
 }
 
 /// Since when a record that no query shows is deleted, by the word of a dead letter; `None` where that word does not count.

@@ -6,13 +6,14 @@ use chrono::Utc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::kafka::Checkpoint;
 use crate::pipeline::jobs::bulk_pass::is_about_the_query;
 use crate::pipeline::jobs::job::{Job, SnapshotScope, job_id, set};
 use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::setback::Setback;
 use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
+use crate::pipeline::stop::StreamError;
 use crate::salesforce::query::Scope;
 use crate::salesforce::rest::RestError;
 use crate::status::{FinishedSnapshot, OpenedSnapshot, RefusedSnapshot, SnapshotRequest};
@@ -66,8 +67,7 @@ impl Runner {
         let job = Job::snapshot_of(entity.to_owned(), scope);
         self.commit(Vec::new(), vec![job], Vec::new(), Vec::new()).await?;
         let Some(job) = self.snapshot_of(entity) else {
-            let what = format!("There are too many jobs for a snapshot of {entity} beside them");
-            let failure = Failure::new(Exit::Temporary, what, "ask again when some of them have ended");
+            let failure = StreamError::NoRoomForSnapshot(entity.to_owned()).failure();
             return Ok(Err(RefusedSnapshot::Failed(failure)));
         };
         info!(entity, job, records, "snapshot opened");
@@ -141,11 +141,6 @@ impl Runner {
 /// Why a snapshot is not opened, for whoever asked for it.
 fn refused(entity: &str, error: &RestError) -> Failure {
     let failure = error.failure();
-    let remedy = if is_about_the_query(error) {
-        "check the object's name and the condition: it is what stands behind WHERE in SOQL, such as `IsClosed = false`"
-            .into()
-    } else {
-        failure.remedy
-    };
-    Failure { exit: Exit::Usage, what: format!("No snapshot of {entity}: {}", failure.what), remedy }
+    let remedy = (!is_about_the_query(error)).then_some(failure.remedy);
+    StreamError::NoSnapshot { entity: entity.to_owned(), what: failure.what, remedy }.failure()
 }
