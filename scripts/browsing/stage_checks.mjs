@@ -38,7 +38,13 @@ export const STAGE_CHECKS = {
             const first = (await text(page, '.first')).replace(/\s+/g, ' ');
             hold(/^No time left until data loss/.test(first) && first.includes('soonest on /data/StoppedChangeEvent'), `the first words: ${first}`);
             hold(first.includes('7 of 9 streams not ready'), `the first words: ${first}`);
+            const org = (await text(page, '#org')).replace(/\s+/g, ' ');
+            for (const words of ['Delivered events, 24 h 6,880 of 50,000 used', 'Calls for messages, 1 h 312 of 900 used', 'Active conversations, 30 min 9 of 500 active']) {
+                hold(org.includes(words), `the budgets do not have "${words}": ${org}`);
+            }
+            hold(await page.getByRole('meter', { name: 'Calls for messages, 1 h' }).getAttribute('aria-valuenow') === '35', 'the bar of the calls is not at a third');
             const log = await text(page, '#log');
+            hold(log.includes('entry opened in the gap ledger (gap_event)'), `what happened: ${log}`);
             hold(log.includes('(14 times since') && log.indexOf('stopped:') < log.indexOf('running'), `what happened: ${log}`);
         }),
 

@@ -46,18 +46,23 @@ export function states() {
             jobs: [job({}), job({ job: 'gap-1', snapshot: false, whole: false, entity: 'Contact', rows_reread: 3, records_expected: undefined, waits_for: 'API requests are used up', remedy: 'wait' })],
             snapshots: [{ job: 'snapshot-0', entity: 'User', opened_at: ago(300), finished_at: ago(240), rows: 512, deletes: 0, unread: 2 }],
             completion: { level: 'slowed', records_completed: 900, records_unread: 100, reads: 40, steps_down: 1 },
-            messages: { sessions_waiting: 3, oldest_trigger_at: ago(75), conversations_open: 12, conversations_known: 40, conversations_active: 9, calls_left: 120, fetches: 300, entries_written: 4100, redactions_written: 1, sessions_given_up: 0, waits_for: 'The calls for messages of this hour are used up', remedy: 'it is tried again' },
+            messages: { sessions_waiting: 3, oldest_trigger_at: ago(75), conversations_open: 12, conversations_known: 40, conversations_active: 9, conversations_allowed: 500, calls_left: 120, calls_used: 312, calls_allowed: 900, calls_window_seconds: 3600, fetches: 300, entries_written: 4100, redactions_written: 1, sessions_given_up: 0, waits_for: 'The calls for messages of this hour are used up', remedy: 'it is tried again' },
+            polls: [
+                { entity: 'CaseComment', from: ago(960), read_to: ago(30), rounds: 41, rows: 1210, deletes: 3 },
+                { entity: 'Holiday', rounds: 0, rows: 0, deletes: 0, waits_for: 'The user may not read Holiday', remedy: 'grant Read on it' }
+            ],
             gaps_open: { gap_event: 2, overflow: 1 }, gaps_opened: 9, gaps_healed: 5, gaps_given_up: 1, dead_letters: 4, reconnects: { silence: 2, ended: 5 }, fenced: 1,
             reconcile: { runs: 3, failures: 1, last_run_at: ago(4000), last_error: { at: ago(10), what: 'REST does not answer', remedy: 'look at the network' }, entities: { Case: { judged: 5100, findings: { missing: 2, stale: 0 } } }, silence: { Case: { silent: true, rows_changed: 44, remedy: 'Setup > Change Data Capture' } } },
             last_error: { at: ago(100), what: 'A conversation is not there for the user', remedy: 'nothing' }
-        }), 'running', ['7,400 of 20,000', 'User: 512 records', 'fewer calls', '2 gap_event, 1 overflow', '4 dead letters', '2 missing', '44 records changed', 'waits: API requests are used up', '2 silence, 5 ended', 'A conversation is not there']]
+        }), 'running', ['7,400 of 20,000', 'User: 512 records', 'fewer calls', '2 gap_event, 1 overflow', '4 dead letters', '2 missing', '44 records changed', 'waits: API requests are used up', '2 silence, 5 ended', 'A conversation is not there',
+            'CaseComment: all that was changed up to', '1,210 records, 3 deletes in 41 looks', 'Holiday: not looked at yet', 'Waits: The user may not read Holiday What to do: grant Read on it']]
     ];
 }
 
 export function journal() {
     const entry = (id, weight, what, more = {}) => ({ id, number: id, since: ago(900 - id), at: ago(600 - id), times: 1, part: '/data/CaseChangeEvent', kind: 'state', weight, what, remedy: '', ...more });
     return [
-        entry(1, 'good', 'running'), entry(2, 'note', 'call ended (silence)', { times: 14 }), entry(3, 'warning', 'entry opened in the gap ledger', { remedy: 'casewire gaps --open lists them' }),
+        entry(1, 'good', 'running'), entry(2, 'note', 'call ended (silence)', { times: 14 }), entry(3, 'warning', 'entry opened in the gap ledger (gap_event)', { remedy: 'casewire gaps --open lists them' }),
         entry(4, 'bad', 'stopped: The user may not read the topic', { remedy: 'Setup > Permission Sets' })
     ];
 }

@@ -190,8 +190,11 @@ impl Attempt {
         }
         let announced = writer.commit(records, next).await;
         let committed = announced.map_err(AttemptEnd::Kafka)?;
-        if gap.is_some() {
-            board.update(|status| status.gaps_opened += 1);
+        if let Some(gap) = gap {
+            board.update(|status| {
+                status.gaps_opened += 1;
+                status.gap_opened(gap.cause.name());
+            });
         }
         context.note_committed(&committed);
         let mut checkpoint = committed.checkpoint().clone();

@@ -85,7 +85,10 @@ impl Attempt {
             Ok(committed) => context.note_committed(&committed),
             Err(error) => return AttemptEnd::Kafka(error),
         }
-        context.board.update(|status| status.gaps_opened += 1);
+        context.board.update(|status| {
+            status.gaps_opened += 1;
+            status.gap_opened(gap.cause.name());
+        });
         close(writer, context).await;
         match stop {
             Some(failure) => AttemptEnd::Stopped(failure),

@@ -104,7 +104,8 @@ fn finding(kind: JournalKind, weight: JournalWeight, what: impl Into<String>) ->
 struct Told {
     state: Option<StreamState>,
     error: Option<LastError>,
-    gaps: [u64; 3],
+    gaps_opened: BTreeMap<String, u64>,
+    gaps: [u64; 2],
     dead_letters: u64,
     reconnects: BTreeMap<&'static str, u64>,
     begun: BTreeSet<String>,
@@ -247,9 +248,16 @@ impl Told {
     fn counts(&mut self, now: &StreamStatus, found: &mut Vec<Finding>) {
         use JournalKind::{DeadLetter, Gap, Reconnect};
         use JournalWeight::{Bad, Good, Note, Warning};
-        let gaps = [now.gaps_opened, now.gaps_healed, now.gaps_given_up];
+        if self.gaps_opened != now.gaps_opened_by_cause {
+            for (cause, count) in &now.gaps_opened_by_cause {
+                let before = self.gaps_opened.get(cause).copied().unwrap_or_default();
+                let what = finding(Gap, Warning, format!("entry opened in the gap ledger ({cause})"));
+                grown(found, before, *count, what, "casewire gaps --open lists them");
+            }
+            self.gaps_opened.clone_from(&now.gaps_opened_by_cause);
+        }
+        let gaps = [now.gaps_healed, now.gaps_given_up];
         let kinds = [
-            (Warning, "entry opened in the gap ledger", "casewire gaps --open lists them"),
             (Good, "entry of the gap ledger healed", ""),
             (Bad, "entry of the gap ledger given up: some of its records cannot be read", "casewire gaps names them"),
         ];
@@ -400,7 +408,10 @@ mod tests {
             look(&mut journal, &status);
         }
         status.state = StreamState::Running;
-        (status.gaps_opened, status.gaps_healed, status.dead_letters) = (3, 1, 2);
+        (status.gaps_healed, status.dead_letters) = (1, 2);
+        for cause in ["gap_event", "overflow", "gap_event"] {
+            status.gap_opened(cause.to_owned());
+        }
         *status.reconnects.entry("silence").or_default() += 2;
         look(&mut journal, &status);
         status.dead_letters += 5;
@@ -408,7 +419,8 @@ mod tests {
         let expected = [
             ("recovering: no broker (call 59)", 60),
             ("running", 2),
-            ("entry opened in the gap ledger", 3),
+            ("entry opened in the gap ledger (gap_event)", 2),
+            ("entry opened in the gap ledger (overflow)", 1),
             ("entry of the gap ledger healed", 1),
             ("call ended (silence)", 2),
             ("event put into the dead letters", 7),

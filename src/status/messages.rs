@@ -20,8 +20,16 @@ pub struct MessagesStatus {
     pub conversations_known: u64,
     /// Conversations that were asked for in the last half hour.
     pub conversations_active: u64,
+    /// So many may be asked for in half an hour.
+    pub conversations_allowed: u64,
     /// Calls that could be made at once.
     pub calls_left: u64,
+    /// Calls for entries that this run made in the last `calls_window_seconds`.
+    pub calls_used: u64,
+    /// Calls that may be made in that time.
+    pub calls_allowed: u64,
+    /// An hour, or a minute over the Conversation Data API; 0 before messages are fetched.
+    pub calls_window_seconds: u64,
     /// Calls for entries made by this run.
     pub fetches: u64,
     /// Entries written, redactions among them.

@@ -145,6 +145,8 @@ pub struct StreamStatus {
     pub transactions_committed: u64,
     /// Ledger entries opened.
     pub gaps_opened: u64,
+    /// The same by cause.
+    pub gaps_opened_by_cause: BTreeMap<String, u64>,
     /// Ledger entries of the stream that are open, by cause.
     pub gaps_open: BTreeMap<String, u64>,
     /// Ledger entries healed.
@@ -264,6 +266,7 @@ impl StreamStatus {
             batches_committed: 0,
             transactions_committed: 0,
             gaps_opened: 0,
+            gaps_opened_by_cause: BTreeMap::new(),
             gaps_open: BTreeMap::new(),
             gaps_healed: 0,
             gaps_given_up: 0,
@@ -280,6 +283,11 @@ impl StreamStatus {
             messages: None,
             last_error: None,
         }
+    }
+
+    /// Counts an entry of the ledger by its cause.
+    pub fn gap_opened(&mut self, cause: String) {
+        *self.gaps_opened_by_cause.entry(cause).or_default() += 1;
     }
 
     /// What is left until Salesforce discards events that were not read: the retention less the age of

@@ -230,6 +230,12 @@ impl Desk {
                 *written = true;
             }
         }
+        // An entry that is written once more is no other gap.
+        let new = |entry: &&Entry| !state.open.contains_key(&entry.id);
+        let causes: Vec<String> = noted.opened.iter().filter(new).map(|entry| entry.cause.clone()).collect();
+        if !causes.is_empty() {
+            self.context.board.update(|status| causes.into_iter().for_each(|cause| status.gap_opened(cause)));
+        }
         state.open.extend(noted.opened.into_iter().map(|entry| (entry.id.clone(), entry)));
         for (id, _) in &noted.closed {
             state.open.remove(id);
@@ -416,6 +422,7 @@ mod tests {
     use crate::config::Config;
     use crate::kafka::{RunIdentity, StreamIdentity};
     use crate::pipeline::claims::EntityClaims;
+    use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
     use crate::pipeline::settings;
     use crate::position::{Anchor, Position};
     use crate::status::{Board, Metrics};
@@ -504,5 +511,20 @@ mod tests {
         let again = JobBatch { events: vec![event("one")], ..batch() };
         let (records, back, noted) = desk.admit(&mut { again }, &mut next);
         assert!(records == [event("one")] && back.is_empty() && noted.closes_gaps() && next.jobs.is_empty());
+    }
+
+    #[test]
+    fn an_entry_counts_once_by_its_cause_however_often_it_is_written() {
+        let (desk, mut checkpoint) = of_platform_events();
+        let end = GapEnd { replay_id: None, time: Some(DateTime::UNIX_EPOCH) };
+        let gap = OpenGap::of_range(GapCause::Expired, GapEnd::default(), end, "away for too long".to_owned());
+        let record = desk.context.gap_record(&gap);
+        for _ in 0..2 {
+            let noted = desk.enrol(&mut checkpoint, std::slice::from_ref(&record));
+            assert_eq!(noted.gaps_opened(), 1);
+            desk.committed(&checkpoint, noted);
+        }
+        let status = desk.context.board.status().expect("the stream's");
+        assert_eq!(status.gaps_opened_by_cause, BTreeMap::from([("expired".to_owned(), 1)]));
     }
 }

@@ -1,7 +1,7 @@
 //! How much may be asked: calls by the hour, or by the minute over the Conversation Data API, and different conversations by the half hour, since each call makes its
 //! conversation count among the org's active ones for so long.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,6 +13,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A call makes its conversation active for so long.
 pub(super) const ACTIVE_FOR: Duration = Duration::from_secs(30 * 60);
+
+/// A window is counted in so many parts, each of which is left out once all of it is older than the window.
+const PARTS: u32 = 60;
 
 /// Calls that what can wait leaves to what cannot.
 const SPARED: f64 = 50.0;
@@ -31,6 +34,25 @@ pub(super) struct Budget {
     filled_at: Instant,
     max_active: usize,
     active: HashMap<String, Instant>,
+    /// What was called lately: when a part of the window began, and how often in it.
+    made: VecDeque<(Instant, u64)>,
+}
+
+/// How much of the budget is used, for whoever looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// Calls that could be made at once.
+    pub calls_left: u64,
+    /// Calls that this run made within the window, to a sixtieth of it.
+    pub calls_used: u64,
+    /// Calls that may be made in it.
+    pub calls_allowed: u64,
+    /// How long it is.
+    pub window: Duration,
+    /// Conversations that are active.
+    pub active: u64,
+    /// So many may be.
+    pub active_allowed: u64,
 }
 
 impl Budget {
@@ -52,6 +74,7 @@ impl Budget {
             filled_at: now,
             max_active: usize::try_from(config.max_active).unwrap_or(usize::MAX),
             active: active.collect(),
+            made: VecDeque::new(),
         }
     }
 
@@ -100,14 +123,37 @@ impl Budget {
         self.fill(now);
         self.calls = (self.calls - 1.0).max(0.0);
         self.active.insert(conversation.to_owned(), now);
+        let part = self.window / PARTS;
+        match self.made.back_mut().filter(|(began, _)| now.saturating_duration_since(*began) < part) {
+            Some((_, calls)) => *calls = calls.saturating_add(1),
+            None => self.made.push_back((now, 1)),
+        }
+        self.forget_old_calls(now);
     }
 
-    /// Calls that could be made at once, and conversations that are active.
-    pub fn left(&mut self, now: Instant) -> (u64, u64) {
+    /// A part counts until its last moment is older than the window.
+    fn forget_old_calls(&mut self, now: Instant) {
+        let counted = self.window + self.window / PARTS;
+        while self.made.front().is_some_and(|(began, _)| now.saturating_duration_since(*began) >= counted) {
+            self.made.pop_front();
+        }
+    }
+
+    /// How much of it is used.
+    pub fn usage(&mut self, now: Instant) -> Usage {
         self.fill(now);
+        self.forget_old_calls(now);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
-        let calls = self.calls.floor() as u64;
-        (calls, u64::try_from(self.active.len()).unwrap_or(u64::MAX))
+        let whole = |calls: f64| calls.floor() as u64;
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Usage {
+            calls_left: whole(self.calls),
+            calls_used: self.made.iter().map(|(_, calls)| calls).sum(),
+            calls_allowed: whole(self.flow / 0.75),
+            window: self.window,
+            active: count(self.active.len()),
+            active_allowed: count(self.max_active),
+        }
     }
 }
 
@@ -170,7 +216,17 @@ mod tests {
         }
         let mut fresh = Budget::new(&config(100, 9), []);
         assert!(fresh.next_call(Instant::now()) > Instant::now(), "a restart adds nothing");
-        assert_eq!(fresh.left(Instant::now()), (0, 0));
+        let usage = fresh.usage(Instant::now());
+        assert_eq!((usage.calls_left, usage.calls_used, usage.calls_allowed, usage.active), (0, 0, 100, 0));
+        let mut counted = Budget::new(&config(100, 9), []);
+        advance(HOUR).await;
+        for _ in 0..20 {
+            counted.take("c", Instant::now());
+            advance(Duration::from_secs(6)).await;
+        }
+        assert_eq!((counted.usage(Instant::now()).calls_used, counted.made.len()), (20, 2), "in parts of a minute");
+        advance(HOUR - Duration::from_secs(60)).await;
+        assert_eq!(counted.usage(Instant::now()).calls_used, 10, "the first minute of them is an hour old");
         let (now, mut waiting) = (Instant::now(), Budget::new(&config(1_000, 9), []));
         let spare = waiting.next_spare_call(now) - now;
         assert!(spare > 40 * (waiting.next_call(now) - now), "history leaves calls to events: {spare:?}");
@@ -194,6 +250,6 @@ mod tests {
         assert_eq!(next - Instant::now(), minutes(10));
         advance(minutes(10)).await;
         budget.next_call(Instant::now());
-        assert!(budget.admits("c") && budget.left(Instant::now()).1 == 1);
+        assert!(budget.admits("c") && budget.usage(Instant::now()).active == 1);
     }
 }

@@ -361,7 +361,7 @@ impl MessageRunner {
 
     /// Brings the board up to date.
     fn show(&mut self) {
-        let (calls, active) = self.budget.left(Instant::now());
+        let usage = self.budget.usage(Instant::now());
         let open = self.conversations.values().filter(|conversation| !conversation.open.is_empty()).count();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let known = count(self.conversations.len());
@@ -369,8 +369,12 @@ impl MessageRunner {
             let messages = status.messages.get_or_insert_default();
             messages.conversations_open = count(open);
             messages.conversations_known = known;
-            messages.calls_left = calls;
-            messages.conversations_active = active;
+            messages.calls_left = usage.calls_left;
+            messages.calls_used = usage.calls_used;
+            messages.calls_allowed = usage.calls_allowed;
+            messages.calls_window_seconds = usage.window.as_secs();
+            messages.conversations_active = usage.active;
+            messages.conversations_allowed = usage.active_allowed;
         });
     }
 }
