@@ -1,6 +1,7 @@
 """The Kubernetes manifests, after kustomize: against the types of Kubernetes' own client, and against what casewire needs."""
 
 import re
+import tomllib
 
 from kubernetes.client import models
 from place import NotRun, documents, run
@@ -10,6 +11,7 @@ KINDS = {
     ("v1", "Secret"): "V1Secret",
     ("v1", "Service"): "V1Service",
     ("apps/v1", "Deployment"): "V1Deployment",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "V1NetworkPolicy",
     ("policy/v1", "PodDisruptionBudget"): "V1PodDisruptionBudget",
 }
 PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float)}
@@ -96,11 +98,52 @@ def needs(found, where, replicas, strategy, readiness):
     return [f"{where}: {complaint}" for holds, complaint in wanted if not holds]
 
 
+def peers(rules, side):
+    """The values that the selectors of some rules name, by key."""
+    found = {}
+    for rule in rules:
+        for peer in rule.get(side, []):
+            for selector in ("podSelector", "namespaceSelector"):
+                chosen = peer.get(selector) or {}
+                for key, value in chosen.get("matchLabels", {}).items():
+                    found.setdefault(key, set()).add(value)
+                for expression in chosen.get("matchExpressions", []):
+                    found.setdefault(expression["key"], set()).update(expression.get("values", []))
+    return found
+
+
+def reach(found, where):
+    """What the network policy has to allow, and nothing beside it."""
+    by_kind = {one["kind"]: one for one in found}
+    policy, pod = by_kind["NetworkPolicy"]["spec"], by_kind["Deployment"]["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    named = {port["name"]: port["containerPort"] for port in container["ports"]}
+    configuration = tomllib.loads(by_kind["ConfigMap"]["data"]["casewire.toml"])
+    brokers = {int(broker.rsplit(":", 1)[1]) for broker in configuration["kafka"]["brokers"].split(",")}
+    admin = named["admin"]
+    egress, ingress = policy.get("egress", []), policy.get("ingress", [])
+    out = {(one.get("protocol", "TCP"), one["port"]) for rule in egress for one in rule.get("ports", [])}
+    into = {named.get(one["port"], one["port"]) for rule in ingress for one in rule.get("ports", [])}
+    wanted = {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 7443), ("TCP", admin)} | {("TCP", port) for port in brokers}
+    selected = policy["podSelector"].get("matchLabels", {})
+    checks = [
+        (sorted(policy.get("policyTypes", [])) == ["Egress", "Ingress"], "the network policy leaves a direction open"),
+        (bool(selected) and selected.items() <= pod["metadata"]["labels"].items(), "the network policy is for other pods"),
+        (all(rule.get("to") and rule.get("ports") for rule in egress), "the network policy lets it go anywhere"),
+        (all(rule.get("from") and rule.get("ports") for rule in ingress), "the network policy lets everybody in"),
+        (out >= wanted, f"the network policy keeps it from {sorted(wanted - out)}, of which kafka.brokers may be one"),
+        (out <= wanted, f"the network policy lets it out to {sorted(out - wanted)}, which it does not need"),
+        (into == {admin}, f"the network policy lets others in at {sorted(into, key=str)}"),
+        ("prometheus" in peers(ingress, "from").get("app.kubernetes.io/name", set()), "the network policy keeps Prometheus out"),
+    ]
+    return [f"{where}: {complaint}" for holds, complaint in checks if not holds]
+
+
 def check(place):
     complaints = typed(place.documents("deploy/kubernetes/base/secret.example.yaml"), "secret.example.yaml")
     for overlay, replicas, strategy, readiness in [("base", 1, "Recreate", "/ready"), ("standby", 2, "RollingUpdate", "/live")]:
         found, faults_found = objects(place, f"deploy/kubernetes/{overlay}")
         complaints += faults_found
         if found is not None:
-            complaints += typed(found, overlay) or needs(found, overlay, replicas, strategy, readiness)
+            complaints += typed(found, overlay) or needs(found, overlay, replicas, strategy, readiness) + reach(found, overlay)
     return complaints

@@ -406,11 +406,16 @@ pub enum SnapshotError {
     /// In the service's own words.
     #[error("{reasons}")]
     Refused { reasons: String, remedy: String },
+    /// The same, and it may do it later or elsewhere.
+    #[error("{reasons}")]
+    NotNow { reasons: String, remedy: String },
     /// The same because of the token.
     #[error("{reason}")]
     Forbidden { reason: String, remedy: String },
     /// The one that runs elsewhere has to be asked, not replaced.
-    #[error("{host} (run {run_id}) wrote to {topic} {seconds} s ago and does not answer here, so {objects} is not read beside it")]
+    #[error(
+        "{host} (run {run_id}) wrote to {topic} {seconds} s ago and does not answer here, so {objects} is not read beside it"
+    )]
     Beside { host: String, run_id: String, topic: TopicName, seconds: i64, objects: String },
     /// A panic of the command's own streams.
     #[error("The streams ended unexpectedly: {0}")]
@@ -431,14 +436,14 @@ impl SnapshotError {
                 Exit::Configuration,
                 "set admin.token_file for the service and for this command, and restart the service",
             ),
-            Self::NoAnswer { .. } => {
-                (Exit::Temporary, "see its log, and `jobs` in its /status, before asking again")
-            }
+            Self::NoAnswer { .. } => (Exit::Temporary, "see its log, and `jobs` in its /status, before asking again"),
             Self::Refused { remedy, .. } => (Exit::Usage, remedy),
+            Self::NotNow { remedy, .. } => (Exit::Temporary, remedy),
             Self::Forbidden { remedy, .. } => (Exit::NoPermission, remedy),
             Self::Beside { .. } => (
                 Exit::Temporary,
-                "ask it with --service URL; or, if it has ended, wait four minutes, or add --take-over",
+                "ask it with --service URL, for which its configuration has to have admin.listen and admin.token_file; or, if it has \
+                 ended, wait four minutes, or add --take-over",
             ),
             Self::Ended(_) => (Exit::Software, REPORT),
             Self::Unread { .. } => (Exit::NoPermission, "casewire gaps --open names them"),

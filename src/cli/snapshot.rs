@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use url::Url;
 
 use crate::admin::{self, SnapshotDoor, Wanted};
 use crate::cli::checkpoint_show::reachable_kafka;
@@ -28,6 +32,12 @@ const SILENCE: TimeDelta = TimeDelta::minutes(4);
 /// How long the service may take for an answer; it counts the records of each object first.
 const ANSWER: Duration = Duration::from_secs(600);
 
+/// How long the name of a service is looked up.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
+/// Instances behind one name that are asked, at most.
+const MOST_INSTANCES: usize = 16;
+
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -40,7 +50,8 @@ const LOOK: Duration = Duration::from_millis(500);
 #[command(after_help = "Examples:\n  casewire snapshot --config casewire.toml\n  \
                         casewire snapshot --config casewire.toml --entity Case --since 2026-01-01T00:00:00Z\n  \
                         casewire snapshot --config casewire.toml --entity Case --where \"IsClosed = false\"\n  \
-                        casewire snapshot --config casewire.toml --entity Case --include-deleted")]
+                        casewire snapshot --config casewire.toml --entity Case --include-deleted\n  \
+                        casewire snapshot --config casewire.toml --entity Case --service http://casewire:8686")]
 pub struct SnapshotArguments {
     #[command(flatten)]
     file: ConfigFile,
@@ -56,7 +67,8 @@ pub struct SnapshotArguments {
     /// Also tell of what lies in the recycle bin, as deletes without a record.
     #[arg(long)]
     include_deleted: bool,
-    /// Where the service is, such as http://10.0.0.7:8686; admin.listen of the configuration otherwise.
+    /// Where the service is, such as http://10.0.0.7:8686; admin.listen of the configuration otherwise. Of a name with several
+    /// addresses, the instance that carries the streams is asked.
     #[arg(long, value_name = "URL")]
     service: Option<String>,
     /// Take the streams over although another instance wrote to them a moment ago.
@@ -92,10 +104,11 @@ pub async fn execute(arguments: SnapshotArguments, config: Config, stop: Cancell
         (None, listen) => listen.map(local),
     };
     if let Some(address) = address {
-        let service = Service { http: reqwest::Client::new(), address };
-        match service.status().await {
-            Some(_) => return service.ask_and_watch(&config, &wanted, stop).await,
-            None if arguments.service.is_some() => return Err(SnapshotError::NoService(service.address).into()),
+        let mut topics: Vec<String> = objects.iter().map(|(_, topic)| topic.to_string()).collect();
+        topics.dedup();
+        match Service::find(&address, &topics).await {
+            Some((service, _)) => return service.ask_and_watch(&config, &wanted, &topics, stop).await,
+            None if arguments.service.is_some() => return Err(SnapshotError::NoService(address).into()),
             None => {}
         }
     }
@@ -118,6 +131,42 @@ struct Service {
 }
 
 impl Service {
+    /// The instance at `address` that carries most of the streams of `topics`, with what it says of itself; the first of
+    /// those that carry none, and `None` where nobody answers. One name may stand for an active instance and its standbys, as
+    /// that of a headless service of Kubernetes does, and only the active one opens snapshots.
+    async fn find(address: &str, topics: &[String]) -> Option<(Self, Value)> {
+        let known = async {
+            let url = Url::parse(address).ok()?;
+            let (host, port) = (url.host_str()?.to_owned(), url.port_or_known_default()?);
+            let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let found: Vec<SocketAddr> = lookup_host((bare, port)).await.ok()?.take(MOST_INSTANCES).collect();
+            Some((host, found))
+        };
+        let found = timeout(LOOK_UP, known).await.ok().flatten();
+        // A name that only a proxy resolves is left to it.
+        let (host, addresses) = found.unwrap_or_default();
+        Self::among(address, &host, &addresses, topics).await
+    }
+
+    async fn among(address: &str, host: &str, addresses: &[SocketAddr], topics: &[String]) -> Option<(Self, Value)> {
+        let client = |at: Option<&SocketAddr>| {
+            let builder = reqwest::Client::builder();
+            let http = at.map_or_else(reqwest::Client::builder, |at| builder.resolve(host, *at)).build().ok()?;
+            Some(Self { http, address: address.to_owned() })
+        };
+        let instances: Vec<Self> = match addresses {
+            [] | [_] => client(None).into_iter().collect(),
+            several => several.iter().filter_map(|at| client(Some(at))).collect(),
+        };
+        let asked = instances.into_iter().map(async |instance| {
+            let status = instance.status().await?;
+            Some((instance, status))
+        });
+        let answered = join_all(asked).await.into_iter().flatten();
+        // Of equals the first.
+        answered.rev().max_by_key(|(_, status)| carried(status, topics))
+    }
+
     /// What it says of itself; `None` where nobody answers as casewire does.
     async fn status(&self) -> Option<Value> {
         let asked = self.http.get(format!("{}/status", self.address)).timeout(Duration::from_secs(5)).send().await;
@@ -125,7 +174,40 @@ impl Service {
         status.get("process")?.get("streams")?.is_array().then_some(status)
     }
 
-    async fn ask_and_watch(&self, config: &Config, wanted: &Wanted, stop: CancellationToken) -> Result<(), Failure> {
+    async fn ask_and_watch(
+        self,
+        config: &Config,
+        wanted: &Wanted,
+        topics: &[String],
+        stop: CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut progress = Progress::new(self.ask(config, wanted).await?);
+        let mut service = self;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    say("the service goes on with it; `jobs` and `snapshots` in its /status show how far it is");
+                    return Ok(());
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let mut status = service.status().await;
+            // A service that restarts goes on with the snapshot and is back in seconds, and so does one that has taken over.
+            if status.as_ref().is_none_or(|status| carried(status, topics) == 0)
+                && let Some((other, told)) = Self::find(&service.address, topics).await
+            {
+                (service, status) = (other, Some(told));
+            }
+            if let Some(status) = status
+                && progress.show(&status)
+            {
+                return progress.outcome();
+            }
+        }
+    }
+
+    /// Asks for the snapshots; what was opened.
+    async fn ask(&self, config: &Config, wanted: &Wanted) -> Result<Vec<Watched>, Failure> {
         let token = config.admin.token.as_ref().ok_or_else(|| SnapshotError::NoToken(self.address.clone()))?;
         let asked = self.http.post(format!("{}/snapshots", self.address)).bearer_auth(token.expose_secret().trim());
         let unreachable = |error: reqwest::Error| SnapshotError::NoAnswer {
@@ -148,30 +230,29 @@ impl Service {
             }
             let all: Vec<String> = refused.iter().map(|one| text(one, "reason")).collect();
             let reasons = if all.is_empty() { reason } else { all.join("; ") };
-            return Err(SnapshotError::Refused { reasons, remedy }.into());
+            let not_now = status == reqwest::StatusCode::SERVICE_UNAVAILABLE;
+            return Err(if not_now {
+                SnapshotError::NotNow { reasons, remedy }
+            } else {
+                SnapshotError::Refused { reasons, remedy }
+            }
+            .into());
         }
         let watched = |opened: &Value| Watched {
             entity: text(opened, "entity"),
             job: text(opened, "job"),
             expected: opened.get("records").and_then(Value::as_u64).unwrap_or_default(),
         };
-        let mut progress = Progress::new(list("opened").iter().map(watched).collect());
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => {
-                    say("the service goes on with it; `jobs` and `snapshots` in its /status show how far it is");
-                    return Ok(());
-                }
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            // A service that restarts goes on with the snapshot, and is back in seconds.
-            if let Some(status) = self.status().await
-                && progress.show(&status)
-            {
-                return progress.outcome();
-            }
-        }
+        Ok(list("opened").iter().map(watched).collect())
     }
+}
+
+/// How many of the streams of `topics` an instance carries, by its /status.
+fn carried(status: &Value, topics: &[String]) -> usize {
+    let streams = status.pointer("/process/streams").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let text = |stream: &Value, name: &str| stream.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let running = |stream: &&Value| text(stream, "state") == "running" && topics.contains(&text(stream, "topic"));
+    streams.iter().filter(running).count()
 }
 
 /// Two that write the same streams would fence each other; the one that runs elsewhere has to be asked, not replaced.
@@ -265,5 +346,52 @@ async fn running(board: &Board, topic: &TopicName) {
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Json, Router, routing::get};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn of_several_instances_behind_one_name_the_one_is_asked_that_carries_the_streams() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let topics = ["/data/CaseChangeEvent".to_owned(), "/data/AccountChangeEvent".to_owned()];
+        let status = |states: [&str; 2]| {
+            let stream = |(topic, state): (&String, &str)| json!({ "topic": topic, "state": state });
+            json!({ "process": { "streams": topics.iter().zip(states).map(stream).collect::<Vec<_>>() } })
+        };
+        let first = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = first.local_addr().expect("an address").port();
+        let second = TcpListener::bind(("127.0.0.2", port)).await.expect("the same port of another address");
+        let addresses = [&first, &second].map(|listener| listener.local_addr().expect("an address"));
+        let states = [["standby", "standby"], ["running", "paused"]];
+        for (listener, states) in [first, second].into_iter().zip(states) {
+            let status = status(states);
+            let router = Router::new().route("/status", get(async move || Json(status)));
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        }
+        let url = format!("http://casewire.test:{port}");
+        let state = async |addresses: &[SocketAddr], topics: &[String]| {
+            let (_, status) = Service::among(&url, "casewire.test", addresses, topics).await?;
+            status.pointer("/process/streams/0/state").and_then(Value::as_str).map(str::to_owned)
+        };
+        let [standby, active] = addresses;
+        assert_eq!(state(&[standby, active], &topics).await.as_deref(), Some("running"));
+        assert_eq!(state(&[active, standby], &topics).await.as_deref(), Some("running"));
+        assert_eq!(
+            state(&[standby, active], &topics[1..]).await.as_deref(),
+            Some("standby"),
+            "none carries it: the first"
+        );
+        let nobody = SocketAddr::from(([127, 0, 0, 3], port));
+        assert_eq!(
+            state(&[nobody, active], &topics).await.as_deref(),
+            Some("running"),
+            "one that is away is passed over"
+        );
+        assert_eq!(state(&[nobody, nobody], &topics).await, None);
     }
 }

@@ -54,17 +54,37 @@ pub fn any_command() -> Vec<Failure> {
 /// The commands, by name.
 pub fn commands() -> Vec<Section> {
     vec![
-        ("casewire snapshot", "Beside what [the admin port](#admin-port) and [streams](#streams-that-stop) say.", snapshot()),
+        (
+            "casewire snapshot",
+            "Beside what [the admin port](#admin-port) and [streams](#streams-that-stop) say.",
+            snapshot(),
+        ),
         ("casewire checkpoint", "`set` and `reset`.", checkpoint()),
-        ("casewire dead-letters", "The first four end the command; the others stand beside a letter that `redrive` leaves as it is.", letters()),
+        (
+            "casewire dead-letters",
+            "The first four end the command; the others stand beside a letter that `redrive` leaves as it is.",
+            letters(),
+        ),
         ("casewire reconcile", "Beside [what keeps it from comparing](#comparison-with-the-org).", reconcile()),
-        ("casewire tail", "Beside what the parts below say.", failures_of![
-            TailError::Refused { .. } => [TailError::Refused { replay_id: "00000000001790560000".parse().expect("an id"), message: text("MESSAGE") }],
-            TailError::Ended(_) => [TailError::Ended(text("REASON"))],
-        ]),
+        (
+            "casewire tail",
+            "Beside what the parts below say.",
+            failures_of![
+                TailError::Refused { .. } => [TailError::Refused { replay_id: "00000000001790560000".parse().expect("an id"), message: text("MESSAGE") }],
+                TailError::Ended(_) => [TailError::Ended(text("REASON"))],
+            ],
+        ),
         ("casewire health", "The container's own check.", health()),
-        ("casewire keygen", "`keygen` and `keygen show`; of `show` also what [doctor](#casewire-doctor) says of a certificate.", keygen()),
-        ("casewire doctor", "What its checks say on their own account; everything else in it is what `run` would end with. The last two are its end. Its warnings say themselves what to do.", doctor()),
+        (
+            "casewire keygen",
+            "`keygen` and `keygen show`; of `show` also what [doctor](#casewire-doctor) says of a certificate.",
+            keygen(),
+        ),
+        (
+            "casewire doctor",
+            "What its checks say on their own account; everything else in it is what `run` would end with. The last two are its end. Its warnings say themselves what to do.",
+            doctor(),
+        ),
         ("casewire simulate and demo", "Nothing of it is about a real org.", simulated()),
     ]
 }
@@ -77,6 +97,7 @@ fn snapshot() -> Vec<Failure> {
         SnapshotError::NoAnswer { .. } => [SnapshotError::NoAnswer { address, reason: text("REASON") }],
         // In the words of the service, which stand where they come from.
         SnapshotError::Refused { .. } => [],
+        SnapshotError::NotNow { .. } => [],
         SnapshotError::Forbidden { .. } => [],
         SnapshotError::Beside { .. } => [SnapshotError::Beside {
             host: text("HOST"), run_id: text("RUN"), topic: topic(), seconds: 30, objects: entity.clone(),
@@ -148,7 +169,8 @@ fn keygen() -> Vec<Failure> {
 
 fn doctor() -> Vec<Failure> {
     let (subject, object) = (text("SUBJECT"), text("Case"));
-    let error = RestError::Refused { status: 404, code: text("NOT_FOUND"), message: text("MESSAGE"), retry_after: None };
+    let error =
+        RestError::Refused { status: 404, code: text("NOT_FOUND"), message: text("MESSAGE"), retry_after: None };
     let mut failures = failures_of![
         CheckError::NoAnswer { .. } => [CheckError::NoAnswer { who: "The instance", seconds: 10 }],
         CheckError::Certificate(_) => [CheckError::Certificate(text("REASON"))],

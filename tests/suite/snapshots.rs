@@ -317,7 +317,7 @@ async fn paused_and_resumed(admin: &Admin, control: &Control, id: &str, snapshot
     };
     let before = admin.until("the end of the call", stands).await;
     let published = control.publish(update(id, "while nobody listens".to_owned())).await.expect("published");
-    snapshot.await.failed_with(64, &["is paused, so Case cannot be read"]);
+    snapshot.await.failed_with(75, &["is paused, so Case cannot be read"]);
     let (code, reasons) = admin.get("/ready").await;
     assert!(code == 503 && reasons.contains("paused by an operator"), "{code} {reasons}");
     let during = admin.until("a look", stands).await;
