@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 
 use crate::change::{DecodeError, DecodeFault, SchemaError};
 use crate::config::{ConfigError, Fault};
-use crate::failure::Failure;
-use crate::kafka::KafkaError;
+use crate::failure::{Exit, Failure};
+use crate::kafka::{Finding, KafkaError, Severity, topic_samples};
 use crate::pipeline::policy_check::PolicyError;
 use crate::pipeline::reconcile::Unable;
 use crate::pipeline::{job_setbacks, message_setbacks};
@@ -221,12 +221,25 @@ fn kafka() -> Vec<Failure> {
         KafkaError::Credentials { .. } => [KafkaError::Credentials { reason: reason.clone() }],
         KafkaError::Untrusted { .. } => [KafkaError::Untrusted { reason: reason.clone() }],
         KafkaError::TopicMissing { .. } => [KafkaError::TopicMissing { topic: topic.clone(), command: text("COMMAND") }],
-        KafkaError::Topic { .. } => [KafkaError::Topic { topic: topic.clone(), what: text("WHAT"), remedy: text("as it says") }],
+        KafkaError::Topic { .. } => [
+            KafkaError::not_created("TOPIC", (6, 3), "REASON", "COMMAND"), KafkaError::small_batches("TOPIC", 100_000, 500_000),
+            KafkaError::large_checkpoint("TOPIC", 2_000_000),
+        ],
         KafkaError::Stalled { .. } => [KafkaError::Stalled { call, after: Duration::from_secs(90) }],
         KafkaError::CheckpointInvalid { .. } => [KafkaError::CheckpointInvalid { what: text("WHAT") }],
         KafkaError::Configuration { .. } => [KafkaError::Configuration { what: text("WHAT") }],
         KafkaError::Misuse { .. } => [KafkaError::Misuse { call, reason: reason.clone() }],
     ]
+}
+
+/// What `run` and `doctor` find of topics that are there. A warning ends nothing.
+fn topics() -> Vec<(String, String, String)> {
+    let row = |finding: Finding| {
+        let exit =
+            if finding.severity == Severity::Refusal { (Exit::Configuration as u8).to_string() } else { text("–") };
+        (finding.what, finding.remedy, exit)
+    };
+    topic_samples().into_iter().map(row).collect()
 }
 
 fn policies() -> Vec<Failure> {
@@ -287,19 +300,31 @@ fn troubleshooting() -> String {
     let sections = vec![
         ("Configuration", "Before anything is called.", configuration()),
         ("Any command", "On their own account; what they pass on stands below.", commands::any_command()),
-        ("Admin port", "What it answers as `reason` and `remedy`; `casewire snapshot` says the same.", commands::admin_port()),
+        (
+            "Admin port",
+            "What it answers as `reason` and `remedy`; `casewire snapshot` says the same.",
+            commands::admin_port(),
+        ),
         ("The way to a host", "In `doctor`, for the login host and the Pub/Sub API.", network()),
         ("Signing in", "The text of Salesforce in parentheses: `error`, then `error_description`.", sign_in()),
         ("Field policies", "At the start of `run` and `tail`, and in `doctor`.", policies()),
         ("Pub/Sub API", "MESSAGE is Salesforce's own; the log has the `rpc_id` for Salesforce Support.", pubsub()),
         ("REST API", "Completion, healing, snapshots, comparison, messages.", rest()),
         ("Bulk API", "Snapshots and large objects.", bulk()),
-        ("Kafka", "REASON is librdkafka's or the broker's.", kafka()),
+        (
+            "Kafka",
+            "REASON is librdkafka's or the broker's. What is found of a topic that is there stands at the end; without an exit code it is a warning.",
+            kafka(),
+        ),
         ("Events", "Such an event becomes a [dead letter](operating.md#dead-letters), or stops the stream.", events()),
         ("Jobs that wait", "Shown with the job in `/status`; its gap stays open.", job_setbacks()),
         ("Messages that wait", "Shown with the stream in `/status`; nothing is lost meanwhile.", message_setbacks()),
         ("Comparison with the org", "`casewire reconcile`, by hand or on a schedule.", comparison()),
-        ("Streams that stop", "In `/status` as `what` of a stream that is `stopped`, or with the job or the request that cannot go on.", commands::streams()),
+        (
+            "Streams that stop",
+            "In `/status` as `what` of a stream that is `stopped`, or with the job or the request that cannot go on.",
+            commands::streams(),
+        ),
     ];
     let sections: Vec<_> = sections.into_iter().chain(commands::commands()).collect();
     let mut page = text(
@@ -316,9 +341,14 @@ fn troubleshooting() -> String {
         let mut seen = std::collections::HashSet::new();
         failures.retain(|failure| seen.insert((failure.what.clone(), failure.remedy.clone())));
         let _ = writeln!(page, "\n## {name}\n\n{intro}\n\n| it says | what to do | exit |\n|---|---|---|");
-        for Failure { what, remedy, exit } in failures {
+        let mut rows: Vec<_> =
+            failures.into_iter().map(|one| (one.what, one.remedy, (one.exit as u8).to_string())).collect();
+        if name == "Kafka" {
+            rows.extend(topics());
+        }
+        for (what, remedy, exit) in rows {
             let remedy = if remedy.is_empty() { text("nothing: it goes on by itself") } else { remedy };
-            let _ = writeln!(page, "| {} | {} | {} |", cell(&what), cell(&remedy), exit as u8);
+            let _ = writeln!(page, "| {} | {} | {exit} |", cell(&what), cell(&remedy));
         }
     }
     page

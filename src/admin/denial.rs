@@ -107,11 +107,9 @@ impl Denial {
     pub fn failure(&self) -> Failure {
         let exit = match self {
             Self::ForeignName | Self::ForeignPage | Self::NoToken | Self::WrongToken => Exit::NoPermission,
-            Self::Full(_)
-            | Self::NotThere(_)
-            | Self::NotRunning { .. }
-            | Self::BeganAgain(_)
-            | Self::NoTurn { .. } => Exit::Temporary,
+            Self::Full(_) | Self::NotThere(_) | Self::NotRunning { .. } | Self::BeganAgain(_) | Self::NoTurn { .. } => {
+                Exit::Temporary
+            }
             _ => Exit::Usage,
         };
         Failure::new(exit, self.to_string(), self.remedy())
@@ -152,11 +150,9 @@ impl Denial {
             Self::PauseBody(_) | Self::SnapshotBody(_) | Self::NothingToRead | Self::NoWriter(_) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Full(_)
-            | Self::NotThere(_)
-            | Self::NotRunning { .. }
-            | Self::BeganAgain(_)
-            | Self::NoTurn { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(_) | Self::NotThere(_) | Self::NotRunning { .. } | Self::BeganAgain(_) | Self::NoTurn { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 

@@ -34,7 +34,8 @@ pub struct HealthArguments {
 pub async fn run(arguments: HealthArguments) -> Result<(), Failure> {
     let path = if arguments.ready { "ready" } else { "live" };
     let url = format!("http://{}/{path}", arguments.address);
-    let silent = |error: reqwest::Error| HealthError::Silent { url: url.clone(), reason: error.without_url().to_string() };
+    let silent =
+        |error: reqwest::Error| HealthError::Silent { url: url.clone(), reason: error.without_url().to_string() };
     // A proxy has no business between two processes of one machine.
     let http = reqwest::Client::builder().no_proxy().timeout(ANSWER).build().map_err(silent)?;
     let answer = http.get(&url).send().await.map_err(silent)?;

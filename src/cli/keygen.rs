@@ -97,8 +97,7 @@ fn make(arguments: &KeygenArguments, now: DateTime<Utc>) -> Result<(), Failure> 
     };
     std::fs::create_dir_all(&arguments.directory).map_err(|error| unusable(&arguments.directory, error))?;
     // The configuration is read from elsewhere than where this was typed.
-    let directory =
-        std::path::absolute(&arguments.directory).map_err(|error| unusable(&arguments.directory, error))?;
+    let directory = std::path::absolute(&arguments.directory).map_err(|error| unusable(&arguments.directory, error))?;
     let (key, certificate) = (directory.join(KEY_FILE), directory.join(CERTIFICATE_FILE));
     // Claimed before the key is made: making it takes a while, and then nothing may be in the way.
     let mut claims = Claims::default();

@@ -259,9 +259,7 @@ impl<'a> Opener<'a> {
             Ok(Ok(schema)) => Ok(Ok(schema)),
             Ok(Err(NoSchema::Undecodable(reason))) => Ok(Err(reason)),
             Ok(Err(NoSchema::Stop(failure))) => Err(failure),
-            Ok(Err(NoSchema::Cancelled)) | Err(_) => {
-                Err(DeadLettersError::NoSchema(PATIENCE.as_secs()).into())
-            }
+            Ok(Err(NoSchema::Cancelled)) | Err(_) => Err(DeadLettersError::NoSchema(PATIENCE.as_secs()).into()),
         }
     }
 

@@ -207,8 +207,16 @@ mod tests {
         assert_eq!((report.exit(), report.to_json()["outcome"].as_str()), (None, Some("ok")));
         assert!(report.add(Area::Salesforce, "clock", Outcome::warning("late", "set it")));
         assert_eq!((report.exit(), report.to_json()["outcome"].as_str()), (Some(Exit::Findings), Some("warning")));
-        assert!(!report.add(Area::Salesforce, "sign-in", Outcome::failed(Failure::new(Exit::NoPermission, "no", "Setup"))));
-        assert!(!report.add(Area::Kafka, "brokers", Outcome::failed(Failure::new(Exit::Unavailable, "gone", "start it"))));
+        assert!(!report.add(
+            Area::Salesforce,
+            "sign-in",
+            Outcome::failed(Failure::new(Exit::NoPermission, "no", "Setup"))
+        ));
+        assert!(!report.add(
+            Area::Kafka,
+            "brokers",
+            Outcome::failed(Failure::new(Exit::Unavailable, "gone", "start it"))
+        ));
         assert_eq!(report.exit(), Some(Exit::NoPermission));
         assert_eq!(report.summary(), "5 checks: 1 ok, 1 warning, 2 failed, 1 skipped");
         let json = report.to_json();

@@ -143,6 +143,35 @@ pub enum Verdict {
 }
 
 impl KafkaError {
+    /// A topic that brokers do not make as it is configured; `command` makes it by hand.
+    pub(crate) fn not_created(topic: &str, (partitions, replication): (i32, i32), why: &str, command: &str) -> Self {
+        Self::Topic {
+            topic: topic.to_owned(),
+            what: format!("it could not be created with {partitions} partitions and replication {replication}: {why}"),
+            remedy: format!("Correct kafka.partitions and kafka.replication_factor, or create it with: {command}"),
+        }
+    }
+
+    /// A topic that takes a record but not the batch around it.
+    pub(crate) fn small_batches(topic: &str, limit: usize, batch_limit: usize) -> Self {
+        Self::Topic {
+            topic: topic.to_owned(),
+            what: format!("it takes batches of {limit} bytes, casewire sends up to {batch_limit}"),
+            remedy: format!(
+                "Raise its max.message.bytes, or set `batch.size` in [kafka.properties] to less than {limit}."
+            ),
+        }
+    }
+
+    /// A checkpoint that is larger than its topic takes: it is no record that could be split or written elsewhere.
+    pub(crate) fn large_checkpoint(topic: &str, size: usize) -> Self {
+        Self::Topic {
+            topic: topic.to_owned(),
+            what: format!("the checkpoint has {size} bytes, more than is taken"),
+            remedy: "Raise its max.message.bytes and `message.max.bytes` in [kafka.properties].".to_owned(),
+        }
+    }
+
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {

@@ -49,6 +49,8 @@ pub use rehearsal::Rehearsal;
 pub use scan::{ScanFrom, ScannedRecord, scan};
 pub use settings::{GUARDED_PROPERTIES, Isolation, KafkaSettings, TopicDefaults, check_properties};
 pub use stream::{KEPT, RunIdentity, StreamIdentity};
+#[cfg(test)]
+pub(crate) use topic_findings::one_of_each as topic_samples;
 pub use topic_findings::{Finding, Severity};
 pub use topics::{TopicReport, TopicRole, TopicSpec, TopicState, broker_protocol, ensure_topic, inspect_topic};
 pub use writer::{Committed, OutputRecord, TransactionalWriter};

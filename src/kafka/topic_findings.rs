@@ -51,6 +51,42 @@ pub(crate) fn findings(
     inspection.found
 }
 
+/// Of a topic whose settings are kept from casewire.
+pub(crate) fn unreadable(name: &str, reason: &str) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        what: format!("The settings of topic `{name}` cannot be read: {reason}"),
+        remedy: "Grant DescribeConfigs on the topic, so that settings that lose data are noticed.".to_owned(),
+    }
+}
+
+/// Each of them once, for the page of errors.
+#[cfg(test)]
+pub(crate) fn one_of_each() -> Vec<Finding> {
+    let config = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let layout = |partitions, replication| Layout { partitions, replication, brokers: 3, led: true };
+    let short = [
+        ("max.message.bytes", "100000"),
+        ("min.insync.replicas", "1"),
+        ("cleanup.policy", "compact,delete"),
+        ("retention.ms", "604800000"),
+    ];
+    let mut found =
+        findings("TOPIC", TopicRole::Checkpoints, &layout(6, 3), &config(&[("cleanup.policy", "delete")]), 500_000);
+    found.extend(findings("TOPIC", TopicRole::Entity, &layout(6, 3), &config(&short), 500_000));
+    found.extend(findings(
+        "TOPIC",
+        TopicRole::Entity,
+        &layout(6, 1),
+        &config(&[("min.insync.replicas", "2")]),
+        500_000,
+    ));
+    found.push(unreadable("TOPIC", "REASON"));
+    found
+}
+
 impl Inspection<'_> {
     fn find(&mut self, severity: Severity, what: &str, remedy: &str) {
         let what = format!("Topic `{}` {what}", self.name);
@@ -190,6 +226,19 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn there_is_a_sample_of_each_for_the_page_of_errors() {
+        let source = include_str!("topic_findings.rs");
+        let code = source.split("mod tests").next().expect("the code");
+        let samples: std::collections::HashSet<String> =
+            one_of_each().into_iter().map(|finding| finding.remedy).collect();
+        assert_eq!(
+            samples.len(),
+            code.matches("self.find(").count() + 1,
+            "and the one of settings that cannot be read"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::kafka::error::{Class, Flags, KafkaError, class_of, explain};
 use crate::kafka::scan::{Reader, blocking};
 use crate::kafka::settings::{Isolation, KafkaSettings, TopicDefaults, create};
 use crate::kafka::stream::check_topic_name;
-use crate::kafka::topic_findings::{Finding, Severity, findings};
+use crate::kafka::topic_findings::{Finding, findings, unreadable};
 
 /// What a topic is for, which decides how it is made and what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -158,11 +158,7 @@ async fn report(
     let config = match described {
         Ok(config) => config,
         Err(Undescribed::Refused(reason)) => {
-            report.findings.push(Finding {
-                severity: Severity::Warning,
-                what: format!("The settings of topic `{name}` cannot be read: {reason}"),
-                remedy: "Grant DescribeConfigs on the topic, so that settings that lose data are noticed.".to_owned(),
-            });
+            report.findings.push(unreadable(name, &reason));
             HashMap::new()
         }
         Err(Undescribed::Failed(error)) => return Err(error),
@@ -279,17 +275,10 @@ fn refused_topic(name: &str, spec: &TopicSpec, code: RDKafkaErrorCode) -> KafkaE
     match class_of(code, Flags::default()) {
         Class::Unauthorized => KafkaError::Unauthorized { call: CALL, reason: format!("{code}, topic `{name}`") },
         Class::Again => KafkaError::Unavailable { call: CALL, reason: code.to_string() },
-        _ => KafkaError::Topic {
-            topic: name.to_owned(),
-            what: format!(
-                "it could not be created with {} partitions and replication {}: {code}",
-                spec.partitions, spec.replication
-            ),
-            remedy: format!(
-                "Correct kafka.partitions and kafka.replication_factor, or create it with: {}",
-                create_command(name, spec)
-            ),
-        },
+        _ => {
+            let (shape, command) = ((spec.partitions, spec.replication), create_command(name, spec));
+            KafkaError::not_created(name, shape, &code.to_string(), &command)
+        }
     }
 }
 

@@ -373,16 +373,9 @@ impl Worker {
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
         match topics::message_limit(&self.for_diagnosis(), &record.topic, &self.runtime) {
             // The topic takes the record but not the batch around it: another record would be next.
-            Some(limit) if record.size() <= limit => KafkaError::Topic {
-                topic: record.topic.to_string(),
-                what: format!(
-                    "it takes batches of {limit} bytes, casewire sends up to {}",
-                    self.settings.batch_limit()
-                ),
-                remedy: format!(
-                    "Raise its max.message.bytes, or set `batch.size` in [kafka.properties] to less than {limit}."
-                ),
-            },
+            Some(limit) if record.size() <= limit => {
+                KafkaError::small_batches(&record.topic, limit, self.settings.batch_limit())
+            }
             limit => too_large(index, record, limit.unwrap_or_else(|| record.size().saturating_sub(1))),
         }
     }
@@ -440,13 +433,8 @@ pub(crate) fn too_large(index: usize, record: &OutputRecord, limit: usize) -> Ka
     KafkaError::TooLarge { index, topic: record.topic.to_string(), size: record.size(), limit }
 }
 
-/// The checkpoint is no record that could be split or written elsewhere.
 pub(crate) fn checkpoint_too_large(record: &OutputRecord) -> KafkaError {
-    KafkaError::Topic {
-        topic: record.topic.to_string(),
-        what: format!("the checkpoint has {} bytes, more than is taken", record.size()),
-        remedy: "Raise its max.message.bytes and `message.max.bytes` in [kafka.properties].".to_owned(),
-    }
+    KafkaError::large_checkpoint(&record.topic, record.size())
 }
 
 pub(crate) fn client_record(index: usize, record: &OutputRecord) -> BaseRecord<'_, [u8], [u8], usize> {

@@ -256,7 +256,9 @@ impl StreamError {
     fn fixed_remedy(&self) -> &'static str {
         match self {
             Self::BrokerAway(_) => "run again when the broker is reachable",
-            Self::Undecodable { .. } => "set on_undecodable = \"dead_letter\" on the stream to keep its bytes and go on",
+            Self::Undecodable { .. } => {
+                "set on_undecodable = \"dead_letter\" on the stream to keep its bytes and go on"
+            }
             Self::Flood { .. } => {
                 "read the newest records of the dead-letters topic: their reason and schema_id headers tell whether a newer \
                  casewire is needed; the stream goes on by itself once it decodes again"

@@ -99,8 +99,12 @@ impl Recovery {
             // And until it is to be made at all.
             CallEnd::Paused => return again(PAUSED, Duration::ZERO, None),
             CallEnd::Finished => return again("ended", self.soon(now), None),
-            CallEnd::Silent(limit) => return again("silence", self.soon(now), Some(CallFault::Silence(limit).failure())),
-            CallEnd::Overrun(unasked) => return again("overrun", self.backoff.next_wait(), Some(CallFault::Overrun(unasked).failure())),
+            CallEnd::Silent(limit) => {
+                return again("silence", self.soon(now), Some(CallFault::Silence(limit).failure()));
+            }
+            CallEnd::Overrun(unasked) => {
+                return again("overrun", self.backoff.next_wait(), Some(CallFault::Overrun(unasked).failure()));
+            }
             CallEnd::Failed(error) => error,
         };
         match error.verdict() {

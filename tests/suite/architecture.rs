@@ -38,6 +38,11 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("FieldPolicies::new", &["pipeline/settings.rs"], "policies are made of the configuration in one place"),
     ("ObjectWriter::new(None", &["change/decode.rs"], "fields are written with the policy of their object"),
     ("Exit::", FAILURES, "what a failure says stands in a table, of which docs/troubleshooting.md is made"),
+    (
+        "KafkaError::Topic {",
+        &["kafka/writer.rs"],
+        "what is wrong with a topic stands in kafka/error.rs and kafka/topic_findings.rs",
+    ),
     ("Failure::new(", FAILURES, "what a failure says stands in a table, of which docs/troubleshooting.md is made"),
 ];
 
