@@ -31,6 +31,8 @@ const MOVED_BY: &str = " (casewire checkpoint)";
 
 /// Show or move the position of a stream.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  casewire checkpoint show --config casewire.toml\n  \
+                        casewire checkpoint set --config casewire.toml --topic /data/CaseChangeEvent --at 2026-11-22T09:00:00Z --dry-run")]
 pub struct CheckpointArguments {
     #[command(subcommand)]
     command: CheckpointCommand,

@@ -8,8 +8,11 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::pipeline::settings;
 
-/// Check or print the configuration.
+/// Check or print the configuration, or print its JSON Schema for editors.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  casewire config check --config casewire.toml\n  casewire config schema > casewire.schema.json"
+)]
 pub struct ConfigurationArguments {
     #[command(subcommand)]
     command: ConfigurationCommand,

@@ -69,7 +69,7 @@ impl DemoBroker {
     /// The command with which to look at the topics.
     pub fn look(&self, prefix: &str) -> String {
         let isolation = if self.is_kafka() { " -X isolation.level=read_committed" } else { "" };
-        format!("kcat -b {} -t {prefix}.Case{isolation} -f '%T %k %s\\n'", self.bootstrap())
+        format!("kcat -C -b {} -t {prefix}.Case{isolation} -f '%T %k %s\\n'", self.bootstrap())
     }
 
     /// Stops it and removes its data.

@@ -10,7 +10,7 @@
 //! | `tail` | `casewire tail`: decoded events on stdout, without Kafka |
 //! | `checkpoint` | `casewire checkpoint set`, `reset` |
 //! | `checkpoint_show` | `casewire checkpoint show`, and a position in words |
-//! | `configuration` | `casewire config check`, `print` |
+//! | `configuration` | `casewire config check`, `print`, `schema` |
 //! | `doctor` | `casewire doctor`: everything that has to be in order |
 //! | `keygen` | `casewire keygen`, `keygen show`: the key pair to sign in with |
 //! | `health` | `casewire health`: asks a running casewire whether it lives |
@@ -99,7 +99,7 @@ enum Command {
     Reconcile(reconcile::ReconcileArguments),
     /// List, show or redrive the events that could not be decoded.
     DeadLetters(dead_letters::DeadLettersArguments),
-    /// Check or print the configuration.
+    /// Check or print the configuration, or print its JSON Schema.
     Config(configuration::ConfigurationArguments),
     /// Make the key pair that casewire signs in with, or show a certificate.
     Keygen(keygen::KeygenArguments),
@@ -211,5 +211,29 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Man(arguments) => manual::man(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// The commands whose help has no example, by their whole names.
+    fn without_example(command: &clap::Command, name: &str) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let example = help.split_once("Example").is_some_and(|(_, examples)| examples.contains(name));
+        let mut found: Vec<String> = (!example).then(|| name.to_owned()).into_iter().collect();
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            found.extend(without_example(inner, &format!("{name} {}", inner.get_name())));
+        }
+        found
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_an_example_of_that_command() {
+        assert_eq!(without_example(&Arguments::command(), "casewire"), Vec::<String>::new());
+        let silent = clap::Command::new("casewire").subcommand(clap::Command::new("new").after_help("Example:\n  ls"));
+        assert_eq!(without_example(&silent, "casewire"), ["casewire", "casewire new"]);
     }
 }

@@ -114,6 +114,8 @@ endpoint = \"{endpoint}\"
 {ca_key}[[stream]]
 topic = \"/data/CaseChangeEvent\"
 start = \"earliest\"
+[admin]
+listen = \"127.0.0.1:8686\"
 [kafka]
 brokers = \"127.0.0.1:9092\"
 

@@ -435,7 +435,7 @@ async fn the_demo_shows_records_without_a_broker_and_says_what_it_is_not() {
     casewire(&format!("demo --stand-in --admin {address}")).await.failed_with(69, &[&address, "--admin"]);
     let shown = running.ended().await.succeeded();
     assert!(shown.contains("DEMO BROKER: not Kafka, no transactions"), "{shown}");
-    assert!(shown.contains("kcat -b") && shown.contains("salesforce.Case"), "{shown}");
+    assert!(shown.contains("kcat -C -b") && shown.contains("salesforce.Case"), "{shown}");
     let count = shown.lines().find_map(|line| line.strip_suffix(" records arrived in Kafka."));
     assert!(count.is_some_and(|count| count.parse().is_ok_and(|count: u64| count >= 20)), "{shown}");
 
