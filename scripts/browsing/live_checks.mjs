@@ -70,6 +70,17 @@ export async function liveChecks(browser, scene, pictures, told) {
         await until('the lag of what comes now', async () => /^(under 1|\d+\.\d) s$/.test(await fact(page, CASES, 'Lag')));
     });
 
+    await check('the budget of messages and what is polled are shown as /status has them', async () => {
+        await until('the same budget on both sides, and a look', async () => {
+            const { streams } = (await scene.status()).process;
+            const { messages } = streams.find((one) => one.topic === SESSIONS), [poll] = streams.find((one) => one.topic === CASES).polls;
+            const org = (await text(page, '#org')).replace(/\s+/g, ' '), shown = await card(page, CASES);
+            return messages?.calls_allowed === 900 && org.includes(`Calls for messages, 1 h ${messages.calls_used} of 900 used`)
+                && org.includes(`Active conversations, 30 min ${messages.conversations_active} of 500 active`)
+                && poll?.read_to && shown.includes('CaseComment: all that was changed up to') && shown.includes(`in ${poll.rounds} look`);
+        }, 60_000);
+    });
+
     await check('a stream is paused and resumed with the token, and not without', async () => {
         const card_ = page.getByRole('article', { name: `Stream ${CASES}` });
         await card_.getByRole('button', { name: 'Pause…' }).click();

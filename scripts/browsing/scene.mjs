@@ -28,7 +28,8 @@ export class Scene {
         this.port = await freePort();
         this.url = `http://127.0.0.1:${this.port}/`;
         fs.writeFileSync(path.join(this.directory, 'token'), `${TOKEN}\n`);
-        const streams = TOPICS.map((topic) => `[[stream]]\ntopic = "${topic}"\nstart = "earliest"\n`).join('');
+        const [cases, sessions] = TOPICS.map((topic) => `[[stream]]\ntopic = "${topic}"\nstart = "earliest"\n`);
+        const streams = `${cases}${sessions}messages = true\n[[poll]]\nentity = "CaseComment"\nevery = "2s"\n`;
         fs.writeFileSync(path.join(this.directory, 'casewire.toml'),
             `${org}\n${streams}[kafka]\nbrokers = "${brokers}"\ncall_timeout = "2s"\ntransaction_timeout = "10s"\n` +
             `[admin]\nlisten = "127.0.0.1:${this.port}"\ntoken_file = "${path.join(this.directory, 'token')}"\n`);
