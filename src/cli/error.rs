@@ -159,7 +159,7 @@ pub enum LeftLetter {
     #[error("a field policy kept its bytes back, and a platform event cannot be read (its replay id is {replay_id})")]
     WithheldEvent { replay_id: String },
     /// No bytes and no record ids.
-    #[error("a field policy kept its bytes back, and it named no record of {0}")]
+    #[error("a field policy kept its bytes back, and it named no record")]
     WithheldRecords(String),
     /// No bytes, no record ids, and a channel of many objects.
     #[error("a field policy kept its bytes back, and nobody knows which object of the channel it concerns")]
@@ -168,7 +168,7 @@ pub enum LeftLetter {
     #[error("cannot be decoded: {0}")]
     PlatformEvent(String),
     /// The same of a change event.
-    #[error("cannot be decoded: {reason} (a change of {object})")]
+    #[error("cannot be decoded: {reason}")]
     ChangeEvent { reason: String, object: String },
     /// The same on a channel.
     #[error("cannot be decoded: {0}; nobody knows which object of the channel it concerns")]
@@ -176,22 +176,24 @@ pub enum LeftLetter {
 }
 
 impl LeftLetter {
-    fn advice(&self) -> (Exit, &str) {
+    fn advice(&self) -> (Exit, String) {
         let remedy = match self {
             Self::OtherOrg { .. } => "give the configuration that signs in to that organisation",
             Self::NoStream(_) => "give the configuration that has the stream",
             Self::WithheldEvent { .. } => {
                 "for three days `casewire checkpoint set --replay-id` to a position before it has it delivered again"
             }
-            Self::WithheldRecords(_) | Self::ChangeEvent { .. } => "--whole reads all records of the object",
+            Self::WithheldRecords(object) | Self::ChangeEvent { object, .. } => {
+                return (Exit::Unavailable, format!("--whole reads all records of {object}"));
+            }
             Self::WithheldObject | Self::OnChannel(_) => {
                 "`casewire snapshot` of each object of the channel brings all records as they are now"
             }
             Self::PlatformEvent(_) => {
-                "try a newer casewire; `casewire dead-letters show ID --raw FILE` saves the bytes before the topic forgets them"
+                "try a newer casewire, or report it with the bytes that `casewire dead-letters show ID --raw FILE` saves"
             }
         };
-        (Exit::Unavailable, remedy)
+        (Exit::Unavailable, remedy.to_owned())
     }
 }
 
