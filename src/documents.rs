@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure};
 use crate::kafka::{Finding, KafkaError, Severity, topic_samples};
 use crate::pipeline::policy_check::PolicyError;
 use crate::pipeline::reconcile::Unable;
-use crate::pipeline::{job_setbacks, message_setbacks};
+use crate::pipeline::{job_setbacks, message_setbacks, notices};
 use crate::salesforce::bulk::BulkError;
 use crate::salesforce::call_fault::CallFault;
 use crate::salesforce::grant::InvalidKey;
@@ -232,6 +232,11 @@ fn kafka() -> Vec<Failure> {
     ]
 }
 
+/// What is told of streams that go on, as rows.
+fn told() -> Vec<(String, String, String)> {
+    notices().into_iter().map(|(what, remedy)| (what, remedy, text("–"))).collect()
+}
+
 /// What `run` and `doctor` find of topics that are there. A warning ends nothing.
 fn topics() -> Vec<(String, String, String)> {
     let row = |finding: Finding| {
@@ -325,6 +330,11 @@ fn troubleshooting() -> String {
             "In `/status` as `what` of a stream that is `stopped`, or with the job or the request that cannot go on.",
             commands::streams(),
         ),
+        (
+            "Streams that go on",
+            "In `/status` as `last_error`, the last one under `reconcile.silence`; nothing has stopped.",
+            Vec::new(),
+        ),
     ];
     let sections: Vec<_> = sections.into_iter().chain(commands::commands()).collect();
     let mut page = text(
@@ -343,8 +353,10 @@ fn troubleshooting() -> String {
         let _ = writeln!(page, "\n## {name}\n\n{intro}\n\n| it says | what to do | exit |\n|---|---|---|");
         let mut rows: Vec<_> =
             failures.into_iter().map(|one| (one.what, one.remedy, (one.exit as u8).to_string())).collect();
-        if name == "Kafka" {
-            rows.extend(topics());
+        match name {
+            "Kafka" => rows.extend(topics()),
+            "Streams that go on" => rows.extend(told()),
+            _ => {}
         }
         for (what, remedy, exit) in rows {
             let remedy = if remedy.is_empty() { text("nothing: it goes on by itself") } else { remedy };

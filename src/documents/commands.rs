@@ -27,6 +27,10 @@ fn topic() -> TopicName {
     "/data/CaseChangeEvent".parse().expect("a topic")
 }
 
+fn channel() -> TopicName {
+    "/data/Support__chn".parse().expect("a topic")
+}
+
 fn file() -> PathBuf {
     PathBuf::from("FILE")
 }
@@ -269,8 +273,8 @@ pub fn streams() -> Vec<Failure> {
         // The words are those of the topic's check, which stand under Kafka.
         StreamError::TopicUnfit { .. } => [],
         StreamError::BrokerAway(_) => [StreamError::BrokerAway(reason.clone())],
-        StreamError::Polled { .. } => [StreamError::Polled { topic: topic(), entity: entity.clone() }],
-        StreamError::Claimed { .. } => [StreamError::Claimed { topic: topic(), entity: entity.clone(), owner: topic() }],
+        StreamError::Polled { .. } => [StreamError::Polled { topic: channel(), entity: text("CaseComment") }],
+        StreamError::Claimed { .. } => [StreamError::Claimed { topic: channel(), entity: entity.clone(), owner: topic() }],
         StreamError::Undecodable { .. } => [StreamError::Undecodable { topic: topic(), event, reason: reason.clone() }],
         StreamError::Flood { .. } => [StreamError::Flood { many: text("20 events in a row"), reason: reason.clone() }],
         StreamError::EndTooLong(_) => [StreamError::EndTooLong(std::time::Duration::from_secs(30))],

@@ -20,6 +20,7 @@ use crate::pipeline::completion::Wanting;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::ledger::{GapCause, OpenGap};
 use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::notice::Notice;
 use crate::pipeline::prepared::{Prepared, ToldGap};
 use crate::pipeline::text_base::apply_diffs;
 use crate::pipeline::want::{Reason, Want, put_delete, put_record};
@@ -206,7 +207,8 @@ impl Asking<'_> {
                     Err(cause) => {
                         let wait = backoff.next_wait();
                         warn!(topic = %self.context.identity.topic, entity, error = cause, wait_s = wait.as_secs(), "waiting for records, as on_incomplete says");
-                        self.context.board.error(cause, "the stream waits, because on_incomplete is \"wait\"");
+                        let notice = Notice::RecordsAwaited(cause);
+                        self.context.board.error(notice.to_string(), notice.remedy());
                         tokio::time::sleep(wait).await;
                     }
                 }

@@ -12,6 +12,7 @@ use crate::pipeline::attempt::{Attempt, AttemptEnd};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::decode::DecodeEnd;
 use crate::pipeline::jobs::Desk;
+use crate::pipeline::notice::Notice;
 use crate::pipeline::refusal::{Refusal, refusal};
 use crate::pipeline::run_loop::LoopEnd;
 use crate::pipeline::stop::StreamError;
@@ -93,8 +94,8 @@ impl Attempt {
         match stop {
             Some(failure) => AttemptEnd::Stopped(failure),
             None => {
-                let remedy = "the gap is in the ledger; the stream goes on from the oldest retained event";
-                context.board.error(gap.detail, remedy);
+                let notice = Notice::PositionRefused(gap.detail);
+                context.board.error(notice.to_string(), notice.remedy());
                 AttemptEnd::GoOn
             }
         }

@@ -30,6 +30,7 @@
 //! | [`schemas`] | writer schemas, fetched once |
 //! | [`policy_check`] | whether the fields that the policies name exist |
 //! | `claims` | which stream writes which entity |
+//! | `notice` | what is told of a stream that goes on |
 //! | `stop` | why a stream stops on its own account, and what mends it |
 //! | `output_topics` | the topics a stream writes to, made when first needed |
 //! | `read_back` | what the output already holds |
@@ -55,6 +56,7 @@ pub mod ledger_entries;
 mod memory;
 pub mod messages;
 mod mirror;
+mod notice;
 mod output_topics;
 pub mod policy_check;
 mod prepared;
@@ -77,3 +79,5 @@ pub use beginning::{NoBeginning, first_run};
 pub(crate) use jobs::one_of_each as job_setbacks;
 #[cfg(test)]
 pub(crate) use messages::one_of_each as message_setbacks;
+#[cfg(test)]
+pub(crate) use notice::one_of_each as notices;

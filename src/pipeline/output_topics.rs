@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::failure::Failure;
 use crate::kafka::{KafkaError, KafkaSettings, Severity, TopicRole, Verdict, ensure_topic};
 use crate::pipeline::context::RECOVERY;
+use crate::pipeline::notice::Notice;
 use crate::pipeline::stop::StreamError;
 use crate::salesforce::backoff::Backoff;
 use crate::status::StreamBoard;
@@ -118,13 +119,8 @@ impl OutputTopics {
 
     /// A stream of one entity has its topic from the first event on; a channel may deliver an entity late.
     fn tell_of_new(&self, name: &str) {
-        let what = format!(
-            "Topic `{name}` did not exist and was made, although the stream has carried {} events",
-            self.carried
-        );
-        let remedy = "nothing to do if these are the first events of the entity; otherwise the topic was deleted, and \
-                      the records in it with it";
-        warn!(topic = name, "{what}");
-        self.board.error(what, remedy);
+        let notice = Notice::TopicMade { name: name.to_owned(), carried: self.carried };
+        warn!(topic = name, "{notice}");
+        self.board.error(notice.to_string(), notice.remedy());
     }
 }

@@ -19,6 +19,7 @@ use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_ch
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
 use crate::pipeline::context::{RECOVERY, StreamContext};
 use crate::pipeline::memory::StreamMemory;
+use crate::pipeline::notice::Notice;
 use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::sign_in::sign_in;
 use crate::salesforce::backoff::Backoff;
@@ -298,16 +299,14 @@ impl Stream {
         let since = Utc::now();
         let by = format!("{} (run {})", other.host, other.run_id);
         warn!(%topic, by, "another instance has taken the stream over; standing by");
-        let what = format!("{by} has taken this stream over");
-        let remedy = "two instances have the same topic prefix, organisation and topic: this one stands by and takes over \
-                      when the other falls silent; if that is not meant, give them different topic prefixes. After \
-                      `casewire checkpoint`, restart this one to go on at once";
+        let notice = Notice::TakenOver { by: by.clone() };
         // Whoever takes over again has to carry: nobody else would.
         self.context.board.board().set_paused(topic, false);
         self.context.board.update(|status| {
             status.fenced += 1;
             status.state = StreamState::Standby { by: by.clone(), since };
-            status.last_error = Some(LastError { at: since, what, remedy: remedy.to_owned() });
+            let (what, remedy) = (notice.to_string(), notice.remedy().to_owned());
+            status.last_error = Some(LastError { at: since, what, remedy });
         });
         self.wait_for_silence(stop).await;
     }

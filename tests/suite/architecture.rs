@@ -43,7 +43,19 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
         &["kafka/writer.rs"],
         "what is wrong with a topic stands in kafka/error.rs and kafka/topic_findings.rs",
     ),
+    ("remedy = \"", REMEDIES, "what mends something stands in a table, of which docs/troubleshooting.md is made"),
     ("Failure::new(", FAILURES, "what a failure says stands in a table, of which docs/troubleshooting.md is made"),
+];
+
+/// Where a remedy is written beside what it mends: the warnings of `doctor`, and what happened.
+const REMEDIES: &[&str] = &[
+    "config/load.rs",
+    "doctor/allowances.rs",
+    "doctor/files.rs",
+    "doctor/network.rs",
+    "doctor/organization.rs",
+    "kafka/topic_findings.rs",
+    "status/journal.rs",
 ];
 
 /// The tables of failures: what fails, how the process ends, and what mends it. Whoever writes one elsewhere would write one
@@ -329,6 +341,7 @@ fn what_the_table_forbids_is_found_wherever_it_stands() {
         ("cli/tail.rs", "let none = FieldPolicies::default();\n", "given the policies of the configuration"),
         ("change/row.rs", "let writer = ObjectWriter::new(None, 9);\n", "with the policy of their object"),
         ("cli/tail.rs", "return Err(Failure::new(exit, \"no\", \"try again\"));\n", "stands in a table"),
+        ("pipeline/stream.rs", "let remedy = \"begin again\";\n", "stands in a table"),
         ("doctor/files.rs", "Outcome::Failed(Failure { exit: Exit::Usage, what, remedy })\n", "stands in a table"),
     ];
     for (name, text, expected) in cases {

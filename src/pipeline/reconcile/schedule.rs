@@ -14,6 +14,7 @@ use crate::config::{FieldChoice, GapsConfig, PollConfig, ReconcileConfig};
 use crate::failure::Failure;
 use crate::identity::TopicName;
 use crate::kafka::{KafkaSettings, StreamIdentity};
+use crate::pipeline::notice::SILENT;
 use crate::pipeline::reconcile::comparison::Difference;
 use crate::pipeline::reconcile::inspection::{Extent, Inspected, Inspector};
 use crate::pipeline::reconcile::repair::{OpenEntries, repair};
@@ -28,10 +29,6 @@ use crate::status::{EntityAgreement, EntitySilence, LastError, StreamBoard, Stre
 /// The first turn comes no later than this after the start, and the next one after a turn that failed: a process that is
 /// started anew every day would never compare once a week otherwise.
 const SOON: Duration = Duration::from_secs(600);
-
-/// What mends a silent object.
-const SILENT: &str = "Setup > Change Data Capture: the object has to be selected; Setup > Permission Sets > the integration user's set > Object \
-                      Settings: \"View All Records\" on the object, read access to it and to its fields";
 
 /// A stream as it is compared.
 #[derive(Debug, Clone)]
