@@ -21,6 +21,7 @@ use crate::salesforce::rest::RestError;
 use crate::salesforce::session_error::SessionError;
 use crate::salesforce::tls;
 use crate::salesforce::verdict::CallError;
+use crate::telemetry::CollectorError;
 
 /// The failures of an enum of errors. The patterns are a match without a wildcard: a new variant does not compile before a
 /// sample of it stands here.
@@ -230,6 +231,20 @@ fn events() -> Vec<Failure> {
     failures
 }
 
+fn traces() -> Vec<Failure> {
+    let endpoint = || text("ENDPOINT");
+    let refused = |code| CollectorError::Refused { endpoint: endpoint(), code, reason: text("REASON") };
+    failures_of![
+        CollectorError::Unreachable { .. } => [CollectorError::Unreachable { endpoint: endpoint(), reason: text("REASON") }],
+        CollectorError::TimedOut { .. } => [CollectorError::TimedOut { endpoint: endpoint(), after: Duration::from_secs(10) }],
+        CollectorError::Refused { .. } => [
+            refused(Code::Unauthenticated), refused(Code::Unimplemented), refused(Code::ResourceExhausted), refused(Code::Internal),
+        ],
+        CollectorError::Rejected { .. } => [CollectorError::Rejected { endpoint: endpoint(), spans: 7, reason: text("REASON") }],
+        CollectorError::Slow { .. } => [CollectorError::Slow { endpoint: endpoint() }],
+    ]
+}
+
 fn configuration() -> Vec<Failure> {
     let errors = [
         ConfigError::Unreadable { path: text("FILE"), error: std::io::Error::from(std::io::ErrorKind::NotFound) },
@@ -245,7 +260,7 @@ fn cell(text: &str) -> String {
 }
 
 fn troubleshooting() -> String {
-    let sections: [(&str, &str, Vec<Failure>); 11] = [
+    let sections: [(&str, &str, Vec<Failure>); 12] = [
         ("Configuration", "Before anything is called.", configuration()),
         ("Signing in", "The text of Salesforce in parentheses: `error`, then `error_description`.", sign_in()),
         ("Field policies", "At the start of `run` and `tail`, and in `doctor`.", policies()),
@@ -257,6 +272,11 @@ fn troubleshooting() -> String {
         ("Jobs that wait", "Shown with the job in `/status`; its gap stays open.", job_setbacks()),
         ("Messages that wait", "Shown with the stream in `/status`; nothing is lost meanwhile.", message_setbacks()),
         ("Comparison with the org", "`casewire reconcile`, by hand or on a schedule.", comparison()),
+        (
+            "Traces",
+            "In the log, and under `telemetry` in `/status`. Only traces are concerned; nothing ends by it.",
+            traces(),
+        ),
     ];
     let mut page = text(
         "# Troubleshooting\n\n\
@@ -356,7 +376,7 @@ fn configuration_page(example: &str) -> String {
 }
 
 /// Commented out in the example, and without a default all the same.
-const NO_DEFAULT: [&str; 13] = [
+const NO_DEFAULT: [&str; 15] = [
     "policy_key_file",
     "certificate_file",
     "login_url",
@@ -370,6 +390,8 @@ const NO_DEFAULT: [&str; 13] = [
     "hash",
     "mask",
     "token_file",
+    "otlp_endpoint",
+    "authorization_file",
 ];
 
 /// Prose of the example as a cell has it: what it names in backticks or with brackets stays as it is.

@@ -41,11 +41,9 @@ impl FromStr for Endpoint {
             let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
             address && bare && url.username().is_empty() && url.password().is_none()
         };
-        Url::parse(text)
-            .ok()
-            .filter(allowed)
-            .map(Self)
-            .ok_or("the address of OTLP over gRPC is expected, scheme, host and port, such as \"http://127.0.0.1:4317\"")
+        Url::parse(text).ok().filter(allowed).map(Self).ok_or(
+            "the address of OTLP over gRPC is expected, scheme, host and port, such as \"http://127.0.0.1:4317\"",
+        )
     }
 }
 
@@ -66,7 +64,8 @@ impl TelemetryConfig {
         section.finish(findings);
         let Some(endpoint) = endpoint else {
             if traceparent && !findings.faults.iter().any(|fault| fault.path == at) {
-                let problem = "is missing, which traceparent = true needs: the header names a span, and somebody has to have it";
+                let problem =
+                    "is missing, which traceparent = true needs: the header names a span, and somebody has to have it";
                 findings.fault(at, problem);
             }
             return None;
@@ -87,9 +86,9 @@ fn unusable(name: &str, value: &str) -> Option<&'static str> {
     if !small || taken || own || HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Some("is not a header that can be set: a name in small letters is expected, such as \"authorization\"");
     }
-    HeaderValue::from_str(value.trim_end())
-        .is_err()
-        .then_some("holds what no header can: one line of printable letters is expected (it is not shown, being secret)")
+    HeaderValue::from_str(value.trim_end()).is_err().then_some(
+        "holds what no header can: one line of printable letters is expected (it is not shown, being secret)",
+    )
 }
 
 fn is_this_machine(url: &Url) -> bool {

@@ -259,9 +259,8 @@ impl RunLoop {
     fn write_less(&self, event: &EventKey, has_header: bool) -> bool {
         let memory = &self.memory;
         let completed = self.context.stream.record != RecordMode::Never;
-        let set = |of: &Mutex<HashSet<EventKey>>| {
-            of.lock().unwrap_or_else(PoisonError::into_inner).insert(event.clone())
-        };
+        let set =
+            |of: &Mutex<HashSet<EventKey>>| of.lock().unwrap_or_else(PoisonError::into_inner).insert(event.clone());
         if has_header {
             return set(&memory.untraced);
         }

@@ -115,7 +115,11 @@ pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -
     let Some(telemetry) = &snapshot.telemetry else { return Ok(()) };
     for (name, help, value) in [
         ("spans_exported", "Spans that the collector took", telemetry.spans_exported),
-        ("spans_dropped", "Spans that the collector did not take, or that there was no room for", telemetry.spans_dropped),
+        (
+            "spans_dropped",
+            "Spans that the collector did not take, or that there was no room for",
+            telemetry.spans_dropped,
+        ),
     ] {
         let counter = ConstCounter::new(value);
         counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;

@@ -108,7 +108,9 @@ impl CollectorError {
             Self::Refused { code: Code::ResourceExhausted, .. } | Self::Slow { .. } => {
                 "Lower `sample` of [telemetry], or give the collector more to work with."
             }
-            Self::Refused { .. } | Self::Rejected { .. } => "The collector's own log says more. Events go on without traces.",
+            Self::Refused { .. } | Self::Rejected { .. } => {
+                "The collector's own log says more. Events go on without traces."
+            }
         };
         Failure::new(Exit::Unavailable, self.to_string(), remedy)
     }
@@ -169,6 +171,14 @@ impl Collector {
     /// Its address.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Asks whether it takes spans, with a call that has none. Takes at most [`CALL`].
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ask(&mut self) -> Result<(), CollectorError> {
+        self.export(ExportTraceServiceRequest::default()).await
     }
 
     /// Hands spans over. Takes at most [`CALL`].
@@ -273,14 +283,20 @@ mod tests {
         let again: Vec<Code> = all.filter(|code| refused(*code)).collect();
         assert_eq!(
             again,
-            [Code::Cancelled, Code::DeadlineExceeded, Code::Aborted, Code::OutOfRange, Code::Unavailable, Code::DataLoss]
+            [
+                Code::Cancelled,
+                Code::DeadlineExceeded,
+                Code::Aborted,
+                Code::OutOfRange,
+                Code::Unavailable,
+                Code::DataLoss
+            ]
         );
     }
 
     #[tokio::test]
     async fn what_the_headers_hold_is_in_no_text_that_a_collector_sends_back() {
-        let more =
-            "otlp_endpoint = 'https://c.example:4317'\n[telemetry.headers]\nauthorization = 'Bearer s3cret-token'\nx-team = 'k7'\n";
+        let more = "otlp_endpoint = 'https://c.example:4317'\n[telemetry.headers]\nauthorization = 'Bearer s3cret-token'\nx-team = 'k7'\n";
         let collector = Collector::new(&config(more)).expect("usable");
         let said = collector.words("no: Bearer s3cret-token\nnor s3cret-token, nor k7; Bearer wanted");
         assert_eq!(said, "no: (secret)nor (secret), nor (secret); Bearer wanted");

@@ -26,9 +26,6 @@ mod spell;
 mod trace_id;
 mod tracer;
 
-#[cfg(test)]
-mod exporter_tests;
-
 pub use collector::{Collector, CollectorError};
 pub use event_trace::{EventTrace, Sending};
 pub use exporter::{Exporter, Exporting};

@@ -85,11 +85,7 @@ fn spans(finished: &Finished) -> Vec<Span> {
         attributes.extend(failed.map(|failed| text("error.type", failed)));
         let name = format!("read {entity}");
         let times = (read.began, read.ended);
-        spans.push(Span {
-            attributes,
-            status: status(failed),
-            ..span(SpanId::drawn(), name, SpanKind::Client, times)
-        });
+        spans.push(Span { attributes, status: status(failed), ..span(SpanId::drawn(), name, SpanKind::Client, times) });
     }
     spans.push(Span {
         attributes: of_records(finished),

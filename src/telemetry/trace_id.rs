@@ -154,7 +154,8 @@ mod tests {
             TraceId(id)
         };
         let last = (1_u64 << RANDOM_BITS) - 1;
-        for (share, least) in [(1.0, Some(0)), (0.5, Some(1 << 55)), (0.25, Some(3 << 54)), (0.0, None), (7.0, Some(0))] {
+        for (share, least) in [(1.0, Some(0)), (0.5, Some(1 << 55)), (0.25, Some(3 << 54)), (0.0, None), (7.0, Some(0))]
+        {
             let sampler = Sampler::of(share);
             assert_eq!(sampler.takes(trace(last)), least.is_some(), "{share}");
             if let Some(least) = least {

@@ -19,8 +19,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("status", &["config", "identity", "position", "failure"]),
     ("salesforce", &["config", "change", "identity", "position", "failure", "proto"]),
     ("kafka", &["config", "identity", "position", "failure"]),
-    ("pipeline", &["config", "change", "salesforce", "kafka", "status", "identity", "position", "failure"]),
-    ("doctor", &["config", "change", "salesforce", "kafka", "status", "pipeline", "identity", "position", "failure"]),
+    ("telemetry", &["config", "salesforce", "status", "identity", "position", "failure"]),
+    (
+        "pipeline",
+        &["config", "change", "salesforce", "kafka", "status", "telemetry", "identity", "position", "failure"],
+    ),
+    (
+        "doctor",
+        &[
+            "config",
+            "change",
+            "salesforce",
+            "kafka",
+            "status",
+            "telemetry",
+            "pipeline",
+            "identity",
+            "position",
+            "failure",
+        ],
+    ),
     ("admin", &["config", "status", "identity", "position", "failure"]),
     ("simulator", &["proto"]),
 ];
