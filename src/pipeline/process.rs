@@ -88,7 +88,8 @@ impl Process {
         let (exporter, tracer) = self.traces.take().unzip();
         let exporting = exporter.map(Exporter::begin);
         let mut end = None;
-        let outcome = self.until_stopped(tracer, stop, &mut end).await;
+        // A future of kilobytes would be moved with this one otherwise.
+        let outcome = Box::pin(self.until_stopped(tracer, stop, &mut end)).await;
         if let Some(exporting) = exporting {
             let left = |end: Instant| end.saturating_duration_since(Instant::now());
             exporting.end(end.map_or(self.config.shutdown_timeout, left)).await;
