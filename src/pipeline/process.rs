@@ -43,7 +43,7 @@ pub struct Process {
     policies: FieldPolicies,
     board: Board,
     metrics: Metrics,
-    traces: Option<(Exporter, Tracer)>,
+    traces: Option<(Box<Exporter>, Tracer)>,
 }
 
 impl Process {
@@ -58,7 +58,7 @@ impl Process {
             kafka: settings::kafka(&config.kafka)?,
             policies: settings::policies(&config.policies),
             metrics: Metrics::new(board.clone()),
-            traces: config.telemetry.as_ref().map(|telemetry| Exporter::new(telemetry, &board)).transpose()?,
+            traces: settings::traces(&config, &board)?.map(|(exporter, tracer)| (Box::new(exporter), tracer)),
             board,
             config,
         })
@@ -86,7 +86,7 @@ impl Process {
     /// A failure that does not mend itself before anything is anchored, or an end that takes too long.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
         let (exporter, tracer) = self.traces.take().unzip();
-        let exporting = exporter.map(Exporter::begin);
+        let exporting = exporter.map(|exporter| exporter.begin());
         let mut end = None;
         // A future of kilobytes would be moved with this one otherwise.
         let outcome = Box::pin(self.until_stopped(tracer, stop, &mut end)).await;
