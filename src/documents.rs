@@ -25,6 +25,7 @@ use crate::salesforce::rest::RestError;
 use crate::salesforce::session_error::SessionError;
 use crate::salesforce::tls;
 use crate::salesforce::verdict::CallError;
+use crate::telemetry::CollectorError;
 
 /// The failures of an enum of errors. The patterns are a match without a wildcard: a new variant does not compile before a
 /// sample of it stands here.
@@ -287,6 +288,25 @@ fn events() -> Vec<Failure> {
     failures
 }
 
+fn traces() -> Vec<Failure> {
+    let endpoint = || text("ENDPOINT");
+    let refused = |code| CollectorError::Refused { endpoint: endpoint(), code, reason: text("REASON") };
+    let unusable = |setting| CollectorError::Unusable { endpoint: endpoint(), reason: text("REASON"), setting };
+    failures_of![
+        CollectorError::Unreachable { .. } => [CollectorError::Unreachable { endpoint: endpoint(), reason: text("REASON") }],
+        CollectorError::TimedOut { .. } => [CollectorError::TimedOut { endpoint: endpoint(), after: Duration::from_secs(10) }],
+        CollectorError::Refused { .. } => [
+            refused(Code::Unauthenticated), refused(Code::Unimplemented), refused(Code::ResourceExhausted), refused(Code::Internal),
+        ],
+        CollectorError::Rejected { .. } => [CollectorError::Rejected { endpoint: endpoint(), spans: 7, reason: text("REASON") }],
+        CollectorError::Slow { .. } => [CollectorError::Slow { endpoint: endpoint() }],
+        CollectorError::Unusable { .. } => [
+            unusable(CollectorSetting::Endpoint), unusable(CollectorSetting::Authority), unusable(CollectorSetting::Proxy),
+            unusable(CollectorSetting::Header),
+        ],
+    ]
+}
+
 fn configuration() -> Vec<Failure> {
     let errors = [
         ConfigError::Unreadable { path: text("FILE"), error: std::io::Error::from(std::io::ErrorKind::NotFound) },
@@ -334,6 +354,11 @@ fn troubleshooting() -> String {
             "Streams that go on",
             "In `/status` as `last_error`, the last one under `reconcile.silence`; nothing has stopped.",
             Vec::new(),
+        ),
+        (
+            "Traces",
+            "In the log, and under `telemetry` in `/status`. Only traces are concerned; nothing ends by it.",
+            traces(),
         ),
     ];
     let sections: Vec<_> = sections.into_iter().chain(commands::commands()).collect();
@@ -441,7 +466,7 @@ fn configuration_page(example: &str) -> String {
 }
 
 /// Commented out in the example, and without a default all the same.
-const NO_DEFAULT: [&str; 13] = [
+const NO_DEFAULT: [&str; 15] = [
     "policy_key_file",
     "certificate_file",
     "login_url",
@@ -455,6 +480,8 @@ const NO_DEFAULT: [&str; 13] = [
     "hash",
     "mask",
     "token_file",
+    "otlp_endpoint",
+    "authorization_file",
 ];
 
 /// Prose of the example as a cell has it: what it names in backticks or with brackets stays as it is.

@@ -10,6 +10,7 @@
 //! | [`pipeline`] | the only room that carries from one side to the other: stations and run loop of a stream |
 //! | [`kafka`] | everything that speaks to Kafka: transactions, checkpoint, topics |
 //! | [`status`] | the board that everybody writes to and operators read |
+//! | [`telemetry`] | traces of events for an OpenTelemetry collector |
 //! | [`admin`] | HTTP: probes, metrics, status |
 //! | [`doctor`] | everything that has to be in order, looked at one by one |
 //! | [`simulator`] | a Salesforce org in a box |
@@ -33,3 +34,4 @@ pub mod proto;
 pub mod salesforce;
 pub mod simulator;
 pub mod status;
+pub mod telemetry;

@@ -4,6 +4,7 @@ mod suite {
     mod architecture;
     mod binary;
     mod bulk;
+    mod collector;
     mod commands;
     mod completion;
     mod deployment;
@@ -27,6 +28,7 @@ mod suite {
     mod retention;
     mod snapshots;
     mod subscription;
+    mod telemetry;
     mod three_brokers;
     mod tls;
 }

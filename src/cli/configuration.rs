@@ -7,6 +7,7 @@ use crate::cli::{ConfigFile, logging, say};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::pipeline::settings;
+use crate::telemetry::Collector;
 
 /// Check or print the configuration, or print its JSON Schema for editors.
 #[derive(Debug, Args)]
@@ -58,6 +59,7 @@ fn usable(config: &Config) -> Result<(), Failure> {
         [logging::filter(&config.log).err(), settings::salesforce(config).err(), settings::kafka(&config.kafka).err()]
             .into_iter()
             .flatten()
+            .chain(config.telemetry.as_ref().and_then(|telemetry| Collector::new(telemetry).err()))
             .collect();
     if faults.len() < 2 {
         return faults.pop().map_or(Ok(()), Err);

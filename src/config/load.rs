@@ -2,7 +2,7 @@
 //!
 //! `CASEWIRE__SECTION__KEY` overrides `key` of `[section]`; numbers address the tables of an
 //! array (`CASEWIRE__STREAM__0__TOPIC`). Under `kafka.properties` an underscore stands for a
-//! dot, because librdkafka's names have dots and variable names cannot.
+//! dot, because librdkafka's names have dots and variable names cannot; under `telemetry.headers` for a hyphen.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,6 +97,12 @@ fn overlay(root: &mut Table, variable: &str, path: &str, value: &str, findings: 
     let mut parts: Vec<String> = path.split("__").map(str::to_lowercase).collect();
     if parts.len() == 3 && parts[0] == "kafka" && parts[1] == "properties" {
         parts[2] = parts[2].replace('_', ".").replace(".file", "_file");
+    }
+    if parts.len() == 3 && parts[0] == "telemetry" && parts[1] == "headers" {
+        parts[2] = parts[2].replace('_', "-");
+        if let Some(name) = parts[2].strip_suffix("-file") {
+            parts[2] = format!("{name}_file");
+        }
     }
     let Some(key) = parts.pop().filter(|key| !key.is_empty()) else {
         return findings.fault(variable, "names no key");

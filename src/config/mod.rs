@@ -11,6 +11,7 @@
 //! - `policy`: which fields are kept from readers
 //! - `snapshot`: which objects are read from beginning to end
 //! - `reconcile`: how the records in Kafka are compared with those of the org
+//! - `telemetry`: traces for an OpenTelemetry collector
 //! - `settings`: each section, its keys, defaults and limits
 //! - `schema`: the same keys as a JSON Schema
 //! - `print`: the effective configuration, secrets left out
@@ -29,6 +30,7 @@ mod schema;
 mod settings;
 mod snapshot;
 mod stream;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -47,3 +49,4 @@ pub use settings::{
 };
 pub use snapshot::{SnapshotConfig, stream_of};
 pub use stream::{OnGap, OnUndecodable, Start, StreamConfig};
+pub use telemetry::TelemetryConfig;

@@ -350,6 +350,29 @@ impl Section {
         default
     }
 
+    /// A share from 0 to 1, such as `0.01`.
+    pub fn share(&mut self, key: &str, default: f64, findings: &mut Findings) -> f64 {
+        findings.asked.note(&self.path_of(key), Form::Share { default });
+        let Some((value, origin)) = self.take(key, findings) else {
+            self.note(key, &Value::Float(default), Origin::Default, findings);
+            return default;
+        };
+        let share = match (&value, origin) {
+            (Value::Float(share), _) => Some(*share),
+            (Value::Integer(0), _) => Some(0.0),
+            (Value::Integer(1), _) => Some(1.0),
+            (Value::String(text), Origin::Environment) => text.parse().ok(),
+            _ => None,
+        };
+        if let Some(share) = share.filter(|share| (0.0..=1.0).contains(share)) {
+            self.note(key, &Value::Float(share), origin, findings);
+            return share;
+        }
+        let problem = format!("is {}, but a number from 0 to 1 is expected, such as {default}", shown(&value));
+        findings.fault(self.path_of(key), problem);
+        default
+    }
+
     /// A duration such as `"250ms"` within limits.
     pub fn duration(
         &mut self,
@@ -417,6 +440,14 @@ impl Section {
             properties.insert(key, text);
         }
         properties
+    }
+
+    /// Every remaining key of the section with its value, which is a secret: inline (`key`) or in a file (`key_file`).
+    pub fn secrets(mut self, findings: &mut Findings) -> BTreeMap<String, SecretString> {
+        findings.asked.open(&self.path);
+        let keys: BTreeSet<String> =
+            self.table.keys().map(|key| key.strip_suffix("_file").unwrap_or(key).to_owned()).collect();
+        keys.into_iter().filter_map(|key| self.secret(&key, findings).map(|secret| (key, secret))).collect()
     }
 
     /// Ends the section: whatever was not asked for is unknown.

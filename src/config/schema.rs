@@ -19,7 +19,7 @@ const EXAMPLE: &str = include_str!("../../config/casewire.toml");
 const DRAFT: &str = "http://json-schema.org/draft-07/schema#";
 
 /// What a key takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum Form {
     /// A table.
     Section,
@@ -35,6 +35,8 @@ pub(in crate::config) enum Form {
     Flag { default: bool },
     /// A whole number.
     Number { default: u64, least: u64, most: u64 },
+    /// A number from 0 to 1.
+    Share { default: f64 },
     /// A text such as `"250ms"`.
     Duration { default: String, least: String, most: String },
     /// One of these words.
@@ -99,6 +101,7 @@ impl Asked {
             Form::Number { default, least, most } => {
                 json!({ "type": "integer", "minimum": least, "maximum": most, "default": default })
             }
+            Form::Share { default } => json!({ "type": "number", "minimum": 0, "maximum": 1, "default": default }),
             Form::Duration { default, least, most } => {
                 let title = format!("a duration from {least} to {most}, such as \"250ms\" or \"5min\"");
                 json!({ "type": "string", "pattern": "^\\s*[0-9]", "title": title, "default": default })
@@ -236,6 +239,7 @@ mod tests {
                     if is("string")
                         || own["enum"].as_array().is_some_and(|words| words.iter().any(|word| word == text)) => {}
                 toml::Value::Integer(_) if is("integer") || is("number") => {}
+                toml::Value::Float(_) if is("number") => {}
                 toml::Value::Boolean(_) if is("boolean") => {}
                 _ => found.push(path),
             }

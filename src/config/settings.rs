@@ -20,6 +20,7 @@ use crate::config::reader::{Effective, Findings, SecretFile, Section};
 use crate::config::reconcile::ReconcileConfig;
 use crate::config::snapshot::SnapshotConfig;
 use crate::config::stream::{StreamConfig, read_streams};
+use crate::config::telemetry::TelemetryConfig;
 use crate::identity::OrgId;
 
 /// Stands for a URL that could not be read, until the fault it left ends the loading.
@@ -64,6 +65,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// How to log.
     pub log: LogConfig,
+    /// Traces; none where no collector is named.
+    pub telemetry: Option<TelemetryConfig>,
     /// How long an orderly end may take before the process ends anyway.
     pub shutdown_timeout: Duration,
     /// The files that hold secrets.
@@ -245,6 +248,7 @@ impl Config {
         let kafka = KafkaConfig::read(root.section("kafka", findings), findings);
         let admin = AdminConfig::read(root.section("admin", findings), findings);
         let log = LogConfig::read(root.section("log", findings), findings);
+        let telemetry = TelemetryConfig::read(root.section("telemetry", findings), findings);
         let shutdown_timeout = root.duration("shutdown_timeout", 30 * SECOND, (SECOND, HOUR), findings);
         root.finish(findings);
         Some(Self {
@@ -263,6 +267,7 @@ impl Config {
             kafka,
             admin,
             log,
+            telemetry,
             shutdown_timeout,
             secret_files: std::mem::take(&mut findings.secret_files),
             effective: std::mem::take(&mut findings.effective),
@@ -453,7 +458,7 @@ pub(in crate::config) fn read_url(section: &mut Section, key: &str, default: &st
 }
 
 /// The content of a PEM file of certificates.
-fn read_pem(section: &mut Section, key: &str, findings: &mut Findings) -> Option<String> {
+pub(in crate::config) fn read_pem(section: &mut Section, key: &str, findings: &mut Findings) -> Option<String> {
     let path = section.text(key, findings)?;
     let pem = section.file(key, &path, findings)?;
     if pem.contains("-----BEGIN CERTIFICATE-----") {

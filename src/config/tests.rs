@@ -382,3 +382,49 @@ fn a_snapshot_is_of_the_objects_that_have_streams_and_of_those_that_are_named() 
     assert_eq!(config.admin.token.expect("a token").expose_secret(), "sesame");
     assert!(!config.snapshot.on_first_run);
 }
+
+#[test]
+fn nothing_is_traced_without_a_collector_and_what_its_headers_hold_is_shown_nowhere() {
+    let of = |lines: &str| format!("{COMPLETE}\n[telemetry]\n{lines}");
+    assert!(load(COMPLETE, &[]).expect("valid").telemetry.is_none());
+    assert!(load(&of("sample = 1"), &[]).expect("valid").telemetry.is_none(), "nor by its other keys");
+    let local = of("otlp_endpoint = \"http://127.0.0.1:4317\"");
+    let telemetry = load(&local, &[]).expect("valid").telemetry.expect("a collector");
+    assert_eq!((telemetry.sample, telemetry.traceparent, telemetry.service_name.as_str()), (0.01, false, "casewire"));
+
+    let variables = [
+        ("CASEWIRE__TELEMETRY__HEADERS__X_API_KEY", "sesame"),
+        ("CASEWIRE__TELEMETRY__HEADERS__AUTHORIZATION_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/rustfmt.toml")),
+        ("CASEWIRE__TELEMETRY__SAMPLE", "0.25"),
+    ];
+    let inline = of("otlp_endpoint = \"https://c.example:4317\"\nheaders = { x-team = \"sesame too\" }");
+    let config = load(&inline, &variables[..1]).expect("valid");
+    assert!(!config.printed().contains("sesame") && config.printed().contains("x-api-key = \"(secret)\""));
+    assert!(!format!("{config:?}").contains("sesame"));
+    load(&config.printed(), &[]).expect("what is printed is valid");
+    let telemetry = config.telemetry.expect("a collector");
+    let headers: Vec<_> =
+        telemetry.headers.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+    assert_eq!(headers, [("x-api-key", "sesame"), ("x-team", "sesame too")]);
+    assert_eq!(load(&local, &variables[2..]).expect("valid").telemetry.expect("a collector").sample, 0.25);
+    // A file of several lines is read, and is no header.
+    let lines = faults(&local, &variables[1..2]);
+    assert!(lines[0].starts_with("telemetry.headers.authorization: holds what no header can"), "{lines:?}");
+
+    for (lines, problem) in [
+        ("traceparent = true", "telemetry.otlp_endpoint: is missing, which traceparent = true needs"),
+        ("otlp_endpoint = \"127.0.0.1:4317\"", "scheme, host and port"),
+        ("otlp_endpoint = \"http://127.0.0.1:4318/v1/traces\"", "scheme, host and port"),
+        ("otlp_endpoint = \"https://user:sesame@c.example\"", "scheme, host and port"),
+        ("otlp_endpoint = \"http://c.example:4317\"\nheaders = { a = \"b\" }", "unencrypted: https:// is expected"),
+        ("otlp_endpoint = \"https://c.example\"\nheaders = { Authorization = \"b\" }", "a name in small letters"),
+        ("otlp_endpoint = \"https://c.example\"\nheaders = { grpc-timeout = \"1S\" }", "not a header that can be set"),
+        ("sample = 1.5", "telemetry.sample: is 1.5, but a number from 0 to 1 is expected, such as 0.01"),
+        ("sample = nan", "telemetry.sample: is nan, but"),
+        ("sample = \"all\"", "telemetry.sample: is \"all\", but"),
+        ("rate = 1", "telemetry.rate: is not a key"),
+    ] {
+        let found = faults(&of(lines), &[]);
+        assert!(found.len() == 1 && found[0].contains(problem), "{lines}: {found:?}");
+    }
+}

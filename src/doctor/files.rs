@@ -47,22 +47,31 @@ fn encryption(config: &Config) -> Outcome {
     };
     let mut open = Vec::new();
     if !protocol.ends_with("ssl") && kafka.brokers.split(',').any(far) {
-        open.push(format!("Kafka at {} ([kafka.properties] security.protocol is {protocol})", kafka.brokers));
+        open.push(format!(
+            "records and secrets to Kafka at {} ([kafka.properties] security.protocol is {protocol})",
+            kafka.brokers
+        ));
     }
     for (key, url) in [
         ("salesforce.login_url", &config.salesforce.login_url),
         ("salesforce.pubsub.endpoint", &config.salesforce.pubsub.endpoint),
     ] {
         if url.scheme() == "http" && url.host_str().is_none_or(far) {
-            open.push(format!("Salesforce at {url} ({key})"));
+            open.push(format!("events and secrets to Salesforce at {url} ({key})"));
         }
+    }
+    if let Some(telemetry) = &config.telemetry
+        && telemetry.endpoint.scheme() == "http"
+        && telemetry.endpoint.host_str().is_none_or(far)
+    {
+        open.push(format!("traces, with the ids of records, to {} (telemetry.otlp_endpoint)", telemetry.endpoint));
     }
     if open.is_empty() {
         return Outcome::Ok("everything that leaves this machine is encrypted".to_owned());
     }
     Outcome::warning(
-        format!("Not encrypted, records and secrets included: {}", open.join("; ")),
-        "Set \"security.protocol\" = \"SASL_SSL\" (or \"SSL\") and \"ssl.ca.location\" in [kafka.properties]; give https:// addresses for Salesforce.",
+        format!("Not encrypted: {}", open.join("; ")),
+        "Set \"security.protocol\" = \"SASL_SSL\" (or \"SSL\") and \"ssl.ca.location\" in [kafka.properties]; give https:// addresses for Salesforce and the collector.",
     )
 }
 
@@ -202,6 +211,9 @@ mod tests {
         assert!(of("127.0.0.1:9092,broker-1:9092", "").what().contains("security.protocol is plaintext"));
         assert_eq!(of("broker-1:9092", "[kafka.properties]\n'security.protocol' = 'SASL_PLAINTEXT'").word(), "warning");
         assert_eq!(of("broker-1:9092", "[kafka.properties]\n'security.protocol' = 'SASL_SSL'").word(), "ok");
+        let traces = |endpoint| of("127.0.0.1:9092", &format!("[telemetry]\notlp_endpoint = '{endpoint}'"));
+        assert_eq!((traces("http://127.0.0.1:4317").word(), traces("https://collector:4317").word()), ("ok", "ok"));
+        assert!(traces("http://collector:4317").what().contains("telemetry.otlp_endpoint"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::failure::{Exit, Failure};
 pub enum Area {
     /// What lies on this machine.
     Files,
-    /// The way to Salesforce's hosts.
+    /// The way to Salesforce's hosts, and to the collector of traces.
     Network,
     /// Signing in, and the organisation.
     Salesforce,

@@ -9,7 +9,7 @@
 //! | `finding` | what a check found, and the report |
 //! | `fault` | what the checks below fail with on their own account, and what mends it |
 //! | `files` | key, certificate, secrets, names |
-//! | `network` | the way to the login host and the Pub/Sub API |
+//! | `network` | the way to the login host and the Pub/Sub API, and to the collector of traces |
 //! | `organization` | the sign-in, the clock, the API version, the organisation |
 //! | `allowances` | API requests, delivered events, Bulk jobs |
 //! | `streams` | topics, records, fields and their policies, messages |

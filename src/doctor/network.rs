@@ -1,13 +1,14 @@
-//! The way to Salesforce's hosts.
+//! The way to Salesforce's hosts, and to the collector of traces.
 
 use std::time::Duration;
 
 use url::Url;
 
-use crate::config::Config;
+use crate::config::{Config, TelemetryConfig};
 use crate::doctor::fault::CheckError;
 use crate::doctor::finding::{Area, Outcome, Report};
 use crate::salesforce::reachability::{Reached, probe};
+use crate::telemetry::Collector;
 
 /// How long each step of the way may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,9 +32,24 @@ pub async fn examine(config: &Config, report: &mut Report<'_>) -> Reachable {
         host(&salesforce.login_url, salesforce.certificate_authority.as_deref(), false),
         host(&salesforce.pubsub.endpoint, salesforce.pubsub.certificate_authority.as_deref(), true),
     );
+    if let Some(telemetry) = &config.telemetry {
+        report.add(Area::Network, "trace collector", collector(telemetry).await);
+    }
     Reachable {
         login: report.add(Area::Network, "login host", login),
         pubsub: report.add(Area::Network, "pub/sub api", pubsub),
+    }
+}
+
+/// The collector. One that is not there costs traces and no record, so it is never more than a warning.
+pub async fn collector(config: &TelemetryConfig) -> Outcome {
+    let mut collector = match Collector::new(config) {
+        Ok(collector) => collector,
+        Err(failure) => return Outcome::Failed(failure),
+    };
+    match collector.ask().await.map_err(|error| error.failure()) {
+        Ok(()) => Outcome::Ok(format!("{} takes spans; {} of the events are traced", collector.url(), config.sample)),
+        Err(failure) => Outcome::warning(failure.what, failure.remedy),
     }
 }
 

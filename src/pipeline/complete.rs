@@ -23,6 +23,7 @@ use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::notice::Notice;
 use crate::pipeline::prepared::{Prepared, ToldGap};
 use crate::pipeline::text_base::apply_diffs;
+use crate::pipeline::traces;
 use crate::pipeline::want::{Reason, Want, put_delete, put_record};
 use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
@@ -95,12 +96,16 @@ impl Group {
         let read_after = batches.iter().flat_map(|batch| batch.wants.iter().map(|want| want.committed_at)).max();
         let read_after = read_after.max(batches.iter().filter_map(|batch| batch.committed_at).max());
         let mut outcome = Outcome { asked: !questions.is_empty(), ..Outcome::default() };
+        let began = Instant::now();
         let answers = if self.wait {
             asking.insist(questions, self.share).await
         } else {
             asking.ask(questions, Instant::now() + self.patience, &mut outcome).await
         };
         for (mut batch, reply) in batches.into_iter().zip(replies) {
+            if outcome.asked {
+                traces::read(&mut batch, began);
+            }
             let (memory, missing) = (&self.memory, Missing::default());
             let mut filling = Filling { asking: &asking, memory, answers: &answers, read_after, missing };
             let counts = filling.fill(&mut batch);
@@ -272,6 +277,7 @@ impl Filling<'_> {
                 Ok(Filled::LeftAlone) => {}
                 Err((cause, reason)) => {
                     unread += 1;
+                    traces::unread(&mut batch.traces, event);
                     let id = record_id(output).to_owned();
                     if told.contains(&event) {
                         self.missing.of_events.entry(event).or_default().push((cause, id, reason));

@@ -17,6 +17,7 @@ use crate::pipeline::stop::StreamError;
 use crate::position::{Anchor, EventKey, Position};
 use crate::salesforce::backoff::BackoffLimits;
 use crate::status::{Metrics, StreamBoard};
+use crate::telemetry::StreamTracer;
 
 /// The longest wait between attempts while Kafka or the login host is away. The time to data loss runs
 /// meanwhile, and one client that asks twice a minute is no burden on either.
@@ -35,6 +36,8 @@ pub struct StreamContext {
     pub board: StreamBoard,
     /// The process's metrics.
     pub metrics: Metrics,
+    /// Its traces; none where nothing is traced.
+    pub tracer: Option<StreamTracer>,
     /// Which stream writes which entity.
     pub claims: EntityClaims,
     /// What is kept from readers.

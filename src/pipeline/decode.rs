@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +35,7 @@ use crate::salesforce::buffer::Hold;
 use crate::salesforce::intake::{Batch, Intake, ReceivedEvent};
 use crate::salesforce::verdict::CallError;
 use crate::status::StreamState;
+use crate::telemetry::EventTrace;
 
 /// Why the station ended.
 #[derive(Debug)]
@@ -112,12 +114,16 @@ impl DecodeStation {
             if self.position.admit(&event.key) == Admission::Duplicate {
                 continue;
             }
+            let (trace, place) = (self.trace(event, batch.came_at), chunk.events.len());
             if let Err(halt) = self.event(event, batch.received_at, &mut chunk, cancel).await {
                 // What came before is dealt with; the event itself stays where it is.
                 self.position.withdraw(&event.key);
                 self.hand_on(chunk, Some(batch.hold), out).await?;
                 return Err(halt);
             }
+            // Of an event that the output already held there is nothing to tell.
+            let written = trace.filter(|_| chunk.events.len() > place);
+            chunk.traces.extend(written.map(|trace| trace.decoded(u32::try_from(place).unwrap_or(u32::MAX))));
             let limits = &self.context.batch;
             if chunk.records.len() >= limits.max_records || self.bytes_to_come(&chunk) >= limits.max_bytes {
                 let full = std::mem::take(&mut chunk);
@@ -128,6 +134,13 @@ impl DecodeStation {
             self.position.keepalive(latest.clone(), batch.received_at);
         }
         self.hand_on(chunk, Some(batch.hold), out).await
+    }
+
+    /// Begins the trace of an event that came at `came_at`, if it is sampled.
+    fn trace(&self, event: &ReceivedEvent, came_at: Instant) -> Option<EventTrace> {
+        let trace = self.context.tracer.as_ref()?.begin(&event.key, event.payload.len(), came_at)?;
+        let untraced = self.memory.untraced.lock().unwrap_or_else(PoisonError::into_inner);
+        (!untraced.contains(&event.key)).then_some(trace)
     }
 
     /// One event: decoded, claimed, written into the chunk.

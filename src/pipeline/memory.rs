@@ -17,6 +17,8 @@ pub struct StreamMemory {
     pub oversize: Mutex<HashSet<EventKey>>,
     /// Events that Kafka took for too large with full records in them: they are written without.
     pub bare: Mutex<HashSet<EventKey>>,
+    /// Events of which Kafka refused a record for its size while it had a `traceparent` header: they are written without.
+    pub untraced: Mutex<HashSet<EventKey>>,
     /// What a full record adds to the record that it completes, in bytes, as it was last.
     pub row_bytes: AtomicUsize,
     /// Records read by jobs that are larger than Kafka takes.

@@ -14,6 +14,7 @@
 //! | `want` | what is to be read of a record, and the place that is left for it |
 //! | `completion` | the completion station: what is read, when and how many at a time |
 //! | `complete` | one read for a group of batches, and what is made of it |
+//! | `traces` | the sampled events of a transaction |
 //! | `text_base` | the old value of a text, where a batch holds it |
 //! | `api_budget` | how much completion may do, by the org's API requests |
 //! | `jobs` | jobs that read records anew to heal gaps |
@@ -72,6 +73,7 @@ mod sign_in;
 pub(crate) mod stop;
 pub mod stream;
 mod text_base;
+mod traces;
 mod want;
 
 pub use beginning::{NoBeginning, first_run};

@@ -9,6 +9,7 @@ use crate::pipeline::ledger::OpenGap;
 use crate::pipeline::want::Want;
 use crate::position::{EventKey, Position};
 use crate::salesforce::buffer::Hold;
+use crate::telemetry::EventTrace;
 
 /// Records ready for a transaction, and the position once they are committed.
 pub struct Prepared {
@@ -32,6 +33,8 @@ pub struct Prepared {
     pub wants: Vec<Want>,
     /// Gap events whose ledger entries are only written for what cannot be read.
     pub told: Vec<ToldGap>,
+    /// The sampled ones of the events, in their order.
+    pub traces: Vec<EventTrace>,
     /// Given back when the commit drops this.
     pub _room: Room,
 }
@@ -73,6 +76,7 @@ pub(crate) struct Chunk {
     pub(crate) committed_at: Option<DateTime<Utc>>,
     pub(crate) wants: Vec<Want>,
     pub(crate) told: Vec<ToldGap>,
+    pub(crate) traces: Vec<EventTrace>,
 }
 
 impl Chunk {
@@ -102,6 +106,7 @@ impl Chunk {
             committed_at: self.committed_at,
             wants: self.wants,
             told: self.told,
+            traces: self.traces,
             _room: room,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -27,6 +28,7 @@ use crate::pipeline::stream::Stream;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::rest_client::RestClient;
 use crate::status::{Allowance, Board, Metrics, StreamBoard};
+use crate::telemetry::{Exporter, Tracer};
 
 /// How often the allowances are asked for; Salesforce's figures are that old anyway.
 const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(300);
@@ -42,6 +44,7 @@ pub struct Process {
     policies: FieldPolicies,
     board: Board,
     metrics: Metrics,
+    traces: Option<(Box<Exporter>, Tracer)>,
 }
 
 impl Process {
@@ -56,6 +59,7 @@ impl Process {
             kafka: settings::kafka(&config.kafka)?,
             policies: settings::policies(&config.policies),
             metrics: Metrics::new(board.clone()),
+            traces: settings::traces(&config, &board)?.map(|(exporter, tracer)| (Box::new(exporter), tracer)),
             board,
             config,
         })
@@ -81,12 +85,31 @@ impl Process {
     ///
     /// # Errors
     /// A failure that does not mend itself before anything is anchored, or an end that takes too long.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let (exporter, tracer) = self.traces.take().unzip();
+        let exporting = exporter.map(|exporter| exporter.begin());
+        let mut end = None;
+        // A future of kilobytes would be moved with this one otherwise.
+        let outcome = Box::pin(self.until_stopped(tracer, stop, &mut end)).await;
+        if let Some(exporting) = exporting {
+            let left = |end: Instant| end.saturating_duration_since(Instant::now());
+            exporting.end(end.map_or(self.config.shutdown_timeout, left)).await;
+        }
+        outcome
+    }
+
+    /// The same without the traces. Leaves in `end` by when an end that was asked for has to come.
+    async fn until_stopped(
+        &self,
+        tracer: Option<Tracer>,
+        stop: CancellationToken,
+        end: &mut Option<Instant>,
+    ) -> Result<(), Failure> {
         let boards: Vec<StreamBoard> =
             self.config.streams.iter().map(|stream| self.board.stream(stream.topic.clone())).collect();
         let ended = CancellationToken::new();
         let _guard = ended.clone().drop_guard();
-        let running = self.carry(boards, stop.clone());
+        let running = self.carry(boards, tracer, stop.clone());
         tokio::pin!(running);
         tokio::select! {
             outcome = &mut running => return outcome,
@@ -94,13 +117,19 @@ impl Process {
         }
         self.board.set_stopping();
         info!("stopping: committing what was received");
-        match tokio::time::timeout(self.config.shutdown_timeout, running).await {
+        let end = *end.insert(Instant::now() + self.config.shutdown_timeout);
+        match tokio::time::timeout_at(end, running).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StreamError::EndTooLong(self.config.shutdown_timeout).into()),
         }
     }
 
-    async fn carry(&self, boards: Vec<StreamBoard>, stop: CancellationToken) -> Result<(), Failure> {
+    async fn carry(
+        &self,
+        boards: Vec<StreamBoard>,
+        tracer: Option<Tracer>,
+        stop: CancellationToken,
+    ) -> Result<(), Failure> {
         let ran_before = tokio::select! {
             ran_before = self.show_stored_positions(&boards) => ran_before,
             () = stop.cancelled() => return Ok(()),
@@ -142,6 +171,7 @@ impl Process {
                 run: run.clone(),
                 board,
                 metrics: self.metrics.clone(),
+                tracer: tracer.as_ref().map(|tracer| tracer.of_stream(&stream.topic, &org)),
                 claims: claims.clone(),
                 policies: self.policies.clone(),
                 batch: self.config.batch,

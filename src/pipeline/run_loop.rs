@@ -30,6 +30,7 @@ use crate::pipeline::jobs::{Desk, JobBatch, Noted};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::{MessageBatch, MessageDesk, MessageInlet};
 use crate::pipeline::prepared::Prepared;
+use crate::pipeline::traces::Traced;
 use crate::position::{EventKey, Position};
 
 /// A keepalive's position is committed at most this often …
@@ -212,6 +213,8 @@ impl RunLoop {
     async fn commit(&mut self, mut transaction: Transaction) -> Result<(), LoopEnd> {
         let Some(last) = transaction.batches.last() else { return Ok(()) };
         let position = last.position.clone();
+        let (tracer, letters) = (self.context.tracer.as_ref(), &self.context.dead_letters_topic);
+        let traced = Traced::of(tracer, &mut transaction.batches, letters);
         let mut records: Vec<_> =
             transaction.batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
         let events: usize = transaction.batches.iter().map(|batch| batch.events.len()).sum();
@@ -221,8 +224,22 @@ impl RunLoop {
         self.turns = self.turns.saturating_add(1);
         let noted = self.desk.enrol(&mut checkpoint, &records);
         let triggered = self.messages.trigger(&mut records);
-        match self.writer.commit(records, checkpoint).await {
-            Ok(committed) => {
+        let committed = self.writer.commit(records, checkpoint).await;
+        let oversize = match &committed {
+            Err(error) => match error.verdict() {
+                Verdict::SplitRecord(index) => transaction.event_of(index).filter(|event| {
+                    let has_header = traced.as_ref().is_some_and(|traced| traced.is_on(event));
+                    self.write_less(event, has_header)
+                }),
+                _ => None,
+            },
+            Ok(_) => None,
+        };
+        if let Some(traced) = traced {
+            traced.ended(committed.as_ref().map(Committed::seq));
+        }
+        match (committed, oversize) {
+            (Ok(committed), _) => {
                 self.messages.triggered(triggered);
                 if noted.opens_gaps() {
                     failpoint::pass(After::Opening);
@@ -232,25 +249,26 @@ impl RunLoop {
                 self.desk.committed(&self.checkpoint, noted);
                 Ok(())
             }
-            Err(error) => match error.verdict() {
-                Verdict::SplitRecord(index) => match transaction.event_of(index) {
-                    Some(event) if !self.is_letter(&event) => {
-                        let memory = &self.memory;
-                        // What was read for it may be what is too much: the event itself goes first.
-                        let completed = self.context.stream.record != RecordMode::Never;
-                        let set = |of: &Mutex<HashSet<EventKey>>| {
-                            of.lock().unwrap_or_else(PoisonError::into_inner).insert(event.clone())
-                        };
-                        if !(completed && set(&memory.bare)) {
-                            set(&memory.oversize);
-                        }
-                        Err(LoopEnd::Oversize(event))
-                    }
-                    _ => Err(LoopEnd::Kafka(error)),
-                },
-                _ => Err(LoopEnd::Kafka(error)),
-            },
+            (Err(_), Some(event)) => Err(LoopEnd::Oversize(event)),
+            (Err(error), None) => Err(LoopEnd::Kafka(error)),
         }
+    }
+
+    /// Has less be written for an event of which Kafka refused a record for its size: without the header of its trace, then
+    /// without what was read for it, then as a dead letter. False when there is nothing less.
+    fn write_less(&self, event: &EventKey, has_header: bool) -> bool {
+        let memory = &self.memory;
+        let completed = self.context.stream.record != RecordMode::Never;
+        let set =
+            |of: &Mutex<HashSet<EventKey>>| of.lock().unwrap_or_else(PoisonError::into_inner).insert(event.clone());
+        if has_header {
+            return set(&memory.untraced);
+        }
+        if self.is_letter(event) {
+            return false;
+        }
+        // What was read for it may be what is too much: the event itself goes first.
+        (completed && set(&memory.bare)) || set(&memory.oversize)
     }
 
     /// Whether what was too large is already the dead letter of an event that was too large.

@@ -12,6 +12,8 @@ use crate::kafka::{KafkaSettings, TopicDefaults, check_properties};
 use crate::pipeline::stop::StreamError;
 use crate::salesforce::pubsub::{PubSub, PubSubSettings};
 use crate::salesforce::session::{Session, SessionSettings};
+use crate::status::Board;
+use crate::telemetry::{Exporter, Tracer};
 
 /// The session and the channel of a configuration. Nothing is called yet.
 ///
@@ -76,6 +78,14 @@ pub fn kafka(config: &KafkaConfig) -> Result<KafkaSettings, Failure> {
             replication: number(config.replication_factor),
         },
     })
+}
+
+/// What exports traces and what makes them; `None` where no collector is named.
+///
+/// # Errors
+/// When the way to the collector cannot be prepared.
+pub fn traces(config: &Config, board: &Board) -> Result<Option<(Exporter, Tracer)>, Failure> {
+    config.telemetry.as_ref().map(|telemetry| Exporter::new(telemetry, board)).transpose()
 }
 
 /// What is kept from readers. The only place at which policies are made: whoever renders a value has to be given them.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use crate::identity::{ReplayId, SchemaId};
 use crate::position::{EventKey, Position};
@@ -79,6 +80,8 @@ pub struct Batch {
     pub duplicates: u32,
     /// Salesforce's time of arrival.
     pub received_at: DateTime<Utc>,
+    /// The same by a clock that nobody sets.
+    pub came_at: Instant,
     /// The room that the events take; drop it when they are committed or given up.
     pub hold: Hold,
 }

@@ -63,7 +63,7 @@ pub mod intake;
 pub mod key_pair;
 pub mod messaging_sessions;
 mod oauth;
-mod proxy;
+pub(crate) mod proxy;
 pub mod pubsub;
 pub mod query;
 pub mod reachability;

@@ -258,7 +258,7 @@ impl Subscription {
     /// Takes one response: moves the position, drops duplicates, hands the rest on. Returns how many events came
     /// without having been asked for.
     async fn take(&mut self, response: FetchResponse, credit: &mut Credit) -> Result<u32, CallEnd> {
-        let received_at = self.pubsub.session().salesforce_now();
+        let (received_at, came_at) = (self.pubsub.session().salesforce_now(), Instant::now());
         let count = u32::try_from(response.events.len()).unwrap_or(u32::MAX);
         let unasked = credit.received(count, response.pending_num_requested);
         if unasked > 0 {
@@ -299,7 +299,8 @@ impl Subscription {
             let bytes = events.iter().map(|event| event.payload.len() as u64).sum();
             let hold = self.buffer.hold(u32::try_from(events.len()).unwrap_or(u32::MAX), bytes);
             let (generation, position) = (self.settings.generation, self.position.clone());
-            self.send(Intake::Batch(Batch { generation, events, position, duplicates, received_at, hold })).await?;
+            let batch = Batch { generation, events, position, duplicates, received_at, came_at, hold };
+            self.send(Intake::Batch(batch)).await?;
         }
         match placeless {
             Some(failure) => Err(CallEnd::Unusable(failure)),

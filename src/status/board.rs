@@ -13,6 +13,7 @@ use crate::status::journal::{Journal, JournalEntry};
 use crate::status::pulse::Pulse;
 use crate::status::requests::Requests;
 use crate::status::snapshot::{Allowance, KafkaStatus, LastError, Snapshot, StreamState, StreamStatus};
+use crate::status::telemetry::{SpanTally, Traces};
 
 /// The board; cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,6 +42,7 @@ struct Facts {
     kafka: KafkaStatus,
     delivered_events: Option<Allowance>,
     api_requests: Option<Allowance>,
+    traces: Option<Traces>,
     streams: Vec<StreamStatus>,
     stopping: bool,
     journal: Journal,
@@ -154,6 +156,25 @@ impl Board {
         self.change(|facts| facts.api_requests = Some(api_requests));
     }
 
+    /// Traces are exported to the collector at `endpoint` from now on; what becomes of them is counted in the tally.
+    pub fn trace_to(&self, endpoint: &str) -> SpanTally {
+        self.change(|facts| facts.traces.insert(Traces::to(endpoint)).tally())
+    }
+
+    /// What went wrong with the export of traces, if anything did, and whether spans are being lost.
+    pub fn show_traces(&self, failure: Option<&Failure>, failing: bool) {
+        let last = |failure: &Failure| LastError {
+            at: Utc::now(),
+            what: failure.what.clone(),
+            remedy: failure.remedy.clone(),
+        };
+        self.change(|facts| {
+            let Some(traces) = &mut facts.traces else { return };
+            traces.note(failure.map(last), failing);
+            facts.journal.look_at_traces(&traces.status());
+        });
+    }
+
     /// An orderly end has begun.
     pub fn set_stopping(&self) {
         self.change(|facts| {
@@ -209,6 +230,7 @@ impl Board {
             kafka: facts.kafka.clone(),
             delivered_events: facts.delivered_events,
             api_requests: facts.api_requests,
+            telemetry: facts.traces.as_ref().map(Traces::status),
             streams,
             stopping: facts.stopping,
         }

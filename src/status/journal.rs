@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::status::completion::CompletionLevel;
 use crate::status::snapshot::{KafkaStatus, LastError, StreamState, StreamStatus};
+use crate::status::telemetry::TelemetryStatus;
 
 /// Entries that are kept.
 const KEPT: usize = 200;
@@ -122,6 +123,7 @@ pub(in crate::status) struct Journal {
     number: u64,
     streams: BTreeMap<usize, Told>,
     kafka: Option<KafkaStatus>,
+    traces_lost: bool,
     stopping: bool,
 }
 
@@ -154,6 +156,23 @@ impl Journal {
         if stopping && !std::mem::replace(&mut self.stopping, stopping) {
             self.tell("process", finding(JournalKind::Process, Note, "stopping: committing what was received"));
         }
+    }
+
+    /// The same of the export of traces.
+    pub fn look_at_traces(&mut self, now: &TelemetryStatus) {
+        use JournalWeight::{Good, Warning};
+        let lost = now.failing_since.is_some();
+        if std::mem::replace(&mut self.traces_lost, lost) == lost {
+            return;
+        }
+        let told = match &now.last_error {
+            Some(error) if lost => Finding {
+                remedy: error.remedy.clone(),
+                ..finding(JournalKind::Process, Warning, format!("spans are not exported: {}", error.what))
+            },
+            _ => finding(JournalKind::Process, Good, "spans are exported again"),
+        };
+        self.tell("telemetry", told);
     }
 
     fn tell(&mut self, part: &str, mut finding: Finding) {

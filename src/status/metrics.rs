@@ -24,6 +24,7 @@ use crate::status::messages::MessagesStatus;
 use crate::status::polls;
 use crate::status::reconcile;
 use crate::status::snapshot::{Snapshot, StreamState, StreamStatus};
+use crate::status::telemetry;
 
 /// What `/metrics` must say it is.
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -92,6 +93,7 @@ impl Collector for BoardCollector {
         snapshots(&snapshot, &mut encoder)?;
         polls::encode(&snapshot, &mut encoder)?;
         reconcile::encode(&snapshot, &mut encoder)?;
+        telemetry::encode(&snapshot, &mut encoder)?;
         process(&snapshot, &mut encoder)
     }
 }

@@ -72,6 +72,8 @@ const NOTES: &[(&str, &str)] = &[
         "the last thing heard from Kafka was good. A fence or a missing permission leaves it as it was; a standby shows 1 while it can read the checkpoint",
     ),
     ("delivered_events_left", "of all subscribers of the org together, from `/limits`, asked for every 5 min"),
+    ("spans_exported", "with `[telemetry]` only; see [operating.md](operating.md#traces)"),
+    ("spans_dropped", "with `[telemetry]` only. `telemetry` in `/status` says why; records are not concerned"),
     ("api_requests_left", "of all clients of the org together"),
     ("clock_offset_seconds", "casewire corrects for it; its accuracy is about a second"),
 ];
@@ -106,6 +108,7 @@ fn metrics() -> BTreeMap<String, Shown> {
     });
     let allowance = Allowance { maximum: 10, remaining: 4 };
     board.set_allowances(Some(allowance), Some(allowance));
+    board.trace_to("http://127.0.0.1:4317");
     let metrics = Metrics::new(board);
     metrics.transaction("/data/CaseChangeEvent", Duration::from_millis(4));
     shown(&metrics.render().expect("rendered"))

@@ -11,6 +11,7 @@
 //! - `pulse`: whether the task that carries a stream still runs
 //! - `requests`: what operators ask of a running stream
 //! - `reconcile`: how the records agree with the org, and its metrics
+//! - `telemetry`: how the export of traces is doing, and its metrics
 //! - `metrics`: a snapshot in Prometheus' words
 //!
 //! A stream writes to the board once a batch, never once an event, so a lock around plain
@@ -29,6 +30,7 @@ mod pulse;
 mod reconcile;
 mod requests;
 mod snapshot;
+mod telemetry;
 mod trend;
 
 pub use board::{Board, StreamBoard};
@@ -42,4 +44,5 @@ pub use pulse::Pulse;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
 pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
+pub use telemetry::{SpanTally, TelemetryStatus};
 pub use trend::{SAMPLE_EVERY, Sample, Trend};

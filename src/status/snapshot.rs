@@ -12,6 +12,7 @@ use crate::status::jobs::{FinishedSnapshot, JobStatus};
 use crate::status::messages::MessagesStatus;
 use crate::status::polls::PollStatus;
 use crate::status::reconcile::ReconcileStatus;
+use crate::status::telemetry::TelemetryStatus;
 
 /// How long Salesforce keeps change events and high-volume platform events.
 pub const RETENTION: TimeDelta = TimeDelta::hours(72);
@@ -223,6 +224,8 @@ pub struct Snapshot {
     pub delivered_events: Option<Allowance>,
     /// REST calls in 24 hours, from `/limits`.
     pub api_requests: Option<Allowance>,
+    /// Traces; absent without a collector.
+    pub telemetry: Option<TelemetryStatus>,
     /// The streams by topic.
     pub streams: Vec<StreamStatus>,
     /// Whether an orderly end has begun.

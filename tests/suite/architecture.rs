@@ -19,8 +19,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("status", &["config", "identity", "position", "failure"]),
     ("salesforce", &["config", "change", "identity", "position", "failure", "proto"]),
     ("kafka", &["config", "identity", "position", "failure"]),
-    ("pipeline", &["config", "change", "salesforce", "kafka", "status", "identity", "position", "failure"]),
-    ("doctor", &["config", "change", "salesforce", "kafka", "status", "pipeline", "identity", "position", "failure"]),
+    ("telemetry", &["config", "salesforce", "status", "identity", "position", "failure"]),
+    (
+        "pipeline",
+        &["config", "change", "salesforce", "kafka", "status", "telemetry", "identity", "position", "failure"],
+    ),
+    (
+        "doctor",
+        &[
+            "config",
+            "change",
+            "salesforce",
+            "kafka",
+            "status",
+            "telemetry",
+            "pipeline",
+            "identity",
+            "position",
+            "failure",
+        ],
+    ),
     ("admin", &["config", "status", "identity", "position", "failure"]),
     ("simulator", &["proto"]),
 ];
@@ -81,6 +99,7 @@ const FAILURES: &[&str] = &[
     "salesforce/session_error.rs",
     "salesforce/verdict.rs",
     "status/requests.rs",
+    "telemetry/collector.rs",
     // These two only hand on what they are given.
     "doctor/finding.rs",
     "main.rs",

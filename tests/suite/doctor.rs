@@ -12,6 +12,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use crate::suite::binary::casewire;
+use crate::suite::collector::{Collector, Manner};
 use crate::suite::deployment::{Deployment, brokers};
 use crate::suite::main_job::{CASES, SESSIONS, passed};
 
@@ -99,6 +100,8 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
         deployment.brokers,
         deployment.prefix,
     ));
+    let collector = Collector::start(Manner::Takes).await;
+    text.push_str(&format!("[telemetry]\notlp_endpoint = '{}'\n", collector.address));
     std::fs::write(at("casewire.toml"), text).expect("written");
     let doctor = format!("doctor --config {}", at("casewire.toml"));
     let told = casewire(&doctor).await.succeeded();
@@ -108,6 +111,7 @@ async fn what_keygen_makes_signs_in_and_a_sound_installation_is_found_in_order_b
     assert!(told.contains("no checkpoint: the first start begins with the oldest event"), "{told}");
     assert!(told.contains("is not there yet; casewire may make it"), "{told}");
     assert!(told.contains("everything that leaves this machine is encrypted"), "{told}");
+    assert!(told.contains("takes spans; 0.01 of the events are traced"), "{told}");
     let config = |environment| Config::load(at("casewire.toml").as_ref(), &environment);
     let kafka = settings::kafka(&config([].into()).expect("valid").kafka).expect("settings");
     let topics = list_topics(&kafka).await.expect("a list");
@@ -162,8 +166,10 @@ async fn what_salesforce_refuses_is_told_with_its_own_words_and_what_mends_it() 
         Ok(deployment.config(topics, &format!("{NO_BROKER}\n{more}")))
     };
 
-    // A wrong client id, a user that is not approved.
-    let found = findings(config(&[CASES], "SALESFORCE__CLIENT_ID = 1A2B3C")).await;
+    // A wrong client id, a collector that is not there, a user that is not approved.
+    let more = "SALESFORCE__CLIENT_ID = 1A2B3C\nTELEMETRY__OTLP_ENDPOINT = http://127.0.0.1:1";
+    let found = findings(config(&[CASES], more)).await;
+    warned(&found, "trace collector", "127.0.0.1:1 cannot be reached", "OTLP over gRPC has port 4317");
     warned(&found, "client id", "does not look like a consumer key", "Consumer Key and Secret");
     failed(&found, "sign-in", Exit::Configuration, "invalid_client_id: client identifier invalid", "Consumer Key");
     skipped(&found, &format!("topic {CASES}"), "nobody is signed in");
