@@ -5,6 +5,7 @@ mod suite {
     mod binary;
     mod bulk;
     mod commands;
+    mod compared_messages;
     mod completion;
     mod deployment;
     mod doctor;

@@ -7,7 +7,9 @@
 //! - `guard`: who may look, and who may have something done
 //! - `pause`: `POST /streams/pause` and `POST /streams/resume`
 //! - `snapshots`: `POST /snapshots`
+//! - `comparisons`: `POST /comparisons`
 
+mod comparisons;
 mod events;
 mod guard;
 mod page;
@@ -16,6 +18,7 @@ mod server;
 mod snapshots;
 mod view;
 
+pub use comparisons::{WantedComparison, ask_to_compare, no_messages};
 pub use guard::Guard;
 pub use server::{AdminError, bind, serve};
 pub use snapshots::{SnapshotDoor, Wanted, ask};

@@ -28,7 +28,7 @@ const SILENCE: TimeDelta = TimeDelta::minutes(4);
 const ANSWER: Duration = Duration::from_secs(600);
 
 /// Between two looks at how far it is.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 /// Read whole objects into Kafka, each record once with all its fields, while the events go on.
 ///
@@ -86,20 +86,8 @@ pub async fn execute(arguments: SnapshotArguments, config: Config, stop: Cancell
         include_deleted: arguments.include_deleted,
     };
     let objects = door.objects(&wanted)?;
-    let address = match (&arguments.service, config.admin.listen) {
-        (Some(url), _) => Some(url.trim_end_matches('/').to_owned()),
-        (None, listen) => listen.map(local),
-    };
-    if let Some(address) = address {
-        let service = Service { http: reqwest::Client::new(), address };
-        match service.status().await {
-            Some(_) => return service.ask_and_watch(&config, &wanted, stop).await,
-            None if arguments.service.is_some() => {
-                let what = format!("No casewire answers at {}", service.address);
-                return Err(Failure::new(Exit::Unavailable, what, "check --service and admin.listen of the service"));
-            }
-            None => {}
-        }
+    if let Some(service) = Service::find(arguments.service.as_deref(), &config).await? {
+        return service.ask_and_watch(&config, &wanted, stop).await;
     }
     if !arguments.take_over {
         refuse_beside_another(&config, &objects).await?;
@@ -114,20 +102,50 @@ fn local(listen: SocketAddr) -> String {
 }
 
 /// The running service.
-struct Service {
+pub(super) struct Service {
     http: reqwest::Client,
     address: String,
 }
 
 impl Service {
+    /// The service at `url`, or else at `admin.listen`; none where nobody answers there.
+    ///
+    /// # Errors
+    /// When nobody answers at a `url` that somebody named.
+    pub(super) async fn find(url: Option<&str>, config: &Config) -> Result<Option<Self>, Failure> {
+        let address = match (url, config.admin.listen) {
+            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (None, Some(listen)) => local(listen),
+            (None, None) => return Ok(None),
+        };
+        let service = Self { http: reqwest::Client::new(), address };
+        match service.status().await {
+            Some(_) => Ok(Some(service)),
+            None if url.is_some() => {
+                let what = format!("No casewire answers at {}", service.address);
+                Err(Failure::new(Exit::Unavailable, what, "check --service and admin.listen of the service"))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// What it says of itself; `None` where nobody answers as casewire does.
-    async fn status(&self) -> Option<Value> {
+    pub(super) async fn status(&self) -> Option<Value> {
         let asked = self.http.get(format!("{}/status", self.address)).timeout(Duration::from_secs(5)).send().await;
         let status: Value = asked.ok()?.json().await.ok()?;
         status.get("process")?.get("streams")?.is_array().then_some(status)
     }
 
-    async fn ask_and_watch(&self, config: &Config, wanted: &Wanted, stop: CancellationToken) -> Result<(), Failure> {
+    /// Asks for something with `admin.token`; its code and its answer.
+    ///
+    /// # Errors
+    /// When there is no token, or no answer.
+    pub(super) async fn ask(
+        &self,
+        config: &Config,
+        path: &str,
+        wanted: &impl serde::Serialize,
+    ) -> Result<(reqwest::StatusCode, Value), Failure> {
         let token = config.admin.token.as_ref().ok_or_else(|| {
             let what =
                 format!("A service runs at {}, and the configuration has no admin.token to ask it", self.address);
@@ -137,14 +155,17 @@ impl Service {
                 "set admin.token_file for the service and for this command, and restart the service",
             )
         })?;
-        let asked = self.http.post(format!("{}/snapshots", self.address)).bearer_auth(token.expose_secret().trim());
+        let asked = self.http.post(format!("{}{path}", self.address)).bearer_auth(token.expose_secret().trim());
         let unreachable = |error: reqwest::Error| {
             let what = format!("The service at {} did not answer: {}", self.address, error.without_url());
-            Failure::new(Exit::Temporary, what, "see its log, and `jobs` in its /status, before asking again")
+            Failure::new(Exit::Temporary, what, "see its log, and its /status, before asking again")
         };
         let answer = asked.json(wanted).timeout(ANSWER).send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let answer: Value = answer.json().await.map_err(unreachable)?;
+        Ok((answer.status(), answer.json().await.map_err(unreachable)?))
+    }
+
+    async fn ask_and_watch(&self, config: &Config, wanted: &Wanted, stop: CancellationToken) -> Result<(), Failure> {
+        let (status, answer) = self.ask(config, "/snapshots", wanted).await?;
         let list = |name: &str| answer.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
         let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let refused = list("refused");
@@ -184,8 +205,8 @@ impl Service {
     }
 }
 
-/// Two that write the same streams would fence each other; the one that runs elsewhere has to be asked, not replaced.
-async fn refuse_beside_another(config: &Config, objects: &[(String, TopicName)]) -> Result<(), Failure> {
+/// Refuses where another instance has written lately: two that write the same streams would fence each other; the one that runs elsewhere has to be asked, not replaced.
+pub(super) async fn refuse_beside_another(config: &Config, objects: &[(String, TopicName)]) -> Result<(), Failure> {
     let failed = |error: KafkaError| error.failure();
     let kafka = reachable_kafka(config).await?;
     for stream in &config.streams {
@@ -221,18 +242,30 @@ async fn run_by_itself(
 ) -> Result<(), Failure> {
     let process = Process::new(config)?;
     let board = process.board().clone();
+    let watched = run_until(process, watch(&board, &wanted, &objects), stop).await?;
+    if watched.is_none() {
+        say("ending; the snapshot goes on where it is with the next start");
+    }
+    Ok(())
+}
+
+/// Runs the streams until `watch` has come to its end, which it returns, or until `stop`: then it is none.
+///
+/// # Errors
+/// Why the streams ended, or what `watch` says.
+pub(super) async fn run_until<T>(
+    process: Process,
+    watch: impl Future<Output = Result<T, Failure>>,
+    stop: CancellationToken,
+) -> Result<Option<T>, Failure> {
     let ends = stop.child_token();
     let running = tokio::spawn(run::carry(process, ends.clone()));
     tokio::pin!(running);
-    let watch = watch(&board, &wanted, &objects);
     tokio::pin!(watch);
     let outcome = tokio::select! {
-        ended = &mut running => return ended.map_err(|error| lost(&error))?,
-        () = stop.cancelled() => {
-            say("ending; the snapshot goes on where it is with the next start");
-            Ok(())
-        }
-        outcome = &mut watch => outcome,
+        ended = &mut running => return ended.map_err(|error| lost(&error))?.map(|()| None),
+        () = stop.cancelled() => Ok(None),
+        outcome = &mut watch => outcome.map(Some),
     };
     ends.cancel();
     running.await.map_err(|error| lost(&error))?.and(outcome)
@@ -271,7 +304,7 @@ async fn watch(board: &Board, wanted: &Wanted, objects: &[(String, TopicName)]) 
 }
 
 /// Waits until a stream runs. If it never does, the process says why and ends.
-async fn running(board: &Board, topic: &TopicName) {
+pub(super) async fn running(board: &Board, topic: &TopicName) {
     let mut changes = board.changes();
     loop {
         let snapshot = board.snapshot();

@@ -1,7 +1,7 @@
 //! How much may be asked: calls by the hour, or by the minute over the Conversation Data API, and different conversations by the half hour, since each call makes its
 //! conversation count among the org's active ones for so long.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,6 +31,10 @@ pub(super) struct Budget {
     filled_at: Instant,
     max_active: usize,
     active: HashMap<String, Instant>,
+    /// All calls of a window.
+    limit: u64,
+    /// Calls made in it, by sixtieths.
+    made: VecDeque<(Instant, u64)>,
 }
 
 impl Budget {
@@ -52,6 +56,11 @@ impl Budget {
             filled_at: now,
             max_active: usize::try_from(config.max_active).unwrap_or(usize::MAX),
             active: active.collect(),
+            limit: match config.api {
+                MessagesApi::Connect => config.calls_per_hour,
+                MessagesApi::Data => config.calls_per_minute,
+            },
+            made: VecDeque::new(),
         }
     }
 
@@ -100,6 +109,26 @@ impl Budget {
         self.fill(now);
         self.calls = (self.calls - 1.0).max(0.0);
         self.active.insert(conversation.to_owned(), now);
+        match self.made.back_mut() {
+            Some((since, calls)) if now.saturating_duration_since(*since) < self.window / 60 => *calls += 1,
+            _ => self.made.push_back((now, 1)),
+        }
+    }
+
+    /// Calls that were made in the window that ends now, to a sixtieth of it; of how many; and how long the window is.
+    pub fn used(&mut self, now: Instant) -> (u64, u64, Duration) {
+        while self.made.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= self.window) {
+            self.made.pop_front();
+        }
+        (self.made.iter().map(|(_, calls)| calls).sum(), self.limit, self.window)
+    }
+
+    /// Different conversations that what can wait may ask for in an hour, with a call each and nothing else going on.
+    pub fn spare_an_hour(&self) -> u64 {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 60 million")]
+        let calls = (self.flow * HOUR.as_secs_f64() / self.window.as_secs_f64()) as u64;
+        let active = u64::try_from(self.max_active - self.max_active / 4).unwrap_or(u64::MAX);
+        calls.min(active.saturating_mul(HOUR.as_secs() / ACTIVE_FOR.as_secs())).max(1)
     }
 
     /// Calls that could be made at once, and conversations that are active.
@@ -171,6 +200,14 @@ mod tests {
         let mut fresh = Budget::new(&config(100, 9), []);
         assert!(fresh.next_call(Instant::now()) > Instant::now(), "a restart adds nothing");
         assert_eq!(fresh.left(Instant::now()), (0, 0));
+        let (at, mut shown) = (Instant::now(), Budget::new(&config(1_000, 500), []));
+        assert_eq!((shown.used(at), shown.spare_an_hour()), ((0, 1_000, HOUR), 750));
+        for _ in 0..7 {
+            shown.take("c", Instant::now());
+            advance(20 * MINUTE).await;
+        }
+        assert_eq!(shown.used(Instant::now()), (2, 1_000, HOUR), "an hour ago is not in it");
+        assert_eq!(Budget::new(&config(1_000, 40), []).spare_an_hour(), 60, "thirty in half an hour");
         let (now, mut waiting) = (Instant::now(), Budget::new(&config(1_000, 9), []));
         let spare = waiting.next_spare_call(now) - now;
         assert!(spare > 40 * (waiting.next_call(now) - now), "history leaves calls to events: {spare:?}");
