@@ -142,7 +142,8 @@ mod tests {
         let (by, since) = ("the other host".to_owned(), Utc::now());
         stream.set_state(StreamState::Standby { by, since });
         says("", 503, "stands by here").await;
-        stream.set_state(StreamState::Paused { since });
+        stream.set_state(StreamState::Running);
+        assert!(board.set_paused(&topic, true).is_some());
         says("", 503, "resume it").await;
         says(",\"since\":\"yesterday\"", 400, "not what is expected").await;
         assert_eq!(asked(b"{\"entity\":\"Case\"}".to_vec()).await.0, 400);
@@ -169,7 +170,7 @@ mod tests {
             seen
         });
         says(",\"cancel\":true", 409, "nothing to cancel").await;
-        stream.set_state(StreamState::Running);
+        assert!(board.set_paused(&topic, false).is_some());
         says(",\"since\":\"2026-11-23T10:00:00Z\",\"repair\":true", 202, "\"comparison\":\"one\"").await;
         says("", 409, "\"comparison\":\"one\"").await;
         says(",\"cancel\":true", 202, "\"comparison\":\"one\"").await;
