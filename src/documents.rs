@@ -25,7 +25,7 @@ use crate::salesforce::rest::RestError;
 use crate::salesforce::session_error::SessionError;
 use crate::salesforce::tls;
 use crate::salesforce::verdict::CallError;
-use crate::telemetry::CollectorError;
+use crate::telemetry::{CollectorError, CollectorSetting};
 
 /// The failures of an enum of errors. The patterns are a match without a wildcard: a new variant does not compile before a
 /// sample of it stands here.

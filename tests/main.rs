@@ -6,6 +6,7 @@ mod suite {
     mod bulk;
     mod collector;
     mod commands;
+    mod compared_messages;
     mod completion;
     mod deployment;
     mod doctor;

@@ -11,7 +11,7 @@ MEMBERS = {
     "op", "id", "conversation", "session", "case", "sender", "text", "type", "payload", "client_time", "server_time", "source",
 }
 APIS = ("connect", "data")
-SOURCES = ("event", "sweep", "final", "history")
+SOURCES = ("event", "sweep", "final", "history", "reconcile")
 
 
 def examine(report, records, org):

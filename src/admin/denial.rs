@@ -70,6 +70,37 @@ pub(crate) enum Denial {
     /// Of a snapshot.
     #[error("The body is not what is expected: {0}")]
     SnapshotBody(String),
+    /// Of a comparison.
+    #[error("The body is not what is expected: {0}")]
+    ComparisonBody(String),
+    /// Of something else than messages.
+    #[error("{0} is compared by the command `casewire reconcile` itself")]
+    ComparedByCommand(String),
+    /// Nobody fetches any.
+    #[error("No stream of the configuration fetches messages, so there is nothing to compare of ConversationEntry")]
+    NoMessages,
+    /// Another instance has them.
+    #[error("The stream {0} stands by here: what is written of messages is another instance's")]
+    MessagesElsewhere(TopicName),
+    /// Until somebody resumes it.
+    #[error("The stream {0} is paused, and nothing new is begun")]
+    Paused(TopicName),
+    /// It carries nothing at the moment.
+    #[error("The stream {topic} is {state}, so no messages can be compared")]
+    NotComparing {
+        /// The stream.
+        topic: TopicName,
+        /// Its state, as /status has it.
+        state: String,
+    },
+    /// The runner of messages waits for its calls.
+    #[error("The stream {topic} did not come to the comparison in {patience:?}")]
+    NoTurnToCompare {
+        /// The stream.
+        topic: TopicName,
+        /// How long was waited.
+        patience: Duration,
+    },
     /// No stream has an object.
     #[error("The configuration has no object to read")]
     NothingToRead,
@@ -107,9 +138,15 @@ impl Denial {
     pub fn failure(&self) -> Failure {
         let exit = match self {
             Self::ForeignName | Self::ForeignPage | Self::NoToken | Self::WrongToken => Exit::NoPermission,
-            Self::Full(_) | Self::NotThere(_) | Self::NotRunning { .. } | Self::BeganAgain(_) | Self::NoTurn { .. } => {
-                Exit::Temporary
-            }
+            Self::Full(_)
+            | Self::NotThere(_)
+            | Self::NotRunning { .. }
+            | Self::MessagesElsewhere(_)
+            | Self::Paused(_)
+            | Self::NotComparing { .. }
+            | Self::BeganAgain(_)
+            | Self::NoTurnToCompare { .. }
+            | Self::NoTurn { .. } => Exit::Temporary,
             _ => Exit::Usage,
         };
         Failure::new(exit, self.to_string(), self.remedy())
@@ -127,6 +164,13 @@ impl Denial {
             Self::NoStream { known, .. } => return format!("the streams of this process are: {known}"),
             Self::StandsBy(_) => "pause it at the instance that writes it; `by` in /status says which",
             Self::SnapshotBody(_) => "see docs/operating.md, \"Snapshots\"",
+            Self::ComparisonBody(_) => "see docs/operating.md, \"Reconciliation\"",
+            Self::ComparedByCommand(_) => "only ConversationEntry is asked of the service",
+            Self::NoMessages => "set `messages = true` in the stream of /data/MessagingSessionChangeEvent",
+            Self::MessagesElsewhere(_) => "ask the instance that writes it, with --service; `by` in /status says which",
+            Self::Paused(_) => "resume it (POST /streams/resume), then ask again",
+            Self::NotComparing { .. } => "ask again when it runs; `last_error` in /status says what it lacks",
+            Self::NoTurnToCompare { .. } => "`messages.waits_for` of the stream in /status says what it waits for",
             Self::NothingToRead | Self::NoWriter(_) => {
                 "name objects with --entity, and give the configuration a stream of change events to write them"
             }
@@ -147,12 +191,22 @@ impl Denial {
             Self::WrongToken => StatusCode::UNAUTHORIZED,
             Self::NoStream { .. } => StatusCode::NOT_FOUND,
             Self::StandsBy(_) => StatusCode::CONFLICT,
-            Self::PauseBody(_) | Self::SnapshotBody(_) | Self::NothingToRead | Self::NoWriter(_) => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Full(_) | Self::NotThere(_) | Self::NotRunning { .. } | Self::BeganAgain(_) | Self::NoTurn { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::PauseBody(_)
+            | Self::SnapshotBody(_)
+            | Self::NothingToRead
+            | Self::NoWriter(_)
+            | Self::ComparisonBody(_)
+            | Self::ComparedByCommand(_)
+            | Self::NoMessages => StatusCode::BAD_REQUEST,
+            Self::Full(_)
+            | Self::NotThere(_)
+            | Self::NotRunning { .. }
+            | Self::MessagesElsewhere(_)
+            | Self::Paused(_)
+            | Self::NotComparing { .. }
+            | Self::BeganAgain(_)
+            | Self::NoTurnToCompare { .. }
+            | Self::NoTurn { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

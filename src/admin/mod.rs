@@ -8,7 +8,9 @@
 //! - `guard`: who may look, and who may have something done
 //! - `pause`: `POST /streams/pause` and `POST /streams/resume`
 //! - `snapshots`: `POST /snapshots`
+//! - `comparisons`: `POST /comparisons`
 
+mod comparisons;
 pub(crate) mod denial;
 mod events;
 mod guard;
@@ -18,6 +20,7 @@ mod server;
 mod snapshots;
 mod view;
 
+pub use comparisons::{WantedComparison, ask_to_compare, no_messages};
 pub use denial::AdminError;
 pub use guard::Guard;
 pub use server::{bind, serve};

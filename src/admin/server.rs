@@ -25,7 +25,7 @@ use crate::admin::denial::{AdminError, Denial};
 use crate::admin::events::News;
 use crate::admin::guard::{self, Guard};
 use crate::admin::snapshots::{SnapshotDoor, Wanted};
-use crate::admin::{page, pause};
+use crate::admin::{comparisons, page, pause};
 use crate::status::{Board, METRICS_CONTENT_TYPE, Metrics, NotReady};
 
 /// The most that a request may bring.
@@ -64,6 +64,7 @@ pub async fn serve(
     tokio::spawn(news.clone().sample());
     let acts = Router::new()
         .route("/snapshots", post(snapshots))
+        .route("/comparisons", post(compare))
         .route("/streams/pause", post(pause_stream))
         .route("/streams/resume", post(resume_stream))
         .route_layer(from_fn_with_state(guard.clone(), guard::acts));
@@ -119,6 +120,10 @@ async fn snapshots(State(shown): State<Shown>, body: Bytes) -> Response {
     let wanted = if body.is_empty() { Ok(Wanted::default()) } else { serde_json::from_slice(&body) };
     let wanted = wanted.map_err(|error| Denial::SnapshotBody(error.to_string()));
     shown.door.answer(&shown.board, wanted).await
+}
+
+async fn compare(State(shown): State<Shown>, body: Bytes) -> Response {
+    comparisons::answer(&shown.board, shown.door.of_messages(), &body).await
 }
 
 async fn status(State(shown): State<Shown>) -> Response {

@@ -68,6 +68,11 @@ impl SnapshotDoor {
         Ok(objects)
     }
 
+    /// The topic of the stream that fetches messages, if there is one.
+    pub(super) fn of_messages(&self) -> Option<&TopicName> {
+        self.streams.iter().find(|stream| stream.messages).map(|stream| &stream.topic)
+    }
+
     /// Answers a call.
     pub(super) async fn answer(&self, board: &Board, wanted: Result<Wanted, Denial>) -> Response {
         let objects = wanted.and_then(|wanted| Ok((self.objects(&wanted)?, wanted)));

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use reqwest::StatusCode;
 
 use crate::failure::{Exit, Failure};
 use crate::identity::{ReplayId, TopicName};
@@ -41,6 +42,7 @@ with_failure!(
     HealthError,
     KeygenError,
     ReconcileError,
+    ServiceError,
     SimulateError,
     SnapshotError,
     TailError,
@@ -325,6 +327,30 @@ pub enum ReconcileError {
     /// Some may only be hidden.
     #[error("Kafka and the org differ: {0}")]
     Unseen(String),
+    /// `--entity ConversationEntry` beside another.
+    #[error("Messages are compared for themselves")]
+    MessagesApart,
+    /// Messages differ.
+    #[error("Kafka and the org differ on messages: {0}")]
+    MessagesDiffer(String),
+    /// They differ, and what is missing is written or ordered.
+    #[error("Kafka and the org differ on messages: {0}")]
+    MessagesRepaired(String),
+    /// There is nothing that could be written.
+    #[error("Kafka and the org differ on messages: {0}")]
+    MessagesGone(String),
+    /// Of some conversations nothing is known.
+    #[error("{0} conversations cannot be read, so nothing is said of them")]
+    UnreadableConversations(u64),
+    /// Somebody ended it.
+    #[error("The comparison was cancelled before it was done, and had found nothing by then")]
+    Cancelled,
+    /// It was under way, and then it was nowhere.
+    #[error("It is not known how the comparison ended: it is not shown any more")]
+    Lost,
+    /// Or it would not be known whose findings they are.
+    #[error("The service does not say which org it reads")]
+    NoOrg,
 }
 
 impl ReconcileError {
@@ -339,6 +365,22 @@ impl ReconcileError {
                 (Exit::Findings, "--repair puts them into the gap ledger, from which the service reads them again")
             }
             Self::Repaired(_) => (Exit::Findings, "`casewire gaps --open` shows what is still to be healed"),
+            Self::MessagesApart => {
+                (Exit::Usage, "give --entity ConversationEntry alone, and the other objects to a second call")
+            }
+            Self::MessagesDiffer(_) => (Exit::Findings, "--repair writes what is missing or changed"),
+            Self::MessagesRepaired(_) => {
+                (Exit::Findings, "compare once more in a quarter of an hour: what was written is not judged before")
+            }
+            Self::MessagesGone(_) => (Exit::Findings, "look in the org why it shows them no more; Kafka keeps them"),
+            Self::UnreadableConversations(_) => (
+                Exit::NoPermission,
+                "they were deleted, belong to a channel that keeps no entries, or are hidden from the user: Setup > Permission Sets > the \
+                 integration user's set: \"Access Conversation Entries\"",
+            ),
+            Self::Cancelled => (Exit::Temporary, "compare again"),
+            Self::Lost => (Exit::Temporary, "the service's log says so; compare again"),
+            Self::NoOrg => (Exit::Software, "please report it"),
             Self::Unseen(_) => (
                 Exit::Findings,
                 "unseen records are gone or hidden: grant \"View All Records\" on the object (Setup > Permission Sets > the integration user's \
@@ -393,12 +435,15 @@ impl SimulateError {
     }
 }
 
-/// `casewire snapshot`.
+/// A command that leaves its work to the running service: `casewire snapshot`, and `casewire reconcile` for messages.
 #[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
+pub enum ServiceError {
     /// `--service` leads nowhere.
     #[error("No casewire answers at {0}")]
     NoService(String),
+    /// Only a service can be told to end something.
+    #[error("No service runs here that could be asked")]
+    Nobody,
     /// The service cannot be asked without it.
     #[error("A service runs at {0}, and the configuration has no admin.token to ask it")]
     NoToken(String),
@@ -412,13 +457,49 @@ pub enum SnapshotError {
     #[error("{reasons}")]
     NotNow { reasons: String, remedy: String },
     /// The same because of the token.
-    #[error("{reason}")]
-    Forbidden { reason: String, remedy: String },
+    #[error("{reasons}")]
+    Forbidden { reasons: String, remedy: String },
     /// The one that runs elsewhere has to be asked, not replaced.
     #[error(
         "{host} (run {run_id}) wrote to {topic} {seconds} s ago and does not answer here, so {objects} is not read beside it"
     )]
     Beside { host: String, run_id: String, topic: TopicName, seconds: i64, objects: String },
+}
+
+impl ServiceError {
+    /// A refusal by its code, in the service's own words.
+    pub fn refused(code: StatusCode, reasons: String, remedy: String) -> Self {
+        match code.as_u16() {
+            401 | 403 => Self::Forbidden { reasons, remedy },
+            503 => Self::NotNow { reasons, remedy },
+            _ => Self::Refused { reasons, remedy },
+        }
+    }
+
+    fn advice(&self) -> (Exit, &str) {
+        match self {
+            Self::NoService(_) => (Exit::Unavailable, "check --service and admin.listen of the service"),
+            Self::Nobody => (Exit::Unavailable, "name it with --service, or set admin.listen"),
+            Self::NoToken(_) => (
+                Exit::Configuration,
+                "set admin.token_file for the service and for this command, and restart the service",
+            ),
+            Self::NoAnswer { .. } => (Exit::Temporary, "see its log and its /status before asking again"),
+            Self::Refused { remedy, .. } => (Exit::Usage, remedy),
+            Self::NotNow { remedy, .. } => (Exit::Temporary, remedy),
+            Self::Forbidden { remedy, .. } => (Exit::NoPermission, remedy),
+            Self::Beside { .. } => (
+                Exit::Temporary,
+                "ask it with --service URL, for which its configuration has to have admin.listen and admin.token_file; or, if it has \
+                 ended, wait four minutes, or add --take-over",
+            ),
+        }
+    }
+}
+
+/// `casewire snapshot`, when the streams are the command's own.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
     /// A panic of the command's own streams.
     #[error("The streams ended unexpectedly: {0}")]
     Ended(String),
@@ -433,20 +514,6 @@ pub enum SnapshotError {
 impl SnapshotError {
     fn advice(&self) -> (Exit, &str) {
         match self {
-            Self::NoService(_) => (Exit::Unavailable, "check --service and admin.listen of the service"),
-            Self::NoToken(_) => (
-                Exit::Configuration,
-                "set admin.token_file for the service and for this command, and restart the service",
-            ),
-            Self::NoAnswer { .. } => (Exit::Temporary, "see its log, and `jobs` in its /status, before asking again"),
-            Self::Refused { remedy, .. } => (Exit::Usage, remedy),
-            Self::NotNow { remedy, .. } => (Exit::Temporary, remedy),
-            Self::Forbidden { remedy, .. } => (Exit::NoPermission, remedy),
-            Self::Beside { .. } => (
-                Exit::Temporary,
-                "ask it with --service URL, for which its configuration has to have admin.listen and admin.token_file; or, if it has \
-                 ended, wait four minutes, or add --take-over",
-            ),
             Self::Ended(_) => (Exit::Software, REPORT),
             Self::Unread { .. } => (Exit::NoPermission, "casewire gaps --open names them"),
             Self::Lost(_) => (Exit::Temporary, "its log says so: `snapshot ended`"),

@@ -19,6 +19,7 @@
 //! | `gaps` | `casewire gaps`: the gap ledger |
 //! | `reconcile` | `casewire reconcile`: what Kafka holds compared with what the org has |
 //! | `reconcile_report` | what it prints |
+//! | `reconcile_entries` | the same of messages, which the service compares |
 //! | `dead_letters` | `casewire dead-letters list`, `show` |
 //! | `redrive` | `casewire dead-letters redrive` |
 //! | `stored_records`, `table` | what those three read, and how they print it |
@@ -42,9 +43,11 @@ mod keygen;
 mod logging;
 mod manual;
 mod reconcile;
+mod reconcile_entries;
 mod reconcile_report;
 mod redrive;
 mod run;
+mod service;
 mod service_manager;
 mod signals;
 mod simulate;
@@ -192,7 +195,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Reconcile(arguments) => {
             logging::start(&stderr)?;
-            reconcile::run(arguments).await
+            reconcile::run(arguments, signals::stop).await
         }
         Command::DeadLetters(arguments) => {
             logging::start(&stderr)?;

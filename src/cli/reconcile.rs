@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write};
 
 use chrono::TimeDelta;
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::checkpoint_show::reachable_kafka;
 use crate::cli::error::ReconcileError;
 use crate::cli::reconcile_report::{Report, StreamReport};
-use crate::cli::{ConfigFile, say};
-use crate::config::{Config, StreamConfig, polls_of};
+use crate::cli::{ConfigFile, reconcile_entries, say};
+use crate::config::{CONVERSATION_ENTRY, Config, StreamConfig, polls_of};
 use crate::failure::Failure;
 use crate::identity::{OrgId, TopicKind};
 use crate::kafka::{KafkaSettings, RunIdentity, StreamIdentity};
@@ -18,6 +19,9 @@ use crate::pipeline::settings;
 use crate::salesforce::describe::Descriptions;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
+
+/// How far back it looks for records unless it is told.
+const SINCE: TimeDelta = TimeDelta::hours(24);
 
 /// Compare the records in Kafka with those of the org, and let a running service mend what differs.
 ///
@@ -29,40 +33,62 @@ use crate::salesforce::rest_client::RestClient;
 /// extra: Kafka has it and no query of the org shows it, which only --full finds; unseen: the same, but Salesforce does not say that
 /// the user has "View All Records" on the object, so it may be hidden, and is never repaired.
 ///
+/// With --entity ConversationEntry it compares messages, entry by entry. The service does that, within its calls for messages
+/// and when nothing else is to be fetched; without a service this command carries the streams until it is done. It goes on where
+/// it was after a restart. missing: the org shows the entry and Kafka has nothing of it. changed: it says something else now, mostly because
+/// it was redacted. gone: the org shows it no more, which is told and never written. --repair writes the others.
+///
 /// Ends with 0 if both sides agree, with 1 if they do not.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  casewire reconcile --config casewire.toml --since 24h\n  \
                         casewire reconcile --config casewire.toml --full --entity Case --repair\n  \
+                        casewire reconcile --config casewire.toml --entity ConversationEntry --since 30days --repair\n  \
                         casewire reconcile --config casewire.toml --json | jq -c '.streams[].entities[].findings[]'")]
 pub struct ReconcileArguments {
     #[command(flatten)]
     file: ConfigFile,
-    /// How far back to look by SystemModstamp, such as 90min, 24h or 7days.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = length)]
-    since: TimeDelta,
-    /// Only this object; may be repeated. All objects of all streams otherwise.
+    /// How far back to look by SystemModstamp, such as 90min, 24h or 7days; messages by their server time. Without it 24h, and
+    /// messages.history for messages.
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    pub(super) since: Option<TimeDelta>,
+    /// Only this object; may be repeated. All objects of all streams otherwise, but not ConversationEntry.
     #[arg(long, value_name = "OBJECT")]
     entity: Vec<String>,
     /// Compare all ids, however old: the only way to see records that were deleted for good.
     #[arg(long, conflicts_with = "since")]
-    full: bool,
-    /// Put what is found into the gap ledger: the running service, or the next start, reads it again.
+    pub(super) full: bool,
+    /// Put what is found into the gap ledger: the running service, or the next start, reads it again. Messages are written at once.
     #[arg(long)]
-    repair: bool,
+    pub(super) repair: bool,
     /// So many findings of each object are shown.
     #[arg(long, value_name = "N", default_value_t = 20)]
-    show: usize,
+    pub(super) show: usize,
     /// As JSON, with all findings.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    /// Where the service is that compares messages, such as http://10.0.0.7:8686; admin.listen of the configuration otherwise.
+    #[arg(long, value_name = "URL")]
+    pub(super) service: Option<String>,
+    /// For messages: end the comparison that the service has under way. What it has written stays.
+    #[arg(long, conflicts_with_all = ["since", "full", "repair", "take_over"])]
+    pub(super) cancel: bool,
+    /// For messages: take the streams over although another instance wrote to them a moment ago.
+    #[arg(long)]
+    pub(super) take_over: bool,
 }
 
-/// Compares and prints.
+/// Compares and prints. `stop` is asked for only where an end has to be an orderly one.
 ///
 /// # Errors
 /// [`ReconcileError::Differ`] and its like when the two sides differ; others when they cannot be compared.
-pub async fn run(arguments: ReconcileArguments) -> Result<(), Failure> {
+pub async fn run(arguments: ReconcileArguments, stop: impl FnOnce() -> CancellationToken) -> Result<(), Failure> {
     let config = arguments.file.load()?;
+    if arguments.entity.iter().any(|entity| entity == CONVERSATION_ENTRY) {
+        if arguments.entity.iter().any(|entity| entity != CONVERSATION_ENTRY) {
+            return Err(ReconcileError::MessagesApart.into());
+        }
+        return reconcile_entries::run(&arguments, config, stop()).await;
+    }
     let kafka = reachable_kafka(&config).await?;
     let pubsub = settings::salesforce(&config)?;
     let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
@@ -130,7 +156,8 @@ impl Comparison {
 
     /// Compares the objects of one stream. What cannot be compared is told, and does not keep the others from it.
     async fn compare(&self, inspector: &Inspector, entities: Vec<String>) -> Result<StreamReport, Unable> {
-        let extent = if self.arguments.full { Extent::Full } else { Extent::Since(self.arguments.since) };
+        let extent =
+            if self.arguments.full { Extent::Full } else { Extent::Since(self.arguments.since.unwrap_or(SINCE)) };
         let (mut compared, mut unable, mut stands) = (Vec::new(), Vec::new(), None);
         for entity in entities {
             let progress = Progress::of(&entity);

@@ -8,7 +8,7 @@ use crate::admin::AdminError;
 use crate::admin::denial::Denial;
 use crate::cli::error::{
     CheckpointError, CommandError, DeadLettersError, DemoError, DoctorError, HealthError, KeygenError, LeftLetter,
-    ReconcileError, SimulateError, SnapshotError, TailError,
+    ReconcileError, ServiceError, SimulateError, SnapshotError, TailError,
 };
 use crate::doctor::fault::CheckError;
 use crate::failure::{Exit, Failure};
@@ -18,7 +18,7 @@ use crate::pipeline::stop::StreamError;
 use crate::position::EventKey;
 use crate::salesforce::rest::RestError;
 use crate::simulator::SimulatorError;
-use crate::status::RefusedSnapshot;
+use crate::status::{RefusedComparison, RefusedSnapshot};
 
 /// A heading of the page, what stands below it, and the failures.
 type Section = (&'static str, &'static str, Vec<Failure>);
@@ -63,6 +63,11 @@ pub fn commands() -> Vec<Section> {
             "Beside what [the admin port](#admin-port) and [streams](#streams-that-stop) say.",
             snapshot(),
         ),
+        (
+            "Asking the service",
+            "`casewire snapshot`, and `casewire reconcile` for messages, beside what [the admin port](#admin-port) says.",
+            service(),
+        ),
         ("casewire checkpoint", "`set` and `reset`.", checkpoint()),
         (
             "casewire dead-letters",
@@ -93,19 +98,26 @@ pub fn commands() -> Vec<Section> {
     ]
 }
 
-fn snapshot() -> Vec<Failure> {
+fn service() -> Vec<Failure> {
     let (entity, address) = (text("Case"), text("http://HOST:8686"));
-    let mut failures = failures_of![
-        SnapshotError::NoService(_) => [SnapshotError::NoService(address.clone())],
-        SnapshotError::NoToken(_) => [SnapshotError::NoToken(address.clone())],
-        SnapshotError::NoAnswer { .. } => [SnapshotError::NoAnswer { address, reason: text("REASON") }],
+    failures_of![
+        ServiceError::NoService(_) => [ServiceError::NoService(address.clone())],
+        ServiceError::Nobody => [ServiceError::Nobody],
+        ServiceError::NoToken(_) => [ServiceError::NoToken(address.clone())],
+        ServiceError::NoAnswer { .. } => [ServiceError::NoAnswer { address, reason: text("REASON") }],
         // In the words of the service, which stand where they come from.
-        SnapshotError::Refused { .. } => [],
-        SnapshotError::NotNow { .. } => [],
-        SnapshotError::Forbidden { .. } => [],
-        SnapshotError::Beside { .. } => [SnapshotError::Beside {
-            host: text("HOST"), run_id: text("RUN"), topic: topic(), seconds: 30, objects: entity.clone(),
+        ServiceError::Refused { .. } => [],
+        ServiceError::NotNow { .. } => [],
+        ServiceError::Forbidden { .. } => [],
+        ServiceError::Beside { .. } => [ServiceError::Beside {
+            host: text("HOST"), run_id: text("RUN"), topic: topic(), seconds: 30, objects: entity,
         }],
+    ]
+}
+
+fn snapshot() -> Vec<Failure> {
+    let entity = text("Case");
+    let mut failures = failures_of![
         SnapshotError::Ended(_) => [SnapshotError::Ended(text("REASON"))],
         SnapshotError::Unread { .. } => [SnapshotError::Unread { records: 3, entity: entity.clone() }],
         SnapshotError::Lost(_) => [SnapshotError::Lost(entity)],
@@ -143,13 +155,28 @@ fn letters() -> Vec<Failure> {
 }
 
 fn reconcile() -> Vec<Failure> {
-    failures_of![
+    let mut failures = failures_of![
         ReconcileError::NotCarried(_) => [ReconcileError::NotCarried(text("OBJECT"))],
         ReconcileError::Nothing => [ReconcileError::Nothing],
         ReconcileError::Differ(_) => [ReconcileError::Differ(text("2 missing"))],
         ReconcileError::Repaired(_) => [ReconcileError::Repaired(text("2 missing"))],
         ReconcileError::Unseen(_) => [ReconcileError::Unseen(text("2 unseen"))],
-    ]
+        ReconcileError::MessagesApart => [ReconcileError::MessagesApart],
+        ReconcileError::MessagesDiffer(_) => [ReconcileError::MessagesDiffer(text("2 missing"))],
+        ReconcileError::MessagesRepaired(_) => [ReconcileError::MessagesRepaired(text("2 missing"))],
+        ReconcileError::MessagesGone(_) => [ReconcileError::MessagesGone(text("2 gone"))],
+        ReconcileError::UnreadableConversations(_) => [ReconcileError::UnreadableConversations(3)],
+        ReconcileError::Cancelled => [ReconcileError::Cancelled],
+        ReconcileError::Lost => [ReconcileError::Lost],
+        ReconcileError::NoOrg => [ReconcileError::NoOrg],
+    ];
+    failures.extend(failures_of![
+        RefusedComparison::UnderWay(_) => [RefusedComparison::UnderWay(text("ID"))],
+        RefusedComparison::NoneUnderWay => [RefusedComparison::NoneUnderWay],
+        // In the words of the admin port.
+        RefusedComparison::Failed(_) => [],
+    ]);
+    failures
 }
 
 fn health() -> Vec<Failure> {
@@ -241,6 +268,13 @@ pub fn admin_port() -> Vec<Failure> {
         Denial::NoStream { .. } => [Denial::NoStream { topic: text("TOPIC"), known: text("TOPICS") }],
         Denial::StandsBy(_) => [Denial::StandsBy(topic())],
         Denial::SnapshotBody(_) => [Denial::SnapshotBody(text("REASON"))],
+        Denial::ComparisonBody(_) => [Denial::ComparisonBody(text("REASON"))],
+        Denial::ComparedByCommand(_) => [Denial::ComparedByCommand(entity.clone())],
+        Denial::NoMessages => [Denial::NoMessages],
+        Denial::MessagesElsewhere(_) => [Denial::MessagesElsewhere(topic())],
+        Denial::Paused(_) => [Denial::Paused(topic())],
+        Denial::NotComparing { .. } => [Denial::NotComparing { topic: topic(), state: text("recovering") }],
+        Denial::NoTurnToCompare { .. } => [Denial::NoTurnToCompare { topic: topic(), patience: std::time::Duration::from_secs(150) }],
         Denial::NothingToRead => [Denial::NothingToRead],
         Denial::NoWriter(_) => [Denial::NoWriter(entity.clone())],
         Denial::NotThere(_) => [Denial::NotThere(topic())],
@@ -281,6 +315,7 @@ pub fn streams() -> Vec<Failure> {
         StreamError::StreamEnded(_) => [StreamError::StreamEnded(reason.clone())],
         StreamError::StationEnded(_) => [StreamError::StationEnded(reason.clone())],
         StreamError::BesideEnded { .. } => [StreamError::BesideEnded { what: "heals gaps", why: reason.clone() }],
+        StreamError::ComparisonEnded(_) => [StreamError::ComparisonEnded(reason.clone())],
         StreamError::Properties(_) => [StreamError::Properties(reason)],
         StreamError::NoRoomToPoll(_) => [StreamError::NoRoomToPoll(entity.clone())],
         StreamError::NoRoomForSnapshot(_) => [StreamError::NoRoomForSnapshot(entity.clone())],

@@ -150,6 +150,9 @@ pub enum StreamError {
         /// How it ended.
         why: String,
     },
+    /// A task of a comparison of messages panicked.
+    #[error("Reading for the comparison of messages ended unexpectedly: {0}")]
+    ComparisonEnded(String),
     /// Properties of librdkafka that would break the guarantee.
     #[error("[kafka.properties] cannot be used: {0}")]
     Properties(String),
@@ -205,6 +208,7 @@ impl StreamError {
             | Self::Flood { .. }
             | Self::StreamEnded(_)
             | Self::StationEnded(_)
+            | Self::ComparisonEnded(_)
             | Self::BesideEnded { .. } => Exit::Software,
             Self::NoSnapshot { .. } => Exit::Usage,
             Self::TooManyUnread { .. } => Exit::NoPermission,

@@ -1,6 +1,10 @@
 //! Messaging sessions and the conversations that they belong to, by SOQL. `MessagingSession.ConversationId` is the id of
 //! a record; the resource of the entries wants that record's `ConversationIdentifier`, so one query asks for both.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -84,6 +88,29 @@ impl RestClient {
         let mut sessions = Vec::new();
         self.sessions_of(&soql, Scope::Live, deadline, &mut sessions).await?;
         Ok(sessions)
+    }
+
+    /// The conversations of all sessions, or of those in which something can have been said at `since` or later: a session that
+    /// has ended since then was changed by that. `patience` is that with one answer.
+    pub async fn conversations_since(
+        &self,
+        since: Option<DateTime<Utc>>,
+        patience: Duration,
+    ) -> Result<BTreeSet<String>, RestError> {
+        let mut soql = format!("SELECT {FIELDS} FROM MessagingSession");
+        if let Some(since) = since {
+            let statuses = OPEN.map(|status| format!("'{status}'")).join(",");
+            let since = since.to_rfc3339_opts(SecondsFormat::Millis, true);
+            soql.push_str(&format!(" WHERE SystemModstamp >= {since} OR Status IN ({statuses})"));
+        }
+        let (mut query, mut conversations) = (self.query(&soql, Scope::Live)?, BTreeSet::new());
+        while let Some(page) = query.next_page(Instant::now() + patience).await? {
+            for row in page.records {
+                let session: MessagingSession = read_json::<Row>("a messaging session", row.get().as_bytes())?.into();
+                conversations.extend(session.conversation);
+            }
+        }
+        Ok(conversations)
     }
 
     async fn sessions_of(

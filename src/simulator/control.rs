@@ -243,6 +243,11 @@ impl Control {
                     return Err(ControlError::Refused(format!("there is no entry `{entry}` in `{conversation}`")));
                 }
             }
+            Fault::RemoveEntry { conversation, entry } => {
+                if !org.conversations.remove(&conversation, &entry) {
+                    return Err(ControlError::Refused(format!("there is no entry `{entry}` in `{conversation}`")));
+                }
+            }
             Fault::ChangeSilently { change } => {
                 let done = self.command(|done| Command::ChangeSilently { order: Box::new(change), done }).await?;
                 done.map_err(ControlError::Refused)?;

@@ -206,6 +206,15 @@ impl Conversations {
         true
     }
 
+    /// Takes an entry away; false when there is none of that name.
+    pub(crate) fn remove(&self, conversation: &str, entry: &str) -> bool {
+        let mut state = self.state();
+        let Some(entries) = state.entries.get_mut(conversation) else { return false };
+        let before = entries.len();
+        entries.retain(|one| one.identifier != entry);
+        entries.len() < before
+    }
+
     /// The entries of a conversation in the order of their server time; none when nothing was ever said.
     pub(crate) fn entries(&self, conversation: &str) -> Option<Vec<EntryLine>> {
         self.state().entries.get(conversation).cloned()
@@ -300,5 +309,8 @@ mod tests {
         assert!(!conversations.redact(&first.conversation, "nobody", "xxx"));
         let now = conversations.entries(&first.conversation).expect("entries");
         assert_eq!((now[0].text.as_deref(), now[0].redactions), (Some("xxx"), 1));
+        assert!(conversations.remove(&first.conversation, &first.identifier));
+        assert!(!conversations.remove(&first.conversation, &first.identifier));
+        assert_eq!(conversations.entries(&first.conversation).expect("entries"), [second]);
     }
 }

@@ -175,6 +175,13 @@ pub enum Fault {
         /// What it says from now on.
         text: String,
     },
+    /// An entry is deleted at its source: no API shows it any more, and no event tells it.
+    RemoveEntry {
+        /// The identifier of the conversation.
+        conversation: String,
+        /// The identifier of the entry.
+        entry: String,
+    },
     /// The next REST calls of a resource fail: with an error in JSON, or with an HTML page when no error code is given.
     FailRest {
         /// What the path of the call must contain; nothing = any call.

@@ -1,5 +1,7 @@
 //! How fetching messages is doing.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -30,6 +32,8 @@ pub struct MessagesStatus {
     pub calls_allowed: u64,
     /// An hour, or a minute over the Conversation Data API; 0 before messages are fetched.
     pub calls_window_seconds: u64,
+    /// When the next call may be made; absent when one may be made now.
+    pub next_call_at: Option<DateTime<Utc>>,
     /// Calls for entries made by this run.
     pub fetches: u64,
     /// Entries written, redactions among them.
@@ -46,4 +50,51 @@ pub struct MessagesStatus {
     pub remedy: Option<String>,
     /// When it is tried again.
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// The comparison with what Kafka holds that is under way, or the last one; absent when there was none.
+    pub comparison: Option<ComparisonStatus>,
+}
+
+/// A comparison of messages with what Kafka holds of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ComparisonStatus {
+    /// Its name.
+    pub id: String,
+    /// From when on entries are compared; all without it.
+    pub since: Option<DateTime<Utc>>,
+    /// Whether what is found is written.
+    pub repair: bool,
+    /// When it began, by our clock.
+    pub opened_at: DateTime<Utc>,
+    /// When it was done; absent while it goes on.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Whether an operator ended it before it was done.
+    pub cancelled: bool,
+    /// Conversations that are to be looked at; absent until they are listed.
+    pub conversations: Option<u64>,
+    /// Those that it is done with.
+    pub conversations_done: u64,
+    /// How many it can look at in an hour, at most.
+    pub conversations_per_hour: u64,
+    /// How long it takes at that pace; absent until the conversations are listed, and when it has ended.
+    pub seconds_left: Option<u64>,
+    /// Conversations that were left because a fetch that is to come looks at all of it.
+    pub conversations_under_way: u64,
+    /// Conversations that cannot be read.
+    pub conversations_unreadable: u64,
+    /// Calls for entries.
+    pub calls: u64,
+    /// Entries of the source that were judged.
+    pub judged: u64,
+    /// Entries that were too young.
+    pub young: u64,
+    /// Entries that differed at first and not any more when they were looked at again.
+    pub settled: u64,
+    /// Findings by kind: `missing`, `changed`, `gone`.
+    pub findings: BTreeMap<&'static str, u64>,
+    /// Entries that it has written.
+    pub entries_written: u64,
+    /// Entries that it has left to a fetch, which it ordered.
+    pub entries_ordered: u64,
+    /// Why it waits, if it does for something else than a call.
+    pub waits_for: Option<String>,
 }

@@ -37,12 +37,14 @@ pub use board::{Board, StreamBoard};
 pub use completion::{CompletionLevel, CompletionStatus};
 pub use jobs::{FinishedSnapshot, JobStatus};
 pub use journal::{JournalEntry, JournalKind, JournalWeight};
-pub use messages::MessagesStatus;
+pub use messages::{ComparisonStatus, MessagesStatus};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use polls::PollStatus;
 pub use pulse::Pulse;
 pub use reconcile::{EntityAgreement, EntitySilence, ReconcileStatus};
-pub use requests::{OpenedSnapshot, RefusedSnapshot, Requests, SnapshotRequest};
+pub use requests::{
+    ComparisonRequest, OpenedComparison, OpenedSnapshot, RefusedComparison, RefusedSnapshot, Requests, SnapshotRequest,
+};
 pub use snapshot::{Allowance, KafkaStatus, LastError, NotReady, RETENTION, Snapshot, StreamState, StreamStatus};
 pub use telemetry::{SpanTally, TelemetryStatus};
 pub use trend::{SAMPLE_EVERY, Sample, Trend};

@@ -58,9 +58,67 @@ impl RefusedSnapshot {
     }
 }
 
+/// A comparison of messages with what Kafka holds of them.
+#[derive(Debug)]
+pub struct ComparisonRequest {
+    /// From when on entries are compared; all without it.
+    pub since: Option<DateTime<Utc>>,
+    /// Whether what is found is written.
+    pub repair: bool,
+    /// Whether, instead, the one that is under way is to be ended.
+    pub cancel: bool,
+    /// Takes the answer. Nobody may be waiting for it any more.
+    pub answer: oneshot::Sender<Result<OpenedComparison, RefusedComparison>>,
+}
+
+/// A comparison that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedComparison {
+    /// Its name.
+    pub id: String,
+}
+
+/// Why none was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusedComparison {
+    /// There is one, of this name.
+    UnderWay(String),
+    /// There is none that could be ended.
+    NoneUnderWay,
+    /// For any other reason.
+    Failed(Failure),
+}
+
+impl RefusedComparison {
+    /// The comparison that is under way, where that is why.
+    pub fn under_way(&self) -> Option<&str> {
+        match self {
+            Self::UnderWay(id) => Some(id),
+            Self::NoneUnderWay | Self::Failed(_) => None,
+        }
+    }
+
+    /// The same in words.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::UnderWay(id) => Failure::new(
+                Exit::Usage,
+                format!("A comparison of messages is under way already: {id}"),
+                "wait for its end; `messages.comparison` of the stream in /status shows how far it is",
+            ),
+            Self::NoneUnderWay => {
+                Failure::new(Exit::Usage, "No comparison of messages is under way", "there is nothing to cancel")
+            }
+            Self::Failed(failure) => failure.clone(),
+        }
+    }
+}
+
 /// The requests of one stream; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Requests {
+    comparisons: Arc<Mutex<VecDeque<ComparisonRequest>>>,
+    comparison: Arc<Notify>,
     waiting: Arc<Mutex<VecDeque<SnapshotRequest>>>,
     come: Arc<Notify>,
     paused: Arc<watch::Sender<bool>>,
@@ -83,6 +141,29 @@ impl Requests {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|request| !request.answer.is_closed());
         waiting.pop_front()
+    }
+
+    /// Leaves a request for a comparison. One too many is dropped, which its sender notices.
+    pub fn ask_to_compare(&self, request: ComparisonRequest) {
+        let mut waiting = self.comparisons.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|request| !request.answer.is_closed());
+        if waiting.len() < MOST {
+            waiting.push_back(request);
+        }
+        drop(waiting);
+        self.comparison.notify_one();
+    }
+
+    /// The oldest request for a comparison that somebody still waits for.
+    pub fn take_comparison(&self) -> Option<ComparisonRequest> {
+        let mut waiting = self.comparisons.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|request| !request.answer.is_closed());
+        waiting.pop_front()
+    }
+
+    /// Returns when a request for a comparison has come since the last look.
+    pub async fn comparison_come(&self) {
+        self.comparison.notified().await;
     }
 
     /// Whether Salesforce is to be asked for nothing.
@@ -120,6 +201,14 @@ mod tests {
         assert_eq!(requests.take().map(|request| request.entity).as_deref(), Some("A"));
         assert_eq!(requests.take().map(|request| request.entity).as_deref(), Some("C"));
         assert!(requests.take().is_none());
+        let (answer, gone) = oneshot::channel();
+        requests.ask_to_compare(ComparisonRequest { since: None, repair: false, cancel: false, answer });
+        drop(gone);
+        let (answer, _answered) = oneshot::channel();
+        requests.ask_to_compare(ComparisonRequest { since: None, repair: true, cancel: false, answer });
+        requests.comparison_come().await;
+        assert!(requests.take_comparison().is_some_and(|request| request.repair), "of whom nobody waits is dropped");
+        assert!(requests.take_comparison().is_none());
         let kept: Vec<_> = (0..MOST).map(|_| ask("D")).collect();
         assert!(ask("E").await.is_err(), "one too many");
         assert_eq!(kept.len(), MOST);

@@ -170,9 +170,8 @@ impl Collector {
     /// When the certificate authority, a header or a proxy cannot be used.
     pub fn new(config: &TelemetryConfig) -> Result<Self, Failure> {
         let url = config.endpoint.origin().ascii_serialization();
-        let unusable = |reason: String, setting| {
-            CollectorError::Unusable { endpoint: url.clone(), reason, setting }.failure()
-        };
+        let unusable =
+            |reason: String, setting| CollectorError::Unusable { endpoint: url.clone(), reason, setting }.failure();
         let of_endpoint = |error: &dyn fmt::Display| unusable(error.to_string(), CollectorSetting::Endpoint);
         let mut endpoint = Endpoint::from_shared(url.clone())
             .and_then(|endpoint| endpoint.user_agent(concat!("casewire/", env!("CARGO_PKG_VERSION"))))
@@ -181,7 +180,8 @@ impl Collector {
         if config.endpoint.scheme() == "https" {
             let mut trusted = ClientTlsConfig::new().with_webpki_roots();
             if let Some(pem) = config.certificate_authority.as_deref() {
-                tls::authorities(Some(pem)).map_err(|error| unusable(error.to_string(), CollectorSetting::Authority))?;
+                tls::authorities(Some(pem))
+                    .map_err(|error| unusable(error.to_string(), CollectorSetting::Authority))?;
                 trusted = trusted.ca_certificate(Certificate::from_pem(pem));
             }
             endpoint = endpoint.tls_config(trusted).map_err(|error| of_endpoint(&error))?;

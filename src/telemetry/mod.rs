@@ -26,7 +26,7 @@ mod spell;
 mod trace_id;
 mod tracer;
 
-pub use collector::{Collector, CollectorError};
+pub use collector::{Collector, CollectorError, CollectorSetting};
 pub use event_trace::{EventTrace, Sending};
 pub use exporter::{Exporter, Exporting};
 pub use trace_id::{SpanId, TRACEPARENT, TraceId};

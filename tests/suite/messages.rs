@@ -19,7 +19,7 @@ const FAST: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nMESSAGE
                     MESSAGES__SWEEP_LEAST = 1s\nMESSAGES__SWEEP_MOST = 2s\nMESSAGES__FINAL_AFTER = 1s";
 
 /// The same, but nothing is fetched without an event.
-const TOLD_ONLY: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nMESSAGES__CALLS_PER_HOUR = 1000000\n\
+pub const TOLD_ONLY: &str = "STREAM__0__MESSAGES = true\nMESSAGES__SETTLE = 10ms\nMESSAGES__CALLS_PER_HOUR = 1000000\n\
                          MESSAGES__SWEEP_LEAST = 1h\nMESSAGES__SWEEP_MOST = 1h\nMESSAGES__FINAL_AFTER = 1h";
 
 /// Everything has to be there by then.
@@ -35,7 +35,7 @@ fn over_data_api(deployment: &Deployment, secret: &str) -> String {
     )
 }
 
-fn org() -> SimulatorConfig {
+pub fn org() -> SimulatorConfig {
     let mut config = SimulatorConfig::on_free_ports();
     config.rest.conversation_calls = 1_000_000;
     config.rest.conversation_data_calls = 1_000_000;
@@ -45,7 +45,7 @@ fn org() -> SimulatorConfig {
 }
 
 /// A session of conversation `number`. What is said in one that is not open, nobody looks for without an event.
-async fn session(control: &Control, number: usize, status: &str) -> String {
+pub async fn session(control: &Control, number: usize, status: &str) -> String {
     let conversation = case_safe_id(&format!("0dw8d000000{number:04}")).into_owned();
     let order = EventOrder::new("MessagingSession", "CREATE").with("ConversationId", conversation);
     let case = case_safe_id(&format!("5008d000000{number:04}")).into_owned();
@@ -53,7 +53,7 @@ async fn session(control: &Control, number: usize, status: &str) -> String {
     lines[0].record_ids[0].clone()
 }
 
-async fn say(control: &Control, session: &str, text: &str, tell: bool) -> EntryLine {
+pub async fn say(control: &Control, session: &str, text: &str, tell: bool) -> EntryLine {
     let order = MessageOrder::new(session, text);
     control.say(if tell { order } else { order.untold() }).await.expect("said")
 }
@@ -63,7 +63,7 @@ async fn status_of(control: &Control, session: &str, status: &str) {
     control.publish(update).await.expect("published");
 }
 
-fn messages(status: &StreamStatus) -> MessagesStatus {
+pub fn messages(status: &StreamStatus) -> MessagesStatus {
     status.messages.clone().unwrap_or_default()
 }
 
@@ -102,7 +102,7 @@ async fn until_told(deployment: &Deployment, running: &Running) -> Vec<Output> {
 }
 
 /// Holds every record against what was truly said: each entry once as a message, then at most once for each change.
-fn assert_once(records: &[Output], truth: &[EntryLine]) {
+pub fn assert_once(records: &[Output], truth: &[EntryLine]) {
     let truth: BTreeMap<&str, &EntryLine> = truth.iter().map(|entry| (entry.identifier.as_str(), entry)).collect();
     let mut seen: BTreeMap<&str, Vec<&Output>> = BTreeMap::new();
     for record in records {

@@ -131,6 +131,14 @@ impl Budget {
         self.forget_old_calls(now);
     }
 
+    /// Different conversations that what can wait may ask for in an hour, with a call each and nothing else going on.
+    pub fn spare_an_hour(&self) -> u64 {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 60 million")]
+        let calls = (self.flow * HOUR.as_secs_f64() / self.window.as_secs_f64()) as u64;
+        let active = u64::try_from(self.max_active - self.max_active / 4).unwrap_or(u64::MAX);
+        calls.min(active.saturating_mul(HOUR.as_secs() / ACTIVE_FOR.as_secs())).max(1)
+    }
+
     /// A part counts until its last moment is older than the window.
     fn forget_old_calls(&mut self, now: Instant) {
         let counted = self.window + self.window / PARTS;
@@ -227,6 +235,8 @@ mod tests {
         assert_eq!((counted.usage(Instant::now()).calls_used, counted.made.len()), (20, 2), "in parts of a minute");
         advance(HOUR - Duration::from_secs(60)).await;
         assert_eq!(counted.usage(Instant::now()).calls_used, 10, "the first minute of them is an hour old");
+        assert_eq!(Budget::new(&config(1_000, 500), []).spare_an_hour(), 750);
+        assert_eq!(Budget::new(&config(1_000, 40), []).spare_an_hour(), 60, "thirty in half an hour");
         let (now, mut waiting) = (Instant::now(), Budget::new(&config(1_000, 9), []));
         let spare = waiting.next_spare_call(now) - now;
         assert!(spare > 40 * (waiting.next_call(now) - now), "history leaves calls to events: {spare:?}");

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{MessagesApi, MessagesConfig};
 use crate::kafka::KEPT;
+use crate::pipeline::messages::budget::ACTIVE_FOR;
 use crate::salesforce::conversation_entries::Entry;
 use crate::salesforce::messaging_sessions::MessagingSession;
 
@@ -22,6 +23,12 @@ use crate::salesforce::messaging_sessions::MessagingSession;
 /// some 400 kB. A conversation with more entries in `reread` is looked at less far back. With none it has the entries of its
 /// last millisecond.
 const MOST_KNOWN: [usize; 3] = [4_000, 250, 0];
+
+/// How far Salesforce's clock may be taken for another one from one look to the next, in milliseconds.
+const CLOCKS: i64 = 60_000;
+
+/// In the place of a digest: no entry has it, so the next fetch writes the entry whatever it says.
+const OWED: &str = "?";
 
 /// How many digests of a conversation are kept whose record was refused so often; `None` if no number is small enough.
 pub(super) fn most_known(refused: usize) -> Option<usize> {
@@ -48,6 +55,8 @@ pub(super) enum Reason {
     Sweep,
     /// A snapshot found a session of it.
     History,
+    /// It is compared with what Kafka holds of it.
+    Reconcile,
 }
 
 impl Reason {
@@ -58,6 +67,7 @@ impl Reason {
             Self::Final => "final",
             Self::Sweep => "sweep",
             Self::History => "history",
+            Self::Reconcile => "reconcile",
         }
     }
 }
@@ -83,6 +93,9 @@ pub(super) struct Conversation {
     /// When it was fetched last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<i64>,
+    /// When it was read for a comparison last: that is no fetch, and makes it active all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_at: Option<i64>,
     /// Between two sweeps, in milliseconds.
     #[serde(default)]
     pub sweep_every: i64,
@@ -117,17 +130,22 @@ pub(super) fn kept(kept: &BTreeMap<String, Bytes>) -> BTreeMap<String, Conversat
     own.filter_map(|(identifier, value)| Some((identifier, serde_json::from_slice(value).ok()?))).collect()
 }
 
-/// The SHA-256 of what an entry says.
-fn digest(entry: &Entry) -> String {
-    // Maps of a JSON value are sorted, so the same payload has the same text.
-    let payload = entry.payload.as_ref().map(ToString::to_string);
+/// The SHA-256 of texts each of which can be missing; none passes for a part of another.
+pub(super) fn hash(parts: &[Option<&str>]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for part in [entry.text.as_deref(), entry.kind.as_deref(), payload.as_deref()] {
+    for part in parts {
         let length = part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX - 1));
         hash.update(length.to_be_bytes());
         hash.update(part.unwrap_or_default());
     }
-    STANDARD_NO_PAD.encode(hash.finalize())
+    hash.finalize().into()
+}
+
+/// The SHA-256 of what an entry says.
+fn digest(entry: &Entry) -> String {
+    // Maps of a JSON value are sorted, so the same payload has the same text.
+    let payload = entry.payload.as_ref().map(ToString::to_string);
+    STANDARD_NO_PAD.encode(hash(&[entry.text.as_deref(), entry.kind.as_deref(), payload.as_deref()]))
 }
 
 impl Conversation {
@@ -136,7 +154,7 @@ impl Conversation {
         let over_data_api = config.api == MessagesApi::Data;
         if std::mem::replace(&mut self.over_data_api, over_data_api) != over_data_api {
             // The other API tells other things of the same entries. That is no redaction.
-            self.known.values_mut().for_each(|(_, digest)| digest.clear());
+            self.known.values_mut().filter(|(_, digest)| digest != OWED).for_each(|(_, digest)| digest.clear());
         }
         if self.cursor == 0 {
             self.floor = now.saturating_sub(millis(config.history)).max(0);
@@ -222,7 +240,38 @@ impl Conversation {
     pub fn is_over(&self, now: i64, config: &MessagesConfig) -> bool {
         let last = self.cursor.max(self.asked_at.unwrap_or_default());
         let kept_for = millis(config.history).saturating_add(millis(config.reread));
-        self.due(config).is_none() && last < now.saturating_sub(kept_for)
+        let active = self.compared_at.is_some_and(|at| at > now.saturating_sub(millis(ACTIVE_FOR)));
+        self.due(config).is_none() && last < now.saturating_sub(kept_for) && !active
+    }
+
+    /// When it was asked for last, whatever for.
+    pub fn active_at(&self) -> Option<i64> {
+        self.asked_at.max(self.compared_at)
+    }
+
+    /// From when on a fetch that began now or later would look at entries; the one that is `underway` looks from where it began.
+    /// What is older is nobody's but a comparison's.
+    pub fn looked_at_from(&self, now: i64, underway: bool, config: &MessagesConfig) -> i64 {
+        // The first fetch begins at `now - history` of its own moment, and Salesforce's clock is known to about a second.
+        let first = now.saturating_sub(millis(config.history)).saturating_sub(CLOCKS);
+        if self.cursor == 0 && !underway { first } else { self.floor }
+    }
+
+    /// Has a fetch write entries that a comparison found to differ: those of which nothing is in Kafka, and those that say
+    /// something else.
+    pub fn owe<'a>(
+        &mut self,
+        missing: impl Iterator<Item = &'a str>,
+        changed: impl Iterator<Item = (&'a str, i64)>,
+        now: i64,
+    ) {
+        for identifier in missing {
+            self.known.remove(identifier);
+        }
+        for (identifier, server_time) in changed {
+            self.known.insert(identifier.to_owned(), (server_time, OWED.to_owned()));
+        }
+        self.final_at = Some(now);
     }
 
     /// The value of its record.
@@ -308,6 +357,38 @@ pub(super) mod tests {
         // A day later nothing of it can be redacted any more, and still it is not written again.
         conversation.settle(NOW + 48 * HOUR, &config(), MOST);
         assert_eq!((conversation.floor, conversation.take(&entry("d", NOW - HOUR, "new"))), (NOW - HOUR, None));
+    }
+
+    #[test]
+    fn what_a_comparison_found_is_written_by_the_next_fetch_and_only_once() {
+        let mut conversation = Conversation::default();
+        assert_eq!(conversation.looked_at_from(NOW, false, &config()), NOW - 168 * HOUR - CLOCKS, "its first fetch");
+        conversation.begin(NOW, &config());
+        assert_eq!(conversation.looked_at_from(NOW + HOUR, true, &config()), NOW - 168 * HOUR, "which is under way");
+        for identifier in ["a", "b", "c"] {
+            conversation.take(&entry(identifier, NOW - HOUR, "text"));
+        }
+        conversation.settle(NOW, &config(), MOST);
+        assert_eq!(conversation.looked_at_from(NOW, false, &config()), NOW - 24 * HOUR);
+        // Of one Kafka holds nothing, of another an older text, although it was told of both.
+        conversation.owe(["a"].into_iter(), [("b", NOW - HOUR)].into_iter(), NOW);
+        assert_eq!(conversation.due(&config()), Some((NOW, Reason::Final)));
+        let stored = BTreeMap::from([(key("c"), conversation.value())]);
+        let mut conversation = kept(&stored).remove("c").expect("kept");
+        let data = MessagesConfig { api: MessagesApi::Data, ..config() };
+        let mut other = conversation.clone();
+        other.begin(NOW, &data);
+        assert_eq!(other.take(&entry("b", NOW - HOUR, "text")), Some(Op::Redaction), "over the other API too");
+        let mut fetch = || ["a", "b", "c"].map(|identifier| conversation.take(&entry(identifier, NOW - HOUR, "text")));
+        assert_eq!(fetch(), [Some(Op::Message), Some(Op::Redaction), None]);
+        assert_eq!(fetch(), [None; 3]);
+    }
+
+    #[test]
+    fn one_that_was_only_compared_is_kept_for_as_long_as_it_is_active() {
+        let compared = Conversation { compared_at: Some(NOW), ..Conversation::default() };
+        assert_eq!((compared.active_at(), compared.due(&config())), (Some(NOW), None));
+        assert!(!compared.is_over(NOW + HOUR / 2 - 1, &config()) && compared.is_over(NOW + HOUR / 2, &config()));
     }
 
     #[test]

@@ -127,20 +127,32 @@ impl MessageRunner {
             let entry = TreatedEntry::new(entry, &context.policies);
             let Some(op) = conversation.take(&entry) else { continue };
             news = true;
-            let refused = self.refusals(&entry.identifier);
-            if refused >= ENTRY_REFUSALS {
-                let detail = format!("the entry {} of a conversation is larger than Kafka takes", entry.identifier);
-                left.ledger.extend(self.lost(id, detail));
-                continue;
-            }
-            let session = session_of(&entry);
-            let case = session.as_ref().and_then(|session| self.sessions.cases.get(session).cloned()).flatten();
-            let record = writer.record(op, &entry, session.as_deref(), case.as_deref(), refused > 0);
-            bytes += record.size();
-            left.redactions += u64::from(op == Op::Redaction);
-            left.entries.push(record);
+            bytes += self.add_entry(&writer, op, &entry, &mut left);
         }
         Ok((left, news))
+    }
+
+    /// Adds the record of an entry to a batch, or the word of the ledger on one that Kafka does not take; returns its size.
+    pub(super) fn add_entry(
+        &self,
+        writer: &EntryWriter<'_>,
+        op: Op,
+        entry: &TreatedEntry,
+        batch: &mut MessageBatch,
+    ) -> usize {
+        let refused = self.refusals(&entry.identifier);
+        if refused >= ENTRY_REFUSALS {
+            let detail = format!("the entry {} of a conversation is larger than Kafka takes", entry.identifier);
+            batch.ledger.extend(self.lost(writer.conversation, detail));
+            return 0;
+        }
+        let session = session_of(entry);
+        let case = session.as_ref().and_then(|session| self.sessions.cases.get(session).cloned()).flatten();
+        let record = writer.record(op, entry, session.as_deref(), case.as_deref(), refused > 0);
+        let size = record.size();
+        batch.redactions += u64::from(op == Op::Redaction);
+        batch.entries.push(record);
+        size
     }
 
     /// Notes that a conversation could not be read; enters it in the ledger when that has gone on for long, and gives it up
@@ -271,10 +283,13 @@ impl MessageRunner {
     /// Gives the run loop a batch and waits until it is committed.
     pub(super) async fn hand_over(&mut self, mut batch: MessageBatch) -> Result<(), Setback> {
         let sessions: Vec<String> = batch.clears.iter().map(|clear| clear.session.clone()).collect();
+        let entries = batch.entries.iter().filter_map(|entry| Some((entry.key.clone(), entry.value.clone()?)));
+        let entries: Vec<_> = entries.collect();
         let (receipt, committed) = oneshot::channel();
         batch.receipt = Some(receipt);
         self.out.send(batch).await.map_err(|_| Setback::Gone)?;
         committed.await.map_err(|_| Setback::Gone)?;
+        self.comparing.committed(entries);
         for session in sessions {
             self.sessions.resolved.remove(&session);
         }

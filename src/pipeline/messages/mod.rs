@@ -16,6 +16,11 @@
 //! | `participants` | the records of conversations and of who takes part in them |
 //! | `unread` | what is looked for in vain, and its entry in the gap ledger |
 //! | `entry_record` | from an entry to the record that consumers read |
+//! | `comparison` | a comparison of conversations with what Kafka holds of them, as it is kept in Kafka |
+//! | `comparing` | the same on its way: opened, prepared, ended |
+//! | `looks` | two looks at one conversation of it, and what is written for them |
+//! | `held` | what Kafka holds of entries, read back from their topic |
+//! | `difference` | one conversation as Kafka holds it against what the source shows |
 //! | `budget` | how much may be asked |
 //! | `setback` | why fetching waits, and for how long |
 //!
@@ -43,7 +48,7 @@
 //! another digest a `redaction`, and any other is passed over, whatever the server repeats and in whatever order. What
 //! came of a page is committed together with the conversation as it is then. So after any crash a fetch compares with
 //! exactly what is in Kafka. The floor follows at `min(cursor, now − reread)`: what is older than that is not looked
-//! at again, and a text that is redacted later than `reread` after it was sent is not told.
+//! at again, and a text that is redacted later than `reread` after it was sent is told by a comparison only (`looks`).
 //!
 //! The floor may only follow what is surely read. Pages that are asked for by time come in that order; those that follow a
 //! token are held until the last of them, in windows of time that bound what is held (`walk`).
@@ -69,16 +74,21 @@
 //! so. No conversation stops a stream.
 //!
 //! **Budget.** Calls for entries are few. Triggers come before last looks, last looks before sweeps, sweeps before what
-//! snapshots found, which also leaves some calls to what comes meanwhile; what does not fit waits, in Kafka. Nothing of this ever waits in the way of events: the run loop takes a page when there is one.
+//! snapshots found, and that before a comparison; both also leave some calls to what comes meanwhile. What does not fit waits, in Kafka. Nothing of this ever waits in the way of events: the run loop takes a page when there is one.
 
 mod budget;
 mod catching_up;
+mod comparing;
+mod comparison;
 mod conversation;
 mod desk;
+mod difference;
 mod entry_record;
 mod fetching;
+mod held;
 mod history;
 mod inlet;
+mod looks;
 mod participants;
 mod reach;
 mod runner;
@@ -88,7 +98,9 @@ mod setback;
 mod unread;
 mod walk;
 
+pub use comparison::{EntryFinding, findings_of};
 pub(super) use desk::MessageDesk;
+pub use difference::EntryDifference;
 pub(super) use inlet::{MessageInlet, entries_client};
 pub use reach::reach;
 pub(super) use seam::MessageBatch;

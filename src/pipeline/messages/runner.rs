@@ -18,6 +18,8 @@ use crate::pipeline::context::StreamContext;
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::messages::budget::Budget;
 use crate::pipeline::messages::catching_up::Ahead;
+use crate::pipeline::messages::comparing::{Comparing, Step};
+use crate::pipeline::messages::comparison::Comparison;
 use crate::pipeline::messages::conversation::{self, Conversation, Reason};
 use crate::pipeline::messages::desk::{MessageDesk, Trigger};
 use crate::pipeline::messages::fetching::Underway;
@@ -52,6 +54,7 @@ type Parts = (Arc<StreamContext>, Arc<StreamMemory>, KafkaSettings, (RestClient,
 /// The runner of one attempt.
 pub(in crate::pipeline) struct MessageRunner {
     pub(super) context: Arc<StreamContext>,
+    pub(super) kafka: KafkaSettings,
     pub(super) memory: Arc<StreamMemory>,
     pub(super) config: MessagesConfig,
     pub(super) rest: RestClient,
@@ -72,6 +75,8 @@ pub(in crate::pipeline) struct MessageRunner {
     /// The sessions of snapshots that are next, the newest first.
     pub(super) ahead: VecDeque<Ahead>,
     pub(super) budget: Budget,
+    /// What is compared with what Kafka holds of it, when nothing else is to be fetched.
+    pub(super) comparing: Comparing,
     /// Conversations and sessions that wait alone, each with the number of the event that it waits since.
     pub(super) waits: HashMap<String, (Instant, u64)>,
     backoff: Backoff,
@@ -87,6 +92,8 @@ enum Next {
     Forget,
     LookAhead,
     PassOver,
+    PrepareComparison,
+    Compare(String),
     Fetch(String, Reason),
     Wait(Instant),
 }
@@ -103,13 +110,15 @@ impl MessageRunner {
         let conversations = conversation::kept(kept);
         let now = rest.session().salesforce_now().timestamp_millis();
         let active = conversations.iter().filter_map(|(id, conversation)| {
-            let ago = u64::try_from(now.saturating_sub(conversation.asked_at?)).unwrap_or(0);
+            let ago = u64::try_from(now.saturating_sub(conversation.active_at()?)).unwrap_or(0);
             Some((id.clone(), Duration::from_millis(ago)))
         });
         Self {
             budget: Budget::new(&config, active),
             topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
-            topics: OutputTopics::new(kafka, context.board.clone(), memory.outputs.clone()),
+            topics: OutputTopics::new(kafka.clone(), context.board.clone(), memory.outputs.clone()),
+            comparing: Comparing::new(Comparison::kept(kept)),
+            kafka,
             reader: RecordReader::new(
                 rest.clone(),
                 Descriptions::new(rest.clone(), FieldChoice::All, context.policies.clone()),
@@ -157,6 +166,7 @@ impl MessageRunner {
     /// One thing that is to be done, or the wait for the next.
     async fn turn(&mut self) -> Result<(), Setback> {
         self.ready().await?;
+        self.answer_comparisons().await?;
         let triggers = self.desk.triggers();
         let next = self.next(&triggers);
         self.show();
@@ -186,6 +196,11 @@ impl MessageRunner {
                 self.look_ahead().await?;
             }
             Next::PassOver => self.pass_over().await?,
+            Next::PrepareComparison => self.prepare_comparison().await?,
+            Next::Compare(id) => {
+                self.within_share()?;
+                self.compare(&id).await?;
+            }
             Next::Fetch(id, reason) => {
                 failpoint::pass(After::ChoosingConversation);
                 self.within_share()?;
@@ -215,6 +230,7 @@ impl MessageRunner {
         sleep(BREATH).await;
         tokio::select! {
             () = self.desk.changed.notified() => {}
+            () = self.context.board.requests().comparison_come() => {}
             () = sleep_until(until.min(Instant::now() + LOOK)) => {}
         }
     }
@@ -226,7 +242,7 @@ impl MessageRunner {
     }
 
     /// Leaves the rest of the org's API requests to others.
-    fn within_share(&self) -> Result<(), Setback> {
+    pub(super) fn within_share(&self) -> Result<(), Setback> {
         let Some(usage) = self.rest.usage().filter(ApiUsage::is_fresh) else { return Ok(()) };
         let used = usage.used.saturating_mul(100).checked_div(usage.maximum).unwrap_or(100);
         if used >= self.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
@@ -297,7 +313,7 @@ impl MessageRunner {
             return Next::PassOver;
         }
         if self.ahead.is_empty() && !self.has_unknown_old() {
-            return Next::Wait(wake);
+            return self.compared(now, wake);
         }
         let call_at = self.budget.next_spare_call(now);
         if call_at > now {
@@ -309,6 +325,19 @@ impl MessageRunner {
         match self.next_past().map(str::to_owned) {
             Some(id) if self.budget.admits_spare(&id) => Next::Fetch(id, Reason::History),
             _ => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
+        }
+    }
+
+    /// What comes next when nothing else is to be done: a comparison, which leaves as much to what comes.
+    fn compared(&mut self, now: Instant, wake: Instant) -> Next {
+        match self.comparing.step(now) {
+            Step::Wait(until) => Next::Wait(until.map_or(wake, |until| until.min(wake))),
+            Step::Prepare => Next::PrepareComparison,
+            Step::Ask(id) => match self.budget.next_spare_call(now) {
+                at if at > now => Next::Wait(wake.min(at)),
+                _ if self.budget.admits_spare(&id) => Next::Compare(id),
+                _ => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
+            },
         }
     }
 
@@ -361,7 +390,11 @@ impl MessageRunner {
 
     /// Brings the board up to date.
     fn show(&mut self) {
-        let usage = self.budget.usage(Instant::now());
+        let now = Instant::now();
+        let usage = self.budget.usage(now);
+        let wait = self.budget.next_call(now).saturating_duration_since(now);
+        let next_call_at = (!wait.is_zero()).then(|| Utc::now() + TimeDelta::from_std(wait).unwrap_or_default());
+        let comparison = self.comparison_status();
         let open = self.conversations.values().filter(|conversation| !conversation.open.is_empty()).count();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let known = count(self.conversations.len());
@@ -375,6 +408,8 @@ impl MessageRunner {
             messages.calls_window_seconds = usage.window.as_secs();
             messages.conversations_active = usage.active;
             messages.conversations_allowed = usage.active_allowed;
+            messages.next_call_at = next_call_at;
+            messages.comparison = comparison;
         });
     }
 }

@@ -1,0 +1,344 @@
+//! One conversation compared with what Kafka holds of it, one page at a time: two looks, and what follows from them.
+//!
+//! # Why a finding is one, and what is written for it is written once
+//!
+//! Every record of an entry is written by the run loop for this runner, in its attempt. What the topic held when it was read
+//! back, with what was committed since, is therefore what Kafka holds, at every moment and without a race. The topic is read
+//! back after the fence, to its end; after a crash it is read back anew, so what was written before it is known.
+//!
+//! An entry is judged when it is ten minutes old and was fetched at least that long ago, and when no fetch that is to come would
+//! look at it: of a conversation with an open session or an event that waits, only what lies before its floor. What
+//! differs is looked at once more, and dropped unless it differs in the same way.
+//!
+//! What is repaired lies on one side of the floor of its conversation. **Before it** no fetch ever looks, so the comparison writes
+//! the entry itself, and a comparison after it finds it in the topic. **Behind it** a fetch is ordered, with what is known of
+//! the conversation changed so that it writes these entries. The floor only moves forward, and both happen in this one task:
+//! no entry is written by both. What is written is what the source said at the second look, and nothing in Kafka is newer:
+//! a record that was fetched in the last ten minutes is not judged.
+//!
+//! A fetch may come between two pages of a look, so what was found is held against Kafka once more when the conversation ends.
+//!
+//! What the source shows no more is told and never written: no answer says whether an entry was deleted, or is only not
+//! shown any more, and there is no record that takes an entry back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::DateTime;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::config::MessagesApi;
+use crate::kafka::OutputRecord;
+use crate::pipeline::messages::comparing::count;
+use crate::pipeline::messages::comparison::{Comparison, EntryFinding};
+use crate::pipeline::messages::conversation::{Op, Reason, key};
+use crate::pipeline::messages::difference::{Bounds, EntryDifference, Found, Look};
+use crate::pipeline::messages::entry_record::{EntryWriter, TreatedEntry};
+use crate::pipeline::messages::held::Mark;
+use crate::pipeline::messages::runner::MessageRunner;
+use crate::pipeline::messages::seam::MessageBatch;
+use crate::pipeline::messages::setback::Setback;
+use crate::pipeline::messages::walk::{Stretch, Walk};
+use crate::salesforce::conversation_entries::Entry;
+
+/// Younger entries, and those that were fetched later, are not judged: ten minutes, in milliseconds.
+const MARGIN: i64 = 600_000;
+
+/// One call may take so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The conversation that is compared.
+pub(super) struct Current {
+    /// Its identifier.
+    pub id: String,
+    walk: Walk,
+    bounds: Bounds,
+    calls: u64,
+    look: Look,
+    /// What the first look found, during the second.
+    first: Option<First>,
+}
+
+/// What the first look found.
+struct First {
+    judged: u64,
+    young: u64,
+    found: BTreeMap<String, Found>,
+    /// Nothing younger is looked at again.
+    until: i64,
+}
+
+/// How a conversation was compared.
+enum Outcome {
+    /// It was.
+    Compared,
+    /// A fetch that is to come looks at all of it.
+    UnderWay,
+    /// It cannot be read.
+    Unreadable,
+}
+
+impl MessageRunner {
+    /// Reads the next page of a conversation, and compares it.
+    pub(super) async fn compare(&mut self, id: &str) -> Result<(), Setback> {
+        let now = self.now();
+        let current = self.comparing.current.take().filter(|current| current.id == id);
+        let mut current = current.unwrap_or_else(|| self.begin_to_compare(id, now));
+        if current.bounds.to < current.bounds.from {
+            return self.conclude(current, Outcome::UnderWay, MessageBatch::default()).await;
+        }
+        self.budget.take(id, Instant::now());
+        self.context.board.update(|status| status.messages.get_or_insert_default().fetches += 1);
+        current.calls += 1;
+        let failed = match self.config.api {
+            MessagesApi::Connect => Setback::Entries,
+            MessagesApi::Data => Setback::Data,
+        };
+        let page = self.entries.page(id, current.walk.place(), Instant::now() + PATIENCE).await;
+        let stretch = match page.and_then(|page| current.walk.take(page, now)).map_err(failed) {
+            Ok(Some(stretch)) => stretch,
+            Ok(None) => {
+                self.comparing.current = Some(current);
+                return Ok(());
+            }
+            Err(setback) if setback.concerns_one() => {
+                debug!(conversation = id, error = setback.failure().what, "a conversation cannot be compared");
+                return self.conclude(current, Outcome::Unreadable, MessageBatch::default()).await;
+            }
+            Err(setback) => {
+                self.comparing.current = Some(current);
+                return Err(setback);
+            }
+        };
+        if current.first.is_some() {
+            self.look_again(current, stretch).await
+        } else {
+            self.look(current, stretch).await
+        }
+    }
+
+    fn begin_to_compare(&self, id: &str, now: i64) -> Current {
+        let from = self.comparing.kept.as_ref().map(Comparison::from).unwrap_or_default();
+        let old = now.saturating_sub(MARGIN);
+        let conversation = self.conversations.get(id);
+        let is_due = conversation.is_some_and(|conversation| conversation.due(&self.config).is_some());
+        let pending = is_due || self.underway.contains_key(id) || !self.triggers_of(id).is_empty();
+        let to = if pending { old.min(self.looked_at_from(id, now).saturating_sub(1)) } else { old };
+        let over_data_api = self.config.api == MessagesApi::Data;
+        let bounds = Bounds { from, to, fetched_by: old, over_data_api };
+        Current { id: id.to_owned(), walk: Walk::from(from), bounds, calls: 0, look: Look::default(), first: None }
+    }
+
+    /// From when on the fetches of a conversation look at its entries.
+    fn looked_at_from(&self, id: &str, now: i64) -> i64 {
+        let conversation = self.conversations.get(id).cloned().unwrap_or_default();
+        conversation.looked_at_from(now, self.underway.contains_key(id), &self.config)
+    }
+
+    fn take_entry(&self, current: &mut Current, entry: &Entry) -> TreatedEntry {
+        let treated = TreatedEntry::new(entry.clone(), &self.context.policies);
+        let held = self.comparing.held(&current.id).and_then(|held| held.get(&entry.identifier));
+        let marks = (Mark::of(&treated), Mark::of(entry));
+        current.look.take((&entry.identifier, entry.server_time), marks, held, &current.bounds);
+        treated
+    }
+
+    /// The first look.
+    async fn look(&mut self, mut current: Current, stretch: Stretch) -> Result<(), Setback> {
+        for entry in &stretch.entries {
+            self.take_entry(&mut current, entry);
+        }
+        let passed = stretch.entries.last().is_some_and(|entry| entry.server_time > current.bounds.to);
+        if !stretch.more || passed {
+            let nothing = BTreeMap::new();
+            current.look.end(self.comparing.held(&current.id).unwrap_or(&nothing), &current.bounds);
+            let Some((from, until)) = current.look.span() else {
+                return self.conclude(current, Outcome::Compared, MessageBatch::default()).await;
+            };
+            let Look { judged, young, found, .. } = std::mem::take(&mut current.look);
+            current.first = Some(First { judged, young, found, until });
+            current.walk = Walk::from(from);
+        }
+        self.comparing.current = Some(current);
+        Ok(())
+    }
+
+    /// The second look: what differs as it did at the first is a finding, and written where that is wanted and no fetch does it.
+    async fn look_again(&mut self, mut current: Current, stretch: Stretch) -> Result<(), Setback> {
+        let repair = self.comparing.kept.as_ref().is_some_and(|kept| kept.repair);
+        let floor = self.looked_at_from(&current.id, self.now());
+        let until = current.first.as_ref().map_or(i64::MIN, |first| first.until);
+        let passed = stretch.entries.last().is_some_and(|entry| entry.server_time > until);
+        let mut differ = Vec::new();
+        for entry in stretch.entries {
+            let treated = self.take_entry(&mut current, &entry);
+            let found = current.first.as_ref().and_then(|first| first.found.get(&entry.identifier));
+            if let Some(found) = found.filter(|found| current.look.confirms(&entry.identifier, found))
+                && repair
+                && entry.server_time < floor
+            {
+                differ.push((*found, entry, treated));
+            }
+        }
+        let batch = self.write_differences(&mut current, differ).await?;
+        if stretch.more && !passed {
+            if !batch.entries.is_empty() {
+                self.commit_part(&mut current, batch).await?;
+            }
+            self.comparing.current = Some(current);
+            return Ok(());
+        }
+        let nothing = BTreeMap::new();
+        current.look.end(self.comparing.held(&current.id).unwrap_or(&nothing), &current.bounds);
+        self.conclude(current, Outcome::Compared, batch).await
+    }
+
+    /// Writes what differs, but for the last transaction, which it returns.
+    async fn write_differences(
+        &mut self,
+        current: &mut Current,
+        differ: Vec<(Found, Entry, TreatedEntry)>,
+    ) -> Result<MessageBatch, Setback> {
+        let mut batch = MessageBatch::default();
+        if differ.is_empty() {
+            return Ok(batch);
+        }
+        let entries: Vec<Entry> = differ.iter().map(|(_, entry, _)| entry.clone()).collect();
+        self.learn_cases(&entries).await?;
+        let (context, id) = (self.context.clone(), current.id.clone());
+        let writer = EntryWriter {
+            topic: self.topic.clone(),
+            org: &context.identity.org,
+            conversation: &id,
+            reason: Reason::Reconcile,
+            api: self.entries.api(),
+            fetched_at: self.rest.session().salesforce_now(),
+            policies: &context.policies,
+        };
+        let mut bytes = 0;
+        for (found, _, treated) in differ {
+            if batch.entries.len() >= context.batch.max_records || bytes >= context.batch.max_bytes {
+                self.commit_part(current, std::mem::take(&mut batch)).await?;
+                bytes = 0;
+            }
+            let op = if found.difference == EntryDifference::Changed { Op::Redaction } else { Op::Message };
+            bytes += self.add_entry(&writer, op, &treated, &mut batch);
+        }
+        Ok(batch)
+    }
+
+    /// Commits entries of a conversation that goes on, with what is found of them.
+    async fn commit_part(&mut self, current: &mut Current, mut batch: MessageBatch) -> Result<(), Setback> {
+        let Some(mut kept) = self.comparing.kept.clone() else { return Ok(()) };
+        let first = current.first.as_mut();
+        let written: BTreeSet<String> = written(&batch);
+        let findings = first.map(|first| take(&mut first.found, |id, _| written.contains(id))).unwrap_or_default();
+        kept.written += count(written.len());
+        let told = kept.tell(named(&current.id, &findings));
+        batch.kept.extend(told);
+        batch.kept.push(kept.record());
+        current.id.clone_into(&mut batch.conversation);
+        self.hand_over(batch).await?;
+        self.comparing.kept = Some(kept);
+        Ok(())
+    }
+
+    /// Ends a conversation: what was found of it, what is written of that, and how far the comparison is, in one transaction.
+    async fn conclude(
+        &mut self,
+        mut current: Current,
+        outcome: Outcome,
+        mut batch: MessageBatch,
+    ) -> Result<(), Setback> {
+        let Some(mut kept) = self.comparing.kept.clone() else { return Ok(()) };
+        let (now, id) = (self.now(), current.id.clone());
+        let mut conversation = self.conversations.get(&id).cloned();
+        kept.done += 1;
+        kept.calls += current.calls;
+        kept.after = Some(id.clone());
+        let mut findings = Vec::new();
+        match outcome {
+            Outcome::UnderWay => kept.under_way += 1,
+            Outcome::Unreadable => kept.unreadable += 1,
+            Outcome::Compared => {
+                let look = std::mem::take(&mut current.look);
+                let empty = First { judged: look.judged, young: look.young, found: BTreeMap::new(), until: 0 };
+                let mut first = current.first.take().unwrap_or(empty);
+                kept.judged += first.judged;
+                kept.young += first.young;
+                // A page of the second look may be older than a fetch that came between.
+                let held = self.comparing.held(&id);
+                let holds =
+                    |entry: &str, found: &Found| found.holds(held.and_then(|held| held.get(entry)), &current.bounds);
+                findings = take(&mut first.found, |entry, found| look.confirms(entry, found) && holds(entry, found));
+                kept.settled += count(first.found.len());
+            }
+        }
+        let written = written(&batch);
+        kept.written += count(written.len());
+        if kept.repair {
+            let floor = self.looked_at_from(&id, now);
+            let owed = |(entry, found): &&(String, Found)| {
+                found.difference != EntryDifference::Gone && found.server_time >= floor && !written.contains(entry)
+            };
+            let of = |wanted: EntryDifference| {
+                let owed = findings.iter().filter(owed).filter(move |(_, found)| found.difference == wanted);
+                owed.map(|(entry, found)| (entry.as_str(), found.server_time))
+            };
+            let ordered = findings.iter().filter(owed).count();
+            if ordered > 0 {
+                let missing = of(EntryDifference::Missing).map(|(entry, _)| entry);
+                conversation.get_or_insert_default().owe(missing, of(EntryDifference::Changed), now);
+                kept.ordered += count(ordered);
+            }
+        }
+        if current.calls > 0 {
+            conversation.get_or_insert_default().compared_at = Some(now);
+        }
+        if !findings.is_empty() {
+            info!(
+                conversation = id,
+                findings = findings.len(),
+                repair = kept.repair,
+                "messages do not agree with the org"
+            );
+        }
+        let told = kept.tell(named(&id, &findings));
+        batch.kept.extend(told);
+        batch.kept.push(kept.record());
+        batch.kept.extend(conversation.as_ref().map(|conversation| (key(&id), Some(conversation.value()))));
+        id.clone_into(&mut batch.conversation);
+        self.hand_over(batch).await?;
+        self.conversations.extend(conversation.map(|conversation| (id.clone(), conversation)));
+        self.comparing.done(&id, kept);
+        Ok(())
+    }
+}
+
+/// Takes some of what was found out of the rest.
+fn take(found: &mut BTreeMap<String, Found>, wanted: impl Fn(&str, &Found) -> bool) -> Vec<(String, Found)> {
+    let (taken, left) = std::mem::take(found).into_iter().partition(|(id, found)| wanted(id, found));
+    *found = left;
+    let taken: BTreeMap<String, Found> = taken;
+    taken.into_iter().collect()
+}
+
+/// The entries that a batch writes.
+fn written(batch: &MessageBatch) -> BTreeSet<String> {
+    let id = |record: &OutputRecord| {
+        let id = record.headers.iter().find(|(name, _)| *name == "entry_id").map(|(_, id)| id.clone())?;
+        String::from_utf8(id.to_vec()).ok()
+    };
+    batch.entries.iter().filter_map(id).collect()
+}
+
+fn named(conversation: &str, findings: &[(String, Found)]) -> Vec<EntryFinding> {
+    let finding = |(id, found): &(String, Found)| EntryFinding {
+        finding: found.difference,
+        conversation: conversation.to_owned(),
+        id: id.clone(),
+        server_time: DateTime::from_timestamp_millis(found.server_time),
+    };
+    findings.iter().map(finding).collect()
+}
