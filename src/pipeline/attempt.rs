@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig, RecordMode};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PagesConfig, PollConfig, RecordMode};
 use crate::failure::Failure;
 use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
@@ -98,6 +98,8 @@ pub struct Attempt {
     pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the stream's first run makes a snapshot.
     pub first_snapshots: Vec<String>,
+    /// How the results of Bulk query jobs are fetched.
+    pub pages: PagesConfig,
     /// Objects without events that it reads where they changed.
     pub polls: Vec<PollConfig>,
     /// The schemas.
@@ -361,7 +363,7 @@ impl Attempt {
             slices_in,
             stations.clone(),
         );
-        let runner = runner.polling(&self.polls, &writer.take_kept_under(&kept_of_polls()));
+        let runner = runner.fetching(self.pages).polling(&self.polls, &writer.take_kept_under(&kept_of_polls()));
         (desk, slices, tokio::spawn(runner.run()))
     }
 

@@ -163,6 +163,7 @@ impl Process {
                 messages: self.config.messages,
                 data_api: settings::data_api(&self.config).map(Arc::new),
                 first_snapshots: self.first_snapshots(&stream.topic),
+                pages: self.config.snapshot.pages,
                 polls: polls_of(&self.config.polls, &self.config.streams, &stream.topic),
                 schemas: schemas.clone(),
                 completion: self.config.completion,

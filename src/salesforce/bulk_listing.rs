@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 use crate::change::CsvPlan;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
 use crate::salesforce::bulk::{BulkError, BulkJob, BulkState};
+use crate::salesforce::bulk_page::PageRoom;
 use crate::salesforce::id_listing::{IdPage, ListedRecord};
 use crate::salesforce::query::Scope;
 use crate::salesforce::record_read::RecordReader;
@@ -28,6 +30,9 @@ const LAST_CALL: Duration = Duration::from_secs(20);
 /// Between looks at the job.
 const POLLS: BackoffLimits = BackoffLimits::constant(Duration::from_millis(200), Duration::from_secs(30));
 
+/// So many rows are read before others get their turn on the thread.
+const ROWS_A_TURN: usize = 1_024;
+
 /// So long Salesforce may work on it. Its own limit for a query is far below.
 const WORK: Duration = Duration::from_secs(3600);
 
@@ -35,7 +40,7 @@ const WORK: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct BulkListing {
     client: RestClient,
-    plan: CsvPlan,
+    plan: Arc<CsvPlan>,
     job: BulkJob,
     /// Records that the job has found.
     found: u64,
@@ -53,7 +58,7 @@ impl RecordReader {
         let (client, deadline) = (self.client().clone(), Instant::now() + PATIENCE);
         let fields = self.descriptions().plan(object, None, deadline).await?.without_members();
         let fields = fields.ok_or_else(|| BulkError::NotForBulk(format!("{object} has no IsDeleted")))?;
-        let plan = CsvPlan::new(Arc::new(fields)).map_err(BulkError::NotForBulk)?;
+        let plan = CsvPlan::new(Arc::new(fields)).map(Arc::new).map_err(BulkError::NotForBulk)?;
         let soql = format!("SELECT {} FROM {}", plan.columns().join(", "), api_name(object)?);
         let job = client.create_bulk_query(&soql, Scope::All, deadline).await?;
         info!(object, bulk = job.id, "bulk query job created to list all ids");
@@ -93,16 +98,20 @@ impl BulkListing {
             return Ok(IdPage { records: Vec::new(), last: true });
         }
         let deadline = Instant::now() + PATIENCE;
-        let page = self.client.bulk_page(&self.plan, &self.job, self.locator.as_deref(), deadline).await?;
-        let mut records = Vec::with_capacity(page.rows.len());
-        for row in page.rows {
+        let (of, room, heads) = ((&self.plan, &self.job), PageRoom::default(), watch::Sender::new(None));
+        let mut page = self.client.bulk_page(of, self.locator.as_deref(), room, &heads, deadline).await?;
+        let mut records = Vec::with_capacity(page.left());
+        while let Some(row) = page.next_row()? {
             let row = row.map_err(|(_, fault)| {
                 RestError::Unexpected(format!("a listing of {} over Bulk: {fault}", self.plan.object()))
             })?;
             records.push(ListedRecord { id: row.id, as_of: row.as_of, deleted: row.deleted });
+            if records.len() % ROWS_A_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         self.read += records.len() as u64;
-        self.locator = page.next;
+        self.locator = page.next_locator().map(str::to_owned);
         let last = self.locator.is_none();
         if last && self.read != self.found {
             let what = format!("the pages have {} records and the job says {}", self.read, self.found);

@@ -21,6 +21,7 @@
 //! | [`query`] | SOQL, page by page |
 //! | [`bulk`] | query jobs of the Bulk API 2.0: what reads objects that are too large for anything else |
 //! | [`bulk_page`] | one page of their results, from CSV to rows |
+//! | [`bulk_pages`] | a result from a place on: several pages under way, their rows in order |
 //! | [`bulk_listing`] | the ids of a whole object by such a job |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
 //! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
@@ -46,6 +47,7 @@ pub mod buffer;
 pub mod bulk;
 pub mod bulk_listing;
 pub mod bulk_page;
+pub mod bulk_pages;
 mod call;
 pub mod certificate;
 mod clock;

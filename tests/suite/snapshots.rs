@@ -15,8 +15,8 @@ use crate::suite::deployment::{Deployment, Output, Running, brokers};
 use crate::suite::fold::{assert_equals_the_org, folded};
 use crate::suite::main_job::{CASES, arrived, passed};
 
-/// Small transactions: a page is many of them, and an end in its middle is likely.
-const SMALL: &str = "BATCH__MAX_RECORDS = 40";
+/// Small pages, several at a time, and small transactions: a page is some of them, and an end in its middle is likely.
+const SMALL: &str = "BATCH__MAX_RECORDS = 40\nSNAPSHOT__PARALLEL_BYTES = 1048576";
 
 fn overflow(entity: &str, rows: u64) -> EventOrder {
     EventOrder { rows, ..EventOrder::new(entity, "GAP_OVERFLOW") }

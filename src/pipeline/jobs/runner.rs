@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::PollConfig;
+use crate::config::{PagesConfig, PollConfig};
 use crate::identity::TopicKind;
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, ScannedRecord, scan_news};
@@ -67,6 +67,8 @@ pub(in crate::pipeline) struct Runner {
     pub(super) copies: HashMap<String, Copy>,
     /// What is known of the passes over Bulk.
     pub(super) passes: HashMap<String, Pass>,
+    /// How the results of Bulk query jobs are fetched.
+    pub(super) pages: PagesConfig,
     /// Jobs whose object is read over REST.
     pub(super) rest_only: HashSet<String>,
     /// The job at hand.
@@ -108,6 +110,7 @@ impl Runner {
             cancel,
             copies: HashMap::new(),
             passes: HashMap::new(),
+            pages: PagesConfig::default(),
             rest_only: HashSet::new(),
             current: String::new(),
             slice: FIRST_SLICE,
@@ -117,6 +120,12 @@ impl Runner {
             polls: Vec::new(),
             polled: false,
         }
+    }
+
+    /// The same with another number of pages under way.
+    #[must_use]
+    pub fn fetching(self, pages: PagesConfig) -> Self {
+        Self { pages, ..self }
     }
 
     /// The same with objects to poll, from where `kept` says that they are.
