@@ -1,13 +1,14 @@
 //! `casewire reconcile`: what Kafka holds compared with what the org has.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
 
 use crate::cli::checkpoint_show::reachable_kafka;
 use crate::cli::reconcile_report::{Report, StreamReport};
-use crate::cli::{ConfigFile, say};
+use crate::cli::{ConfigFile, say, signals};
 use crate::config::{Config, StreamConfig, polls_of};
 use crate::failure::{Exit, Failure};
 use crate::identity::{OrgId, TopicKind};
@@ -56,6 +57,9 @@ pub struct ReconcileArguments {
     json: bool,
 }
 
+/// How long an interrupted command waits for Bulk query jobs to be given back.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
+
 /// Compares and prints.
 ///
 /// # Errors
@@ -66,7 +70,13 @@ pub async fn run(arguments: ReconcileArguments) -> Result<(), Failure> {
     let pubsub = settings::salesforce(&config)?;
     let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
     let command = Comparison { rest: RestClient::new(pubsub.session().clone()), kafka, org, config, arguments };
-    let report = command.compare_all().await?;
+    let compared = signals::stop().run_until_cancelled_owned(command.compare_all()).await;
+    command.rest.all_given_back(GIVEN_BACK).await;
+    let interrupted = || {
+        let remedy = "nothing was compared to the end; what --repair put into the gap ledger stands there";
+        Failure::new(Exit::Temporary, "The comparison was interrupted", remedy)
+    };
+    let report = compared.ok_or_else(interrupted)??;
     if command.arguments.json {
         say(format_args!("{:#}", report.as_json()));
     } else {

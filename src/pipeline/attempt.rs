@@ -298,7 +298,7 @@ impl Attempt {
             let carrying = std::pin::pin!(run_loop.run(&mut prepared_out));
             beside.carry(carrying, &stations).await
         };
-        beside.abort();
+        beside.end().await;
         if let Some(Failure { what, remedy, .. }) = &broken {
             error!(topic = %context.identity.topic, error = what, remedy, "the stream begins again");
             context.board.error(what.clone(), remedy.clone());

@@ -33,10 +33,14 @@ const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the first answer may hold the start up.
 const FIRST_ALLOWANCES: Duration = Duration::from_secs(10);
 
+/// How long the end waits for Bulk query jobs to be given back that nobody finds again. Nothing depends on it.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
+
 /// Everything a running process consists of, before it runs.
 pub struct Process {
     config: Config,
     pubsub: PubSub,
+    rest: RestClient,
     kafka: KafkaSettings,
     policies: FieldPolicies,
     board: Board,
@@ -50,8 +54,10 @@ impl Process {
     /// When a key, a certificate or a property cannot be used.
     pub fn new(config: Config) -> Result<Self, Failure> {
         let board = Board::new();
+        let pubsub = settings::salesforce(&config)?;
         Ok(Self {
-            pubsub: settings::salesforce(&config)?,
+            rest: RestClient::new(pubsub.session().clone()),
+            pubsub,
             kafka: settings::kafka(&config.kafka)?,
             policies: settings::policies(&config.policies),
             metrics: Metrics::new(board.clone()),
@@ -85,7 +91,17 @@ impl Process {
             self.config.streams.iter().map(|stream| self.board.stream(stream.topic.clone())).collect();
         let ended = CancellationToken::new();
         let _guard = ended.clone().drop_guard();
-        let running = self.carry(boards, stop.clone());
+        let outcome = self.until_the_end(self.carry(boards, stop.clone()), &stop).await;
+        self.rest.all_given_back(GIVEN_BACK).await;
+        outcome
+    }
+
+    /// Waits for the streams; once the end is asked for, only so long.
+    async fn until_the_end(
+        &self,
+        running: impl Future<Output = Result<(), Failure>>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
         tokio::pin!(running);
         tokio::select! {
             outcome = &mut running => return outcome,
@@ -124,7 +140,7 @@ impl Process {
         }
         let anchored = Arc::new(AtomicBool::new(ran_before.contains(&org)));
         let schemas = SchemaCache::new(self.pubsub.clone());
-        let rest = RestClient::new(self.pubsub.session().clone());
+        let rest = self.rest.clone();
         let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
         let all = stop.child_token();
         let mut tasks = JoinSet::new();
@@ -173,7 +189,9 @@ impl Process {
             let stop = all.clone();
             tasks.spawn(async move { pulse.of(Box::pin(stream.run(stop))).await });
         }
-        self.until_all_have_ended(tasks, &all).await
+        let outcome = self.until_all_have_ended(tasks, &all).await;
+        beside.shutdown().await;
+        outcome
     }
 
     /// Waits for the streams. The first that fails ends the others, in order.

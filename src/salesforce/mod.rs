@@ -20,6 +20,7 @@
 //! | `collections` | many records by their ids in one call |
 //! | [`query`] | SOQL, page by page |
 //! | [`bulk`] | query jobs of the Bulk API 2.0: what reads objects that are too large for anything else |
+//! | [`bulk_held`] | a query job that goes back to Salesforce with its holder |
 //! | [`bulk_page`] | one page of their results, from CSV to rows |
 //! | [`bulk_pages`] | a result from a place on: several pages under way, their rows in order |
 //! | [`bulk_listing`] | the ids of a whole object by such a job |
@@ -45,6 +46,7 @@ pub mod api_usage;
 pub mod backoff;
 pub mod buffer;
 pub mod bulk;
+pub mod bulk_held;
 pub mod bulk_listing;
 pub mod bulk_page;
 pub mod bulk_pages;

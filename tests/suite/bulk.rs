@@ -146,6 +146,37 @@ async fn every_row_comes_once_page_by_page_with_the_bytes_of_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_nobody_waits_for_any_more_leaves_no_job_behind() {
+    let org = Simulator::start(SimulatorConfig::on_free_ports()).await.expect("a simulator");
+    let control = org.control();
+    control.publish(EventOrder { rows: 50, ..EventOrder::new("Case", "GAP_OVERFLOW") }).await.expect("published");
+    let client = client(&org, "66.0");
+    let descriptions = Descriptions::new(client.clone(), FieldChoice::All, FieldPolicies::default());
+    let reader = RecordReader::new(client.clone(), descriptions);
+    let jobs = |wanted: u64| control.wait_for(Duration::from_secs(60), move |stats| stats.bulk_jobs == wanted);
+
+    control.inflict(Fault::HoldBulk).await.expect("inflicted");
+    let listing = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.list_in_bulk("Case").await }
+    });
+    jobs(1).await.expect("the job is made");
+    listing.abort();
+    assert!(listing.await.expect_err("aborted").is_cancelled());
+    client.all_given_back(Duration::from_secs(60)).await;
+    assert_eq!(control.stats().bulk_jobs, 0, "{:?}", control.stats().api_calls);
+    assert_eq!(control.stats().api_calls["bulk-abort"], 1, "it was worked on");
+    control.inflict(Fault::ReleaseBulk).await.expect("inflicted");
+
+    let mut listing = reader.list_in_bulk("Case").await.expect("a listing");
+    assert_eq!(control.stats().bulk_jobs, 1);
+    assert!(listing.next_page().await.expect("a page").last);
+    drop(listing);
+    client.all_given_back(Duration::from_secs(60)).await;
+    assert_eq!(control.stats().bulk_jobs, 0, "{:?}", control.stats().api_calls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_fail_are_aborted_refused_or_gone_say_what_follows() {
     let mut config = SimulatorConfig::on_free_ports();
     config.rest.bulk_jobs = 4;

@@ -218,6 +218,7 @@ async fn a_large_overflow_is_healed_over_bulk_with_what_is_gone_for_good_and_ove
     assert_eq!(entries.last().expect("an entry").json()["state"], json!("healed"));
     let stats = control.stats();
     assert!(stats.api_calls["bulk-create"] >= 3 && stats.api_calls["bulk-delete"] >= 1, "{:?}", stats.api_calls);
+    assert_eq!(stats.bulk_jobs, 0, "neither of those that were given up is left over: {:?}", stats.api_calls);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use chrono::Utc;
 use tokio::time::Instant;
@@ -25,9 +24,6 @@ use crate::salesforce::bulk_page::BulkRow;
 use crate::salesforce::bulk_pages::{BulkPages, BulkPlace, PageEnd};
 use crate::salesforce::query::Scope;
 use crate::salesforce::rest::{RestError, RestVerdict};
-
-/// How long the last call for a job may hold up its end.
-const LAST_CALL: Duration = Duration::from_secs(20);
 
 /// Rows of one transaction: all of them may have to go back, and then stand in the checkpoint with the job.
 const MOST_ROWS: usize = 2_000;
@@ -115,21 +111,24 @@ impl Runner {
         let soql = format!("SELECT {} FROM {entity}{clause}", plan.columns().join(", "));
         // First the time and the marker, then the job: see the head of the jobs.
         let (created_at, marker) = (Utc::now(), self.desk.marker());
-        let created = self.reader.client().create_bulk_query(&soql, Scope::All, Instant::now() + PATIENCE).await;
+        let created = self.reader.client().hold_bulk_query(soql, Scope::All, Instant::now() + PATIENCE).await;
         if let Err(BulkError::Rest(error)) = &created
             && error.verdict() == RestVerdict::DescribeAnew
         {
             // For the next attempt.
             self.reader.descriptions().replace(&fields, Instant::now() + PATIENCE).await?;
         }
-        let bulk = created?;
+        let held = created?;
+        let bulk = held.job().clone();
         info!(job = id, entity, bulk = bulk.id, "bulk query job created");
         let pass =
             BulkPass { job: bulk, marker, created_at, found: None, locator: None, dealt: 0, before: 0, ended: false };
         let mut job = self.job(id)?;
         job.bulk = Some(pass);
         self.passes.entry(id.to_owned()).or_default().plan = Some(plan);
+        // Should nobody say what became of the transaction, the next attempt finds no job in the checkpoint, or one that is gone.
         self.hand_over(marker, Vec::new(), vec![(id.to_owned(), Some(job))]).await?;
+        held.keep();
         Ok(true)
     }
 
@@ -304,10 +303,7 @@ impl Runner {
             self.after_read(back).await;
             left = rest;
         }
-        let deleted = self.reader.client().delete_bulk_query(&pass.job, Instant::now() + LAST_CALL).await;
-        if let Err(error) = deleted {
-            debug!(job = id, bulk = pass.job.id, error = %error, "bulk query job is left to salesforce to delete");
-        }
+        self.reader.client().give_back(&pass.job).await;
         let mut job = self.job(id)?;
         (job.bulk, job.listing) = (None, None);
         self.hand_over(self.desk.marker(), Vec::new(), vec![(id.to_owned(), Some(job))]).await?;
@@ -342,6 +338,10 @@ impl Runner {
     async fn begin_anew(&mut self, id: &str, error: BulkError, passes: u32) -> Result<(), Setback> {
         let mut job = self.job(id)?;
         job.passes = passes;
+        if let Some(pass) = &job.bulk {
+            // First this: between the two, whoever goes on finds that it is gone, and comes here again.
+            self.reader.client().give_back(&pass.job).await;
+        }
         (job.bulk, job.listing) = (None, Some(Listing::default()));
         // All of the object comes again, these records too.
         job.ids.clear();
