@@ -99,9 +99,8 @@ impl Runner {
 
     /// Creates Salesforce's job, if the object is large enough.
     async fn begin_bulk(&mut self, id: &str, entity: &str, job: &Job) -> Result<bool, Setback> {
-        let (snapshot, client) = (job.snapshot.as_ref(), self.reader.client());
-        let large = client.has_at_least(self.desk.config.bulk_from, entity, Instant::now() + PATIENCE);
-        if snapshot.is_none() && !large.await? {
+        let snapshot = job.snapshot.as_ref();
+        if snapshot.is_none() && !self.is_large(entity).await? {
             self.rest_only.insert(id.to_owned());
             return Ok(false);
         }

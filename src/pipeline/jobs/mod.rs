@@ -9,6 +9,7 @@
 //! | `seam` | what a job hands to the run loop, and what comes back |
 //! | `rows` | from a row to the records that consumers read |
 //! | `runner` | the task that works through the jobs, a slice of records at a time |
+//! | `listing` | a whole object by its ids, page by page |
 //! | `sweep` | which records of a whole object are to be read |
 //! | `bulk_pass` | a whole object by the pages of a Bulk query job |
 //! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
@@ -95,6 +96,7 @@ mod closing;
 pub(super) mod desk;
 mod entry;
 mod job;
+mod listing;
 mod polled;
 mod polling;
 mod reading;
