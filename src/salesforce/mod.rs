@@ -101,7 +101,7 @@ mod pubsub_tests;
 #[cfg(test)]
 mod rest_tests;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 #[cfg(test)]
 mod secrecy_tests;
 #[cfg(test)]

@@ -14,6 +14,8 @@
 //! | `bulk_pass` | a whole object by the pages of a Bulk query job |
 //! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
 //! | `polling` | objects without events, read where they changed |
+//! | `poll_round` | one round of that: read, compared, written |
+//! | `poll_window` | what Kafka holds of what changed lately, by the topic and by what jobs write |
 //! | `polled` | what is known of those, and what of what is read is news |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
 //! | `redriven` | what is read anew, or written as it was, for a dead letter |
@@ -97,8 +99,12 @@ pub(super) mod desk;
 mod entry;
 mod job;
 mod listing;
+mod poll_round;
+mod poll_window;
 mod polled;
 mod polling;
+#[cfg(test)]
+mod polling_tests;
 mod reading;
 mod redriven;
 mod rows;
