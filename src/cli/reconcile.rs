@@ -70,7 +70,7 @@ pub async fn run(arguments: ReconcileArguments) -> Result<(), Failure> {
     let pubsub = settings::salesforce(&config)?;
     let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
     let command = Comparison { rest: RestClient::new(pubsub.session().clone()), kafka, org, config, arguments };
-    let compared = signals::stop().run_until_cancelled_owned(command.compare_all()).await;
+    let compared = signals::stop().run_until_cancelled_owned(Box::pin(command.compare_all())).await;
     command.rest.all_given_back(GIVEN_BACK).await;
     let interrupted = || {
         let remedy = "nothing was compared to the end; what --repair put into the gap ledger stands there";

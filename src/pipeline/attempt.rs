@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PagesConfig, PollConfig, RecordMode};
 use crate::failure::Failure;
-use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
+use crate::kafka::{Checkpoint, Connection, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
 use crate::pipeline::beside::Beside;
 use crate::pipeline::completion::{CompletionStation, Wanting};
@@ -44,11 +44,12 @@ use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::describe::Descriptions;
+use crate::salesforce::intake::Intake;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::session::SessionSettings;
-use crate::salesforce::subscription::{self, SubscriptionSettings, SubscriptionState};
+use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
 use crate::status::StreamState;
 
 /// Batches between two stations, at most. Their events are bounded by the buffer and their
@@ -261,27 +262,7 @@ impl Attempt {
         let (intake_in, intake_out) = mpsc::channel(BATCHES);
         let (prepared_in, prepared_out) = mpsc::channel(BATCHES);
         let mut prepared_out = PreparedQueue::new(prepared_out);
-        let (state_in, state_out) = watch::channel(SubscriptionState::default());
-
-        let settings = SubscriptionSettings {
-            silence_limit: self.silence_limit,
-            paused: context.board.requests().paused(),
-            ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
-        };
-        let room = Buffer::new(
-            u32::try_from(self.buffer.max_events).unwrap_or(u32::MAX),
-            u64::try_from(self.buffer.max_bytes).unwrap_or(u64::MAX),
-        );
-        let subscription = tokio::spawn(subscription::run(
-            self.pubsub.clone(),
-            settings,
-            position.clone(),
-            room.clone(),
-            intake_in,
-            state_in,
-            stations.clone(),
-        ));
-        let mirror = tokio::spawn(mirror(context.clone(), state_out, room, writer.connection()));
+        let (subscription, mirror) = self.subscribe(position.clone(), intake_in, writer.connection(), &stations);
         let (completion, completed) = self.completion(&stations);
         let station = self.station(position, topics, written, completion);
         let decode = tokio::spawn(station.run(intake_out, prepared_in, stations.clone()));
@@ -323,6 +304,37 @@ impl Attempt {
             (AttemptEnd::Finished, Some(failure)) if !self.stop.is_cancelled() => AttemptEnd::Broken(failure),
             (concluded, _) => concluded,
         }
+    }
+
+    /// The call after a position, into `intake`, and what shows how it is doing.
+    fn subscribe(
+        &self,
+        position: Position,
+        intake: mpsc::Sender<Intake>,
+        connection: Arc<Connection>,
+        stations: &CancellationToken,
+    ) -> (JoinHandle<Ended>, JoinHandle<()>) {
+        let context = self.context.clone();
+        let settings = SubscriptionSettings {
+            silence_limit: self.silence_limit,
+            paused: context.board.requests().paused(),
+            ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
+        };
+        let room = Buffer::new(
+            u32::try_from(self.buffer.max_events).unwrap_or(u32::MAX),
+            u64::try_from(self.buffer.max_bytes).unwrap_or(u64::MAX),
+        );
+        let (state_in, state_out) = watch::channel(SubscriptionState::default());
+        let subscription = tokio::spawn(subscription::run(
+            self.pubsub.clone(),
+            settings,
+            position,
+            room.clone(),
+            intake,
+            state_in,
+            stations.clone(),
+        ));
+        (subscription, tokio::spawn(mirror(context, state_out, room, connection)))
     }
 
     /// Reads records as the stream's configuration has them.

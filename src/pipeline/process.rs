@@ -1,6 +1,7 @@
 //! All streams of one process, from start to orderly end.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Process {
             self.config.streams.iter().map(|stream| self.board.stream(stream.topic.clone())).collect();
         let ended = CancellationToken::new();
         let _guard = ended.clone().drop_guard();
-        let outcome = self.until_the_end(self.carry(boards, stop.clone()), &stop).await;
+        let outcome = self.until_the_end(Box::pin(self.carry(boards, stop.clone())), &stop).await;
         self.rest.all_given_back(GIVEN_BACK).await;
         outcome
     }
@@ -99,10 +100,9 @@ impl Process {
     /// Waits for the streams; once the end is asked for, only so long.
     async fn until_the_end(
         &self,
-        running: impl Future<Output = Result<(), Failure>>,
+        mut running: Pin<Box<impl Future<Output = Result<(), Failure>>>>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        tokio::pin!(running);
         tokio::select! {
             outcome = &mut running => return outcome,
             () = stop.cancelled() => {}

@@ -102,7 +102,8 @@ impl BulkPage {
             return Ok(None);
         }
         self.advance()?;
-        let cell = |column: usize| self.places.get(column).and_then(|place| self.record.get(*place)).unwrap_or_default();
+        let cell =
+            |column: usize| self.places.get(column).and_then(|place| self.record.get(*place)).unwrap_or_default();
         Ok(Some(self.plan.render(cell).map_err(|fault| (self.plan.id(cell), fault))))
     }
 

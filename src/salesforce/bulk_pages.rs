@@ -191,9 +191,7 @@ impl Reading {
         told: watch::Sender<Option<HeaderMap>>,
     ) -> impl Future<Output = Result<BulkPage, BulkError>> + use<> {
         let (client, plan, job, room) = (self.client.clone(), self.plan.clone(), self.job.clone(), self.room);
-        async move {
-            client.bulk_page((&plan, &job), locator.as_deref(), room, &told, Instant::now() + PATIENCE).await
-        }
+        async move { client.bulk_page((&plan, &job), locator.as_deref(), room, &told, Instant::now() + PATIENCE).await }
     }
 
     /// Hands the rows of a page over, but for the first `dealt`. Returns how many of these are in pages behind it.

@@ -189,7 +189,7 @@ mod tests {
         let listed = |number: usize| ListedRecord {
             id: id(number),
             as_of: DateTime::from_timestamp_millis(1_771_300_995_123 + number as i64).expect("a time"),
-            deleted: number % 7 == 0,
+            deleted: number.is_multiple_of(7),
         };
         let expected: Vec<ListedRecord> = (0..PAGE * 2 + 1).map(listed).collect();
         let mut ids: Vec<ShortRecord> = expected.iter().rev().filter_map(ShortRecord::of).collect();

@@ -5,6 +5,7 @@
 //! | `job` | a job as it stands in the checkpoint |
 //! | `entry` | an entry of the gap ledger as a job sees it, and what is to be read for it |
 //! | `desk` | what the run loop and the runner share: the jobs, the open gaps, what was touched |
+//! | `admission` | what of a slice is let into a transaction |
 //! | `touched` | what Kafka holds of each record: since when it is current, and whether it is there |
 //! | `seam` | what a job hands to the run loop, and what comes back |
 //! | `rows` | from a row to the records that consumers read |
@@ -93,6 +94,7 @@
 //! slices. It is `healed` if every record was read or found deleted. Records that cannot be read are tried again
 //! for `gaps.give_up_after`; then the entry becomes `given_up` and names them.
 
+mod admission;
 mod bulk_pass;
 mod closing;
 pub(super) mod desk;

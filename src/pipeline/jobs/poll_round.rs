@@ -271,7 +271,9 @@ fn unread(entity: &str, cause: GapCause, unread: &[(String, RecordKey, Held)]) -
     let (first, _, Held { as_of: stamp, .. }) = unread.first()?;
     let from = GapEnd { replay_id: None, time: DateTime::from_timestamp(*stamp, 0) };
     let (kind, detail) = match cause {
-        GapCause::Hidden => ("hidden-poll", "a poll finds these records listed, and no query that reads them shows them"),
+        GapCause::Hidden => {
+            ("hidden-poll", "a poll finds these records listed, and no query that reads them shows them")
+        }
         _ => ("poll", "a poll could not read these records: in a form that is not known, or larger than Kafka takes"),
     };
     let (id, entity) = (format!("{kind}-{entity}-{first}-{stamp}-{}", unread.len()), Some(entity.to_owned()));

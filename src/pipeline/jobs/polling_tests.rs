@@ -62,7 +62,8 @@ impl Comment {
         let records = |shown: bool| if shown { vec![self.json()] } else { Vec::new() };
         let soql = asked.query.get("q").map(String::as_str).unwrap_or_default();
         let body = if asked.path.ends_with("/describe") {
-            let fields = [("Id", "id"), ("IsDeleted", "boolean"), ("SystemModstamp", "datetime"), ("CommentBody", "string")];
+            let fields =
+                [("Id", "id"), ("IsDeleted", "boolean"), ("SystemModstamp", "datetime"), ("CommentBody", "string")];
             let fields = fields.map(|(name, kind)| json!({"name": name, "type": kind, "compoundFieldName": null}));
             json!({"name": ENTITY, "fields": fields})
         } else if asked.path.contains("/composite/") {
@@ -273,7 +274,11 @@ async fn a_record_that_is_listed_and_that_no_read_shows_is_an_entry_of_the_ledge
     assert_eq!(scene.from(), before, "and nothing is behind it yet");
     let written = scene.poll().await;
     let [(topic, _, entry)] = written.as_slice() else { panic!("{written:?}") };
-    assert_eq!((topic.as_str(), &entry["cause"], &entry["state"]), ("gaps", &json!("hidden"), &json!("open")), "{entry}");
+    assert_eq!(
+        (topic.as_str(), &entry["cause"], &entry["state"]),
+        ("gaps", &json!("hidden"), &json!("open")),
+        "{entry}"
+    );
     assert_eq!((&entry["entity"], &entry["records"]), (&json!(ENTITY), &json!([ID])), "{entry}");
     let (jobs, _) = scene.runner.desk.jobs();
     let job = jobs.values().next().expect("a job that reads it");
