@@ -93,7 +93,7 @@ impl RestClient {
     pub async fn all_given_back(&self, within: Duration) {
         self.last_calls().close();
         if timeout(within, self.last_calls().wait()).await.is_err() {
-            info!(calls = self.last_calls().len(), "bulk query jobs are left to salesforce to delete");
+            info!("bulk query jobs are left to salesforce to delete");
         }
     }
 }
