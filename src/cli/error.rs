@@ -327,6 +327,9 @@ pub enum ReconcileError {
     /// Some may only be hidden.
     #[error("Kafka and the org differ: {0}")]
     Unseen(String),
+    /// Told to end.
+    #[error("The comparison was interrupted")]
+    Interrupted,
     /// `--entity ConversationEntry` beside another.
     #[error("Messages are compared for themselves")]
     MessagesApart,
@@ -365,6 +368,9 @@ impl ReconcileError {
                 (Exit::Findings, "--repair puts them into the gap ledger, from which the service reads them again")
             }
             Self::Repaired(_) => (Exit::Findings, "`casewire gaps --open` shows what is still to be healed"),
+            Self::Interrupted => {
+                (Exit::Temporary, "nothing was compared to the end; what --repair put into the gap ledger stands there")
+            }
             Self::MessagesApart => {
                 (Exit::Usage, "give --entity ConversationEntry alone, and the other objects to a second call")
             }

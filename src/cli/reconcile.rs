@@ -1,6 +1,7 @@
 //! `casewire reconcile`: what Kafka holds compared with what the org has.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
@@ -77,7 +78,10 @@ pub struct ReconcileArguments {
     pub(super) take_over: bool,
 }
 
-/// Compares and prints. `stop` is asked for only where an end has to be an orderly one.
+/// How long an interrupted command waits for Bulk query jobs to be given back.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
+
+/// Compares and prints, until `stop`, which is asked for once there is something to end.
 ///
 /// # Errors
 /// [`ReconcileError::Differ`] and its like when the two sides differ; others when they cannot be compared.
@@ -93,7 +97,9 @@ pub async fn run(arguments: ReconcileArguments, stop: impl FnOnce() -> Cancellat
     let pubsub = settings::salesforce(&config)?;
     let org = pubsub.session().token().await.map_err(|error| error.failure())?.org_id().clone();
     let command = Comparison { rest: RestClient::new(pubsub.session().clone()), kafka, org, config, arguments };
-    let report = command.compare_all().await?;
+    let compared = stop().run_until_cancelled_owned(Box::pin(command.compare_all())).await;
+    command.rest.all_given_back(GIVEN_BACK).await;
+    let report = compared.ok_or(ReconcileError::Interrupted)??;
     if command.arguments.json {
         say(format_args!("{:#}", report.as_json()));
     } else {

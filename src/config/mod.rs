@@ -47,6 +47,6 @@ pub use settings::{
     AdminConfig, BatchConfig, BufferConfig, Config, Grant, KafkaConfig, LogConfig, LogFormat, PubSubConfig,
     SalesforceConfig,
 };
-pub use snapshot::{SnapshotConfig, stream_of};
+pub use snapshot::{PagesConfig, SnapshotConfig, stream_of};
 pub use stream::{OnGap, OnUndecodable, Start, StreamConfig};
 pub use telemetry::TelemetryConfig;

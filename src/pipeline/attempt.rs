@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig, RecordMode};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PagesConfig, PollConfig, RecordMode};
 use crate::failure::Failure;
-use crate::kafka::{Checkpoint, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
+use crate::kafka::{Checkpoint, Connection, KafkaError, KafkaSettings, TopicRole, TransactionalWriter};
 use crate::pipeline::beginning::{Beginning, NoBeginning, beginning};
 use crate::pipeline::beside::Beside;
 use crate::pipeline::completion::{CompletionStation, Wanting};
@@ -44,11 +44,12 @@ use crate::position::{Position, ReplayFrom};
 use crate::salesforce::buffer::Buffer;
 use crate::salesforce::conversation_entries::EntriesClient;
 use crate::salesforce::describe::Descriptions;
+use crate::salesforce::intake::Intake;
 use crate::salesforce::pubsub::PubSub;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::session::SessionSettings;
-use crate::salesforce::subscription::{self, SubscriptionSettings, SubscriptionState};
+use crate::salesforce::subscription::{self, Ended, SubscriptionSettings, SubscriptionState};
 use crate::status::StreamState;
 
 /// Batches between two stations, at most. Their events are bounded by the buffer and their
@@ -98,6 +99,8 @@ pub struct Attempt {
     pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the stream's first run makes a snapshot.
     pub first_snapshots: Vec<String>,
+    /// How the results of Bulk query jobs are fetched.
+    pub pages: PagesConfig,
     /// Objects without events that it reads where they changed.
     pub polls: Vec<PollConfig>,
     /// The schemas.
@@ -262,27 +265,7 @@ impl Attempt {
         let (intake_in, intake_out) = mpsc::channel(BATCHES);
         let (prepared_in, prepared_out) = mpsc::channel(BATCHES);
         let mut prepared_out = PreparedQueue::new(prepared_out);
-        let (state_in, state_out) = watch::channel(SubscriptionState::default());
-
-        let settings = SubscriptionSettings {
-            silence_limit: self.silence_limit,
-            paused: context.board.requests().paused(),
-            ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
-        };
-        let room = Buffer::new(
-            u32::try_from(self.buffer.max_events).unwrap_or(u32::MAX),
-            u64::try_from(self.buffer.max_bytes).unwrap_or(u64::MAX),
-        );
-        let subscription = tokio::spawn(subscription::run(
-            self.pubsub.clone(),
-            settings,
-            position.clone(),
-            room.clone(),
-            intake_in,
-            state_in,
-            stations.clone(),
-        ));
-        let mirror = tokio::spawn(mirror(context.clone(), state_out, room, writer.connection()));
+        let (subscription, mirror) = self.subscribe(position.clone(), intake_in, writer.connection(), &stations);
         let (completion, completed) = self.completion(&stations);
         let station = self.station(position, topics, written, completion);
         let decode = tokio::spawn(station.run(intake_out, prepared_in, stations.clone()));
@@ -299,7 +282,7 @@ impl Attempt {
             let carrying = std::pin::pin!(run_loop.run(&mut prepared_out));
             beside.carry(carrying, &stations).await
         };
-        beside.abort();
+        beside.end().await;
         if let Some(Failure { what, remedy, .. }) = &broken {
             error!(topic = %context.identity.topic, error = what, remedy, "the stream begins again");
             context.board.error(what.clone(), remedy.clone());
@@ -324,6 +307,37 @@ impl Attempt {
             (AttemptEnd::Finished, Some(failure)) if !self.stop.is_cancelled() => AttemptEnd::Broken(failure),
             (concluded, _) => concluded,
         }
+    }
+
+    /// The call after a position, into `intake`, and what shows how it is doing.
+    fn subscribe(
+        &self,
+        position: Position,
+        intake: mpsc::Sender<Intake>,
+        connection: Arc<Connection>,
+        stations: &CancellationToken,
+    ) -> (JoinHandle<Ended>, JoinHandle<()>) {
+        let context = self.context.clone();
+        let settings = SubscriptionSettings {
+            silence_limit: self.silence_limit,
+            paused: context.board.requests().paused(),
+            ..SubscriptionSettings::new(context.identity.topic.clone(), self.generation)
+        };
+        let room = Buffer::new(
+            u32::try_from(self.buffer.max_events).unwrap_or(u32::MAX),
+            u64::try_from(self.buffer.max_bytes).unwrap_or(u64::MAX),
+        );
+        let (state_in, state_out) = watch::channel(SubscriptionState::default());
+        let subscription = tokio::spawn(subscription::run(
+            self.pubsub.clone(),
+            settings,
+            position,
+            room.clone(),
+            intake,
+            state_in,
+            stations.clone(),
+        ));
+        (subscription, tokio::spawn(mirror(context, state_out, room, connection)))
     }
 
     /// Reads records as the stream's configuration has them.
@@ -364,7 +378,7 @@ impl Attempt {
             slices_in,
             stations.clone(),
         );
-        let runner = runner.polling(&self.polls, &writer.take_kept_under(&kept_of_polls()));
+        let runner = runner.fetching(self.pages).polling(&self.polls, &writer.take_kept_under(&kept_of_polls()));
         (desk, slices, tokio::spawn(runner.run()))
     }
 

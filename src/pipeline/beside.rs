@@ -39,11 +39,15 @@ impl Beside {
         (carrying.await, Some(failure))
     }
 
-    /// Ends them. What they have not handed over by now is read again from the checkpoint.
-    pub fn abort(&self) {
-        self.jobs.abort();
-        if let Some(messages) = &self.messages {
-            messages.abort();
+    /// Ends them, and waits until they have let go of what they hold. What they have not handed over by now is read again
+    /// from the checkpoint.
+    pub async fn end(self) {
+        for task in std::iter::once(self.jobs).chain(self.messages) {
+            task.abort();
+            // One that ended by itself was waited for already.
+            if !task.is_finished() {
+                let _ = task.await;
+            }
         }
     }
 }
@@ -61,6 +65,8 @@ async fn ended(what: &'static str, task: Option<&mut AbortOnDropHandle<()>>, sta
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::failure::Exit;
 
@@ -90,13 +96,18 @@ mod tests {
         let stations = CancellationToken::new();
         let ending = stations.clone();
         let mut beside = beside(async move { ending.cancelled().await });
-        beside.messages = Some(AbortOnDropHandle::new(tokio::spawn(pending())));
         let carrying = async {
             stations.cancel();
             tokio::task::yield_now().await;
         };
         assert_eq!(beside.carry(carrying, &stations).await, ((), None));
-        beside.abort();
-        assert!(beside.messages.expect("one").await.expect_err("aborted").is_cancelled());
+        let held = Arc::new(());
+        let holding = held.clone();
+        beside.messages = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let _held = holding;
+            pending().await
+        })));
+        beside.end().await;
+        assert_eq!(Arc::strong_count(&held), 1, "it has let go");
     }
 }

@@ -1,6 +1,7 @@
 //! All streams of one process, from start to orderly end.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,10 +37,14 @@ const ALLOWANCE_INTERVAL: Duration = Duration::from_secs(300);
 /// How long the first answer may hold the start up.
 const FIRST_ALLOWANCES: Duration = Duration::from_secs(10);
 
+/// How long the end waits for Bulk query jobs to be given back that nobody finds again. Nothing depends on it.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
+
 /// Everything a running process consists of, before it runs.
 pub struct Process {
     config: Config,
     pubsub: PubSub,
+    rest: RestClient,
     kafka: KafkaSettings,
     policies: FieldPolicies,
     board: Board,
@@ -54,8 +59,10 @@ impl Process {
     /// When a key, a certificate or a property cannot be used.
     pub fn new(config: Config) -> Result<Self, Failure> {
         let board = Board::new();
+        let pubsub = settings::salesforce(&config)?;
         Ok(Self {
-            pubsub: settings::salesforce(&config)?,
+            rest: RestClient::new(pubsub.session().clone()),
+            pubsub,
             kafka: settings::kafka(&config.kafka)?,
             policies: settings::policies(&config.policies),
             metrics: Metrics::new(board.clone()),
@@ -109,8 +116,18 @@ impl Process {
             self.config.streams.iter().map(|stream| self.board.stream(stream.topic.clone())).collect();
         let ended = CancellationToken::new();
         let _guard = ended.clone().drop_guard();
-        let running = self.carry(boards, tracer, stop.clone());
-        tokio::pin!(running);
+        let outcome = self.until_the_end(Box::pin(self.carry(boards, tracer, stop.clone())), &stop, end).await;
+        self.rest.all_given_back(GIVEN_BACK).await;
+        outcome
+    }
+
+    /// Waits for the streams; once the end is asked for, only so long.
+    async fn until_the_end(
+        &self,
+        mut running: Pin<Box<impl Future<Output = Result<(), Failure>>>>,
+        stop: &CancellationToken,
+        end: &mut Option<Instant>,
+    ) -> Result<(), Failure> {
         tokio::select! {
             outcome = &mut running => return outcome,
             () = stop.cancelled() => {}
@@ -150,7 +167,7 @@ impl Process {
         }
         let anchored = Arc::new(AtomicBool::new(ran_before.contains(&org)));
         let schemas = SchemaCache::new(self.pubsub.clone());
-        let rest = RestClient::new(self.pubsub.session().clone());
+        let rest = self.rest.clone();
         let run = RunIdentity { run_id: self.board.run_id().to_owned(), ..RunIdentity::of_this_process() };
         let all = stop.child_token();
         let mut tasks = JoinSet::new();
@@ -190,6 +207,7 @@ impl Process {
                 messages: self.config.messages,
                 data_api: settings::data_api(&self.config).map(Arc::new),
                 first_snapshots: self.first_snapshots(&stream.topic),
+                pages: self.config.snapshot.pages,
                 polls: polls_of(&self.config.polls, &self.config.streams, &stream.topic),
                 schemas: schemas.clone(),
                 completion: self.config.completion,
@@ -199,7 +217,9 @@ impl Process {
             let stop = all.clone();
             tasks.spawn(async move { pulse.of(Box::pin(stream.run(stop))).await });
         }
-        self.until_all_have_ended(tasks, &all).await
+        let outcome = self.until_all_have_ended(tasks, &all).await;
+        beside.shutdown().await;
+        outcome
     }
 
     /// Waits for the streams. The first that fails ends the others, in order.

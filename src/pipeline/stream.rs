@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PollConfig};
+use crate::config::{BufferConfig, CompletionConfig, GapsConfig, MessagesConfig, PagesConfig, PollConfig};
 use crate::failure::Failure;
 use crate::kafka::{FencedBy, KafkaError, KafkaSettings, Verdict, Writer, read_checkpoint, who_fenced};
 use crate::pipeline::attempt::{Attempt, AttemptEnd};
@@ -56,6 +56,8 @@ pub struct Stream {
     pub data_api: Option<Arc<SessionSettings>>,
     /// Objects of which the first run makes a snapshot.
     pub first_snapshots: Vec<String>,
+    /// How the results of Bulk query jobs are fetched.
+    pub pages: PagesConfig,
     /// Objects without events that it reads where they changed.
     pub polls: Vec<PollConfig>,
     /// The schemas.
@@ -169,6 +171,7 @@ impl Stream {
             messages: self.messages,
             data_api: self.data_api.clone(),
             first_snapshots: self.first_snapshots.clone(),
+            pages: self.pages,
             polls: self.polls.clone(),
             schemas: self.schemas.clone(),
             memory,

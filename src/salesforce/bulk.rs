@@ -179,7 +179,8 @@ impl RestClient {
         }
     }
 
-    /// Fetches at most `most` records of a result, behind `locator`, from the beginning without one.
+    /// Fetches at most `most` records of a result, behind `locator`, from the beginning without one; `limited` says what else
+    /// holds for the call.
     ///
     /// # Errors
     /// When the job is not complete, or the job or the place is not there.
@@ -188,6 +189,7 @@ impl RestClient {
         job: &BulkJob,
         locator: Option<&str>,
         most: usize,
+        limited: impl FnOnce(RestRequest) -> RestRequest,
         deadline: Instant,
     ) -> Result<RestAnswer, BulkError> {
         let mut place = format!("/results?maxRecords={most}");
@@ -196,7 +198,7 @@ impl RestClient {
             // Writing to a text does not fail.
             let _ = write!(place, "&locator={locator}");
         }
-        let request = RestRequest::get(path(job, &place));
+        let request = limited(RestRequest::get(path(job, &place)));
         self.answer(&request, deadline).await.map_err(BulkError::of_job)
     }
 

@@ -7,12 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::change::CsvPlan;
 use crate::salesforce::backoff::{Backoff, BackoffLimits};
-use crate::salesforce::bulk::{BulkError, BulkJob, BulkState};
+use crate::salesforce::bulk::{BulkError, BulkState};
+use crate::salesforce::bulk_held::HeldJob;
+use crate::salesforce::bulk_page::PageRoom;
 use crate::salesforce::id_listing::{IdPage, ListedRecord};
 use crate::salesforce::query::Scope;
 use crate::salesforce::record_read::RecordReader;
@@ -22,21 +25,21 @@ use crate::salesforce::rest_client::{RestClient, api_name};
 /// One call may take so long, with its repetitions.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The last call, which nothing depends on.
-const LAST_CALL: Duration = Duration::from_secs(20);
-
 /// Between looks at the job.
 const POLLS: BackoffLimits = BackoffLimits::constant(Duration::from_millis(200), Duration::from_secs(30));
+
+/// So many rows are read before others get their turn on the thread.
+const ROWS_A_TURN: usize = 1_024;
 
 /// So long Salesforce may work on it. Its own limit for a query is far below.
 const WORK: Duration = Duration::from_secs(3600);
 
-/// A listing of a whole object, ready to be read.
+/// A listing of a whole object, ready to be read. Dropped before its end, it gives the job back all the same.
 #[derive(Debug)]
 pub struct BulkListing {
     client: RestClient,
-    plan: CsvPlan,
-    job: BulkJob,
+    plan: Arc<CsvPlan>,
+    held: HeldJob,
     /// Records that the job has found.
     found: u64,
     /// Those that were read.
@@ -53,11 +56,11 @@ impl RecordReader {
         let (client, deadline) = (self.client().clone(), Instant::now() + PATIENCE);
         let fields = self.descriptions().plan(object, None, deadline).await?.without_members();
         let fields = fields.ok_or_else(|| BulkError::NotForBulk(format!("{object} has no IsDeleted")))?;
-        let plan = CsvPlan::new(Arc::new(fields)).map_err(BulkError::NotForBulk)?;
+        let plan = CsvPlan::new(Arc::new(fields)).map(Arc::new).map_err(BulkError::NotForBulk)?;
         let soql = format!("SELECT {} FROM {}", plan.columns().join(", "), api_name(object)?);
-        let job = client.create_bulk_query(&soql, Scope::All, deadline).await?;
-        info!(object, bulk = job.id, "bulk query job created to list all ids");
-        let mut listing = BulkListing { client, plan, job, found: 0, read: 0, locator: None };
+        let held = client.hold_bulk_query(soql, Scope::All, deadline).await?;
+        info!(object, bulk = held.job().id, "bulk query job created to list all ids");
+        let mut listing = BulkListing { client, plan, held, found: 0, read: 0, locator: None };
         match listing.wait().await {
             Ok(found) => listing.found = found,
             Err(error) => {
@@ -73,11 +76,11 @@ impl BulkListing {
     async fn wait(&self) -> Result<u64, BulkError> {
         let (mut polls, until) = (Backoff::new(POLLS), Instant::now() + WORK);
         loop {
-            match self.client.bulk_state(&self.job, Instant::now() + PATIENCE).await? {
+            match self.client.bulk_state(self.held.job(), Instant::now() + PATIENCE).await? {
                 BulkState::Complete(found) => return Ok(found),
                 BulkState::Working if Instant::now() < until => sleep(polls.next_wait()).await,
                 BulkState::Working => {
-                    let what = format!("{} is still worked on after {} s", self.job.id, WORK.as_secs());
+                    let what = format!("{} is still worked on after {} s", self.held.job().id, WORK.as_secs());
                     return Err(BulkError::Failed(what));
                 }
             }
@@ -93,16 +96,20 @@ impl BulkListing {
             return Ok(IdPage { records: Vec::new(), last: true });
         }
         let deadline = Instant::now() + PATIENCE;
-        let page = self.client.bulk_page(&self.plan, &self.job, self.locator.as_deref(), deadline).await?;
-        let mut records = Vec::with_capacity(page.rows.len());
-        for row in page.rows {
+        let (of, room, heads) = ((&self.plan, self.held.job()), PageRoom::default(), watch::Sender::new(None));
+        let mut page = self.client.bulk_page(of, self.locator.as_deref(), room, &heads, deadline).await?;
+        let mut records = Vec::with_capacity(page.left());
+        while let Some(row) = page.next_row()? {
             let row = row.map_err(|(_, fault)| {
                 RestError::Unexpected(format!("a listing of {} over Bulk: {fault}", self.plan.object()))
             })?;
             records.push(ListedRecord { id: row.id, as_of: row.as_of, deleted: row.deleted });
+            if records.len() % ROWS_A_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         self.read += records.len() as u64;
-        self.locator = page.next;
+        self.locator = page.next_locator().map(str::to_owned);
         let last = self.locator.is_none();
         if last && self.read != self.found {
             let what = format!("the pages have {} records and the job says {}", self.read, self.found);
@@ -113,8 +120,6 @@ impl BulkListing {
 
     /// Gives the result back to Salesforce, which keeps it for seven days otherwise.
     pub async fn end(self) {
-        if let Err(error) = self.client.delete_bulk_query(&self.job, Instant::now() + LAST_CALL).await {
-            debug!(bulk = self.job.id, error = %error, "bulk query job is left to salesforce to delete");
-        }
+        self.held.give_back().await;
     }
 }

@@ -1,26 +1,32 @@
 //! One page of the results of a Bulk query job, from CSV to rows.
 //!
 //! A result is never in memory as a whole: a page has as many rows as fit into a few megabytes, by the size of those that
-//! came before. What Salesforce says of a page is checked against what is in it.
+//! came before. It stays CSV until its rows are taken, since as JSON, with the names of the fields in each, they have several
+//! times the bytes. What Salesforce says of a page is checked against what is in it before the first row is taken.
 
+use std::io::Cursor;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::change::{CsvPlan, Row, RowFault};
 use crate::salesforce::bulk::{BulkError, BulkJob};
-use crate::salesforce::rest::{RestAnswer, RestError, RestVerdict};
+use crate::salesforce::rest::{RestAnswer, RestError, RestRequest, RestVerdict};
 use crate::salesforce::rest_client::RestClient;
 
-/// The bytes of a page that are aimed at.
-const AIM_BYTES: usize = 6 * 1024 * 1024;
+/// The bytes of a row as long as nobody knows better: those of a Case with all its fields.
+const A_ROW: usize = 3 * 1024;
 
-/// Rows of the first page, whose size nobody knows.
+/// Rows of the first page at most, whose size nobody knows.
 const FIRST_ROWS: usize = 2_000;
 
 /// Rows of a page at most, however small they are.
 const MOST_ROWS: usize = 25_000;
 
-/// So many rows are rendered before others get their turn on the thread.
-const ROWS_A_TURN: usize = 256;
+/// So many rows are looked at before others get their turn on the thread.
+const ROWS_A_TURN: usize = 2_048;
 
 /// How many rows Salesforce says that a page has.
 const COUNT: &str = "sforce-numberofrecords";
@@ -31,75 +37,168 @@ const LOCATOR: &str = "sforce-locator";
 /// A row of a page, or the id of one that cannot be rendered, and why.
 pub type BulkRow = Result<Row, (String, RowFault)>;
 
-/// A page.
+/// The bytes of CSV that a page may have.
+///
+/// Three quarters of them are aimed at, since rows are of different sizes. A page that turns out to have more is asked for
+/// again with half the rows; a single row may be as long as any answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRoom(pub usize);
+
+impl Default for PageRoom {
+    /// What holds where a page has no others beside it.
+    fn default() -> Self {
+        Self(8 * 1024 * 1024)
+    }
+}
+
+impl PageRoom {
+    /// How many rows to ask for, by what is known of their size.
+    fn rows(self, known: Option<usize>) -> usize {
+        let aim = self.0 / 4 * 3;
+        let most = if known.is_some() { MOST_ROWS } else { FIRST_ROWS };
+        (aim / known.unwrap_or(A_ROW).max(1)).clamp(1, most)
+    }
+}
+
+/// A page whose rows are all there.
 #[derive(Debug)]
 pub struct BulkPage {
-    /// In the order of the result.
-    pub rows: Vec<BulkRow>,
+    plan: Arc<CsvPlan>,
+    csv: csv::Reader<Cursor<Vec<u8>>>,
+    places: Vec<usize>,
+    record: csv::StringRecord,
+    left: usize,
+    next: Option<String>,
+}
+
+impl BulkPage {
+    /// Rows that have not been taken.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
     /// Where the next page begins; `None` behind the last.
-    pub next: Option<String>,
+    pub fn next_locator(&self) -> Option<&str> {
+        self.next.as_deref()
+    }
+
+    /// Takes rows off unseen.
+    ///
+    /// # Errors
+    /// As [`next_row`](Self::next_row).
+    pub fn skip(&mut self, rows: usize) -> Result<(), BulkError> {
+        for _ in 0..rows.min(self.left) {
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next row, in the order of the result; `None` when all are taken.
+    ///
+    /// # Errors
+    /// When it is no CSV, which was found out when the page came.
+    pub fn next_row(&mut self) -> Result<Option<BulkRow>, BulkError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.advance()?;
+        let cell =
+            |column: usize| self.places.get(column).and_then(|place| self.record.get(*place)).unwrap_or_default();
+        Ok(Some(self.plan.render(cell).map_err(|fault| (self.plan.id(cell), fault))))
+    }
+
+    fn advance(&mut self) -> Result<(), BulkError> {
+        self.left = self.left.saturating_sub(1);
+        match self.csv.read_record(&mut self.record) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(BulkError::NotWhole("it has become shorter".to_owned())),
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
 }
 
 impl RestClient {
-    /// Fetches the page behind `locator`, the first one without a locator.
+    /// Fetches the page behind `locator`, the first one without a locator. `heads` is told the head of the answer, in which
+    /// stands [where the next page begins](next_page), before the rows have come.
     ///
     /// # Errors
     /// When it cannot be had or is not whole; [`BulkError::Gone`] also when it has no column for a field of the plan.
-    pub async fn bulk_page(
+    pub(crate) async fn bulk_page(
         &self,
-        plan: &CsvPlan,
-        job: &BulkJob,
+        (plan, job): (&Arc<CsvPlan>, &BulkJob),
         locator: Option<&str>,
+        room: PageRoom,
+        heads: &watch::Sender<Option<HeaderMap>>,
         deadline: Instant,
     ) -> Result<BulkPage, BulkError> {
         // A listing of ids and the whole records of an object are of different sizes.
         let known = format!("bulk {} {}", plan.columns().len(), plan.object());
-        let fitting = self.row_bytes(&known).map_or(FIRST_ROWS, |bytes| AIM_BYTES / bytes.max(1));
-        let mut most = fitting.clamp(1, MOST_ROWS);
+        let mut most = room.rows(self.row_bytes(&known));
         loop {
-            match self.bulk_results(job, locator, most, deadline).await {
+            // Whoever has a single row in the way has to have it.
+            let room = if most > 1 { room.0 } else { usize::MAX };
+            let limited = |request: RestRequest| request.within(room).telling(heads.clone());
+            match self.bulk_results(job, locator, most, limited, deadline).await {
                 Ok(answer) => {
                     let bytes = answer.body.len();
-                    let page = read(plan, &answer).await?;
-                    if let Some(each) = bytes.checked_div(page.rows.len()) {
+                    let page = read(plan, answer).await?;
+                    if let Some(each) = bytes.checked_div(page.left()) {
                         self.note_row_bytes(&known, each);
                     }
                     return Ok(page);
                 }
-                Err(BulkError::Rest(error)) if error.verdict() == RestVerdict::AskForLess && most > 1 => most /= 2,
+                Err(BulkError::Rest(error)) if error.verdict() == RestVerdict::AskForLess && most > 1 => {
+                    if matches!(error, RestError::TooLong(_)) {
+                        // At least; pages that are asked for meanwhile need not find it out for themselves.
+                        self.note_row_bytes(&known, room / most);
+                    }
+                    most /= 2;
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 }
 
-async fn read(plan: &CsvPlan, answer: &RestAnswer) -> Result<BulkPage, BulkError> {
-    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let said: u64 = header(COUNT)
+/// Where the page behind one begins, by the head of its answer; `None` behind the last.
+pub(crate) fn next_page(head: &HeaderMap) -> Option<String> {
+    told(head, LOCATOR).filter(|locator| !locator.is_empty() && *locator != "null").map(str::to_owned)
+}
+
+fn told<'a>(head: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    head.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+async fn read(plan: &Arc<CsvPlan>, answer: RestAnswer) -> Result<BulkPage, BulkError> {
+    let said: u64 = told(&answer.headers, COUNT)
         .and_then(|count| count.parse().ok())
         .ok_or_else(|| RestError::Unexpected("a page of a Bulk query job that does not tell its records".to_owned()))?;
-    let next = header(LOCATOR).filter(|locator| !locator.is_empty() && *locator != "null").map(str::to_owned);
-    let mut rows = Vec::with_capacity(usize::try_from(said).unwrap_or_default().min(MOST_ROWS));
-    // Of a result without records some orgs send nothing at all, not even the names of the columns.
-    if !answer.body.is_empty() {
-        let mut csv = csv::Reader::from_reader(answer.body.as_slice());
-        let places = places(plan, csv.headers().map_err(|error| unreadable(&error))?)?;
-        let mut record = csv::StringRecord::new();
-        while csv.read_record(&mut record).map_err(|error| unreadable(&error))? {
-            if rows.len() % ROWS_A_TURN == ROWS_A_TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-            let cell = |column: usize| places.get(column).and_then(|place| record.get(*place)).unwrap_or_default();
-            rows.push(plan.render(cell).map_err(|fault| (plan.id(cell), fault)));
-        }
+    let next = next_page(&answer.headers);
+    let rows = rows_of(&answer.body).await?;
+    if rows as u64 != said {
+        return Err(BulkError::NotWhole(format!("a page has {rows} records and says that it has {said}")));
     }
-    if rows.len() as u64 != said {
-        return Err(BulkError::NotWhole(format!("a page has {} records and says that it has {said}", rows.len())));
-    }
-    if next.is_some() && rows.is_empty() {
+    if next.is_some() && rows == 0 {
         return Err(BulkError::NotWhole("a page without records is not the last".to_owned()));
     }
-    Ok(BulkPage { rows, next })
+    // Of a result without records some orgs send nothing at all, not even the names of the columns.
+    let empty = answer.body.is_empty();
+    let mut csv = csv::Reader::from_reader(Cursor::new(answer.body));
+    let places = if empty { Vec::new() } else { places(plan, csv.headers().map_err(|error| unreadable(&error))?)? };
+    Ok(BulkPage { plan: plan.clone(), csv, places, record: csv::StringRecord::new(), left: rows, next })
+}
+
+/// How many rows there are, all of them CSV.
+async fn rows_of(body: &[u8]) -> Result<usize, BulkError> {
+    let mut csv = csv::Reader::from_reader(body);
+    let (mut rows, mut record) = (0, csv::StringRecord::new());
+    while csv.read_record(&mut record).map_err(|error| unreadable(&error))? {
+        rows += 1;
+        if rows % ROWS_A_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(rows)
 }
 
 /// Where each column of the plan stands. From API version 50.0 on that is the order of the query; names are surer.

@@ -20,7 +20,9 @@
 //! | `collections` | many records by their ids in one call |
 //! | [`query`] | SOQL, page by page |
 //! | [`bulk`] | query jobs of the Bulk API 2.0: what reads objects that are too large for anything else |
+//! | [`bulk_held`] | a query job that goes back to Salesforce with its holder |
 //! | [`bulk_page`] | one page of their results, from CSV to rows |
+//! | [`bulk_pages`] | a result from a place on: several pages under way, their rows in order |
 //! | [`bulk_listing`] | the ids of a whole object by such a job |
 //! | [`describe`] | what the user may read of each object, asked once and again when it changes |
 //! | [`id_listing`] | the ids of an object, page by page: all, or those that were changed within some time |
@@ -45,8 +47,10 @@ pub mod api_usage;
 pub mod backoff;
 pub mod buffer;
 pub mod bulk;
+pub mod bulk_held;
 pub mod bulk_listing;
 pub mod bulk_page;
+pub mod bulk_pages;
 mod call;
 pub(crate) mod call_fault;
 pub mod certificate;
@@ -99,7 +103,7 @@ mod pubsub_tests;
 #[cfg(test)]
 mod rest_tests;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 #[cfg(test)]
 mod secrecy_tests;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::salesforce::oauth::network_reason;
 pub use crate::salesforce::rest_error::{RestError, RestVerdict};
@@ -43,6 +44,10 @@ pub(crate) struct RestRequest {
     method: Method,
     path: String,
     body: Option<Bytes>,
+    /// Bytes of an answer that are read at most.
+    most_bytes: usize,
+    /// Told the head of an answer while its body is still on its way.
+    heads: Option<watch::Sender<Option<HeaderMap>>>,
 }
 
 /// An answer: what some resources say of it in headers, and what it holds.
@@ -57,12 +62,12 @@ pub(crate) struct RestAnswer {
 impl RestRequest {
     /// GETs a path of the instance, its query included.
     pub(crate) fn get(path: String) -> Self {
-        Self { method: Method::GET, path, body: None }
+        Self { method: Method::GET, path, body: None, most_bytes: MAX_ANSWER_BYTES, heads: None }
     }
 
     /// POSTs JSON to a path of the instance.
     pub(crate) fn post(path: String, json: String) -> Self {
-        Self { method: Method::POST, path, body: Some(Bytes::from(json)) }
+        Self { method: Method::POST, body: Some(Bytes::from(json)), ..Self::get(path) }
     }
 
     /// PATCHes with JSON.
@@ -73,6 +78,16 @@ impl RestRequest {
     /// DELETEs what is at a path of the instance.
     pub(crate) fn delete(path: String) -> Self {
         Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
+    /// Reads no more than so many bytes of an answer; one that is longer is [`RestError::TooLong`].
+    pub(crate) fn within(self, most_bytes: usize) -> Self {
+        Self { most_bytes: most_bytes.min(MAX_ANSWER_BYTES), ..self }
+    }
+
+    /// Tells the head of a good answer as soon as it is there; that of a repetition takes its place.
+    pub(crate) fn telling(self, heads: watch::Sender<Option<HeaderMap>>) -> Self {
+        Self { heads: Some(heads), ..self }
     }
 
     /// The path, without its query.
@@ -138,7 +153,10 @@ impl Session {
         self.usage_meter().learn(response.headers());
         let (status, hint) = (response.status(), retry_after(response.headers()));
         let headers = response.headers().clone();
-        let body = read_answer(response).await?;
+        if let Some(heads) = request.heads.as_ref().filter(|_| status.is_success()) {
+            heads.send_replace(Some(headers.clone()));
+        }
+        let body = read_answer(response, request.most_bytes).await?;
         if !status.is_success() {
             return Err(refusal(status, &body).after(hint));
         }
@@ -149,11 +167,11 @@ impl Session {
     }
 }
 
-async fn read_answer(mut response: reqwest::Response) -> Result<Vec<u8>, RestError> {
+async fn read_answer(mut response: reqwest::Response, most_bytes: usize) -> Result<Vec<u8>, RestError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| RestError::Unreachable(network_reason(error)))? {
-        if body.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
-            return Err(RestError::TooLong(MAX_ANSWER_BYTES));
+        if body.len().saturating_add(chunk.len()) > most_bytes {
+            return Err(RestError::TooLong(most_bytes));
         }
         body.extend_from_slice(&chunk);
     }

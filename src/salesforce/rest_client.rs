@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::salesforce::api_usage::ApiUsage;
@@ -38,6 +39,8 @@ struct Shared {
     pause: Mutex<Option<Pause>>,
     /// The bytes of a row of each object as they came last.
     row_bytes: Mutex<HashMap<String, usize>>,
+    /// What is still to be said to Salesforce for somebody who has gone.
+    last_calls: TaskTracker,
 }
 
 /// Nothing is asked until then.
@@ -131,6 +134,11 @@ impl RestClient {
             }
             _ => Err(error),
         }
+    }
+
+    /// The calls for whoever has gone.
+    pub(crate) fn last_calls(&self) -> &TaskTracker {
+        &self.shared.last_calls
     }
 
     fn pause(&self) -> Option<Pause> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::simulator::record_id::record_id;
@@ -64,6 +65,8 @@ pub(crate) struct BulkJobs {
     allowed: u64,
     /// While true, no job goes on.
     held: AtomicBool,
+    /// While true, the rows of results are kept back.
+    kept_back: watch::Sender<bool>,
     kept: Mutex<Kept>,
 }
 
@@ -76,7 +79,8 @@ struct Kept {
 
 impl BulkJobs {
     pub(crate) fn new(takes: Duration, allowed: u64) -> Self {
-        Self { takes, allowed, held: AtomicBool::new(false), kept: Mutex::default() }
+        let (held, kept_back) = (AtomicBool::new(false), watch::Sender::new(false));
+        Self { takes, allowed, held, kept_back, kept: Mutex::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -86,6 +90,21 @@ impl BulkJobs {
 
     pub(crate) fn hold(&self, held: bool) {
         self.held.store(held, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hold_results(&self, held: bool) {
+        self.kept_back.send_replace(held);
+    }
+
+    /// Waits until the rows of results may be sent.
+    pub(crate) async fn results_flow(&self) {
+        // The sender is here.
+        let _ = self.kept_back.subscribe().wait_for(|held| !held).await;
+    }
+
+    /// How many jobs there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.kept().jobs.len() as u64
     }
 
     /// Jobs that can be created in 24 hours, and those left.

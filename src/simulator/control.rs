@@ -236,6 +236,8 @@ impl Control {
             Fault::FailBulk { message, times } => org.script.fail_bulk(message, times),
             Fault::HoldBulk => org.bulk.hold(true),
             Fault::ReleaseBulk => org.bulk.hold(false),
+            Fault::HoldResults => org.bulk.hold_results(true),
+            Fault::ReleaseResults => org.bulk.hold_results(false),
             Fault::ApiAllowance { left } => org.api_allowance.leave(left),
             Fault::ConversationCalls { left } => org.conversations.leave(left),
             Fault::Redact { conversation, entry, text } => {

@@ -222,6 +222,10 @@ pub enum Fault {
     HoldBulk,
     /// Ends [`Fault::HoldBulk`].
     ReleaseBulk,
+    /// Of the results of Bulk jobs only the heads are sent, without the rows.
+    HoldResults,
+    /// Ends [`Fault::HoldResults`].
+    ReleaseResults,
     /// Records change and no event tells it.
     ChangeSilently {
         /// As for an event; `UPDATE` without fields changes what is drawn.
@@ -251,6 +255,7 @@ impl Fault {
             Self::Silence => Some(Self::Speak),
             Self::PauseTraffic => Some(Self::ResumeTraffic),
             Self::HoldBulk => Some(Self::ReleaseBulk),
+            Self::HoldResults => Some(Self::ReleaseResults),
             Self::Deny { entity } => Some(Self::Allow { entity: entity.clone() }),
             _ => None,
         }

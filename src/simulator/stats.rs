@@ -52,6 +52,12 @@ pub struct Snapshot {
     pub conversation_calls_refused: u64,
     /// The most conversations that were active at a time by such calls.
     pub conversations_active_most: u64,
+    /// Bulk query jobs that are there, whatever their state.
+    pub bulk_jobs: u64,
+    /// Results of Bulk query jobs that are being sent.
+    pub bulk_downloads: u64,
+    /// The most that were at a time.
+    pub bulk_downloads_most: u64,
     /// Records in the answers to retrieves and queries.
     pub records_read: u64,
     /// Connections open on the Pub/Sub port.

@@ -24,7 +24,7 @@ fn calls(records: u64) -> u64 {
 fn everything(records: u64) -> &'static Plan {
     let calls = calls(records);
     let settings = format!(
-        "[snapshot]\non_first_run = true\n[gaps]\ngive_up_after = \"1h\"\nlook_every = \"1s\"\nbulk_from = 1000\n\
+        "[snapshot]\non_first_run = true\nparallel_bytes = 1048576\n[gaps]\ngive_up_after = \"1h\"\nlook_every = \"1s\"\nbulk_from = 1000\n\
          [messages]\ncalls_per_hour = {calls}\nmax_active = 5000\nsettle = \"10ms\"\n"
     );
     let rest = format!("conversation_calls = {calls}\nactive_conversations = 5000\nrepeated_entries = 10\n");

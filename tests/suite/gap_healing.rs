@@ -1,6 +1,6 @@
 //! Gaps healed by jobs: a simulated org, the real pipeline, a real broker, and the records as they truly are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use casewire::simulator::{Control, EventOrder, Fault, SimulatorConfig};
 use casewire::status::StreamStatus;
@@ -124,18 +124,14 @@ async fn an_overflow_is_healed_while_the_records_that_it_changed_go_on_changing_
     assert!(first["deletes_found"].as_u64().is_some(), "{first}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_refused_replay_id_lost_is_read_again_with_deletes_and_records_that_are_gone_for_good() {
-    let Some(brokers) =
-        brokers("what_a_refused_replay_id_lost_is_read_again_with_deletes_and_records_that_are_gone_for_good")
-    else {
-        return;
-    };
+/// Changes, deletes and what is gone for good are lost with a replay id, and read again by a job with these settings. With
+/// `over_bulk` the end comes in the middle of the job, and whoever goes on lists over REST.
+async fn a_refused_replay_id_is_healed(brokers: String, settings: &str, over_bulk: bool) {
     let deployment = Deployment::new(brokers, SimulatorConfig::on_free_ports()).await;
     let control = deployment.control();
     let ids = create(&control, 60).await;
     let last = control.publish(update(&ids[0], "before".to_owned())).await.expect("published");
-    let running = deployment.run(&[CASES], HEAL);
+    let running = deployment.run(&[CASES], settings);
     arrived(&running, &last, CASES).await;
     running.stop().await.expect("an orderly end");
 
@@ -155,7 +151,19 @@ async fn what_a_refused_replay_id_lost_is_read_again_with_deletes_and_records_th
         .expect("inflicted");
     control.inflict(Fault::ExpireRetention).await.expect("inflicted");
 
-    let running = deployment.run(&[CASES], HEAL);
+    let mut running = deployment.run(&[CASES], settings);
+    if over_bulk {
+        let some = |status: &StreamStatus| {
+            status.jobs.first().is_some_and(|job| job.rows_reread >= 10) || status.gaps_healed > 0
+        };
+        let status = running.until("some of the job", some).await;
+        assert!(status.jobs.iter().all(|job| !job.over_bulk), "only the ids come over Bulk: {status:?}");
+        running.abort().await;
+        assert_eq!(control.stats().api_calls["bulk-create"], 1, "the ids were listed so");
+        let message = "retried more than 15 times".to_owned();
+        control.inflict(Fault::FailBulk { message, times: 1 }).await.expect("inflicted");
+        running = deployment.run(&[CASES], settings);
+    }
     let after = control.publish(update(&ids[40], "after".to_owned())).await.expect("published");
     arrived(&running, &after, CASES).await;
     running.until("the ledger to be closed", healed(1)).await;
@@ -167,6 +175,29 @@ async fn what_a_refused_replay_id_lost_is_read_again_with_deletes_and_records_th
     let ledger = ledger(&deployment).await;
     let entry = ledger.values().next().expect("an entry");
     assert_eq!((entry["state"].as_str(), entry["deletes_found"].as_u64()), (Some("healed"), Some(13)), "{entry}");
+    let stats = control.stats();
+    let created = stats.api_calls.get("bulk-create").copied().unwrap_or_default();
+    // One if the job was done before its end could come.
+    let made = if over_bulk { 1..=2 } else { 0..=0 };
+    assert!(made.contains(&created) && stats.bulk_jobs == 0, "{:?} {}", stats.api_calls, stats.bulk_jobs);
+    if over_bulk {
+        let by_jobs = |record: &&Output| !record.headers.contains_key("event_id") && record.headers["op"] == "refresh";
+        let written: Vec<&str> = records.iter().filter(by_jobs).map(|record| record.key.as_str()).collect();
+        let once: BTreeSet<&str> = written.iter().copied().collect();
+        assert_eq!(written.len(), once.len(), "what was dealt with is left out of the second listing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_refused_replay_id_lost_is_read_again_with_deletes_and_records_that_are_gone_for_good() {
+    let Some(brokers) =
+        brokers("what_a_refused_replay_id_lost_is_read_again_with_deletes_and_records_that_are_gone_for_good")
+    else {
+        return;
+    };
+    a_refused_replay_id_is_healed(brokers.clone(), HEAL, false).await;
+    let large = format!("{HEAL}\nGAPS__BULK_FROM = 1\nBATCH__MAX_RECORDS = 5");
+    a_refused_replay_id_is_healed(brokers, &large, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,6 +147,22 @@ async fn what_changed_without_an_event_is_found_and_mended_by_the_running_servic
     let (said, code) = reconcile(&large, "--full --repair").await;
     assert_eq!((counts(&said), code, bulk_jobs()), ([1, 1, 1, 1, 0], Some(1), 4), "{said}");
     assert_eq!(control.stats().api_calls["bulk-delete"], 4, "the results are given back");
+    let gone = Fault::FailRest {
+        path: "/results".to_owned(),
+        status: 404,
+        error_code: "NOT_FOUND".to_owned(),
+        message: "The requested resource does not exist".to_owned(),
+        retry_after: None,
+        times: 1,
+    };
+    control.inflict(gone).await.expect("inflicted");
+    let told = large.output("reconcile --full").await;
+    told.failed_with(69, &["The result of the Bulk query job is not there any more"]);
+    assert_eq!(
+        (bulk_jobs(), control.stats().bulk_jobs),
+        (5, 0),
+        "nor is the one of a listing that is given up left over"
+    );
     assert_eq!(found(&said, "extra"), [ids[2].clone()]);
     let repair = &said["streams"][0]["repair"];
     assert_eq!(repair, &json!({"entries": 1, "records": 4, "open_already": 0, "left": 0}));

@@ -15,8 +15,8 @@ use crate::suite::deployment::{Deployment, Output, Running, brokers};
 use crate::suite::fold::{assert_equals_the_org, folded};
 use crate::suite::main_job::{CASES, arrived, passed};
 
-/// Small transactions: a page is many of them, and an end in its middle is likely.
-const SMALL: &str = "BATCH__MAX_RECORDS = 40";
+/// Small pages, several at a time, and small transactions: a page is some of them, and an end in its middle is likely.
+const SMALL: &str = "BATCH__MAX_RECORDS = 40\nSNAPSHOT__PARALLEL_BYTES = 1048576";
 
 fn overflow(entity: &str, rows: u64) -> EventOrder {
     EventOrder { rows, ..EventOrder::new(entity, "GAP_OVERFLOW") }
@@ -218,6 +218,7 @@ async fn a_large_overflow_is_healed_over_bulk_with_what_is_gone_for_good_and_ove
     assert_eq!(entries.last().expect("an entry").json()["state"], json!("healed"));
     let stats = control.stats();
     assert!(stats.api_calls["bulk-create"] >= 3 && stats.api_calls["bulk-delete"] >= 1, "{:?}", stats.api_calls);
+    assert_eq!(stats.bulk_jobs, 0, "neither of those that were given up is left over: {:?}", stats.api_calls);
 }
 
 #[tokio::test(flavor = "multi_thread")]

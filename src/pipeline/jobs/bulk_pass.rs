@@ -4,11 +4,9 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use chrono::Utc;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::change::{CsvPlan, RowPlan};
@@ -22,12 +20,10 @@ use crate::pipeline::jobs::seam::JobRow;
 use crate::pipeline::jobs::setback::Setback;
 use crate::pipeline::jobs::touched::{Known, RecordKey};
 use crate::salesforce::bulk::{BulkError, BulkState, BulkVerdict};
-use crate::salesforce::bulk_page::{BulkPage, BulkRow};
+use crate::salesforce::bulk_page::BulkRow;
+use crate::salesforce::bulk_pages::{BulkPages, BulkPlace, PageEnd};
 use crate::salesforce::query::Scope;
 use crate::salesforce::rest::{RestError, RestVerdict};
-
-/// How long the last call for a job may hold up its end.
-const LAST_CALL: Duration = Duration::from_secs(20);
 
 /// Rows of one transaction: all of them may have to go back, and then stand in the checkpoint with the job.
 const MOST_ROWS: usize = 2_000;
@@ -38,10 +34,11 @@ pub(super) struct Pass {
     /// The records that the job has dealt with.
     seen: HashSet<RecordKey>,
     plan: Option<Arc<CsvPlan>>,
-    /// The page at hand, without what is dealt with.
-    page: Option<Held>,
-    /// The next one, on its way while the other is written.
-    ahead: Option<(String, AbortOnDropHandle<Result<BulkPage, BulkError>>)>,
+    /// The result from where it is dealt with, once it was asked for.
+    pages: Option<BulkPages>,
+    /// What of it is at hand, and whether a page ends with that.
+    rows: VecDeque<BulkRow>,
+    end: Option<PageEnd>,
 }
 
 impl Pass {
@@ -49,11 +46,12 @@ impl Pass {
     pub(super) fn resumed(seen: HashSet<RecordKey>) -> Self {
         Self { seen, ..Self::default() }
     }
-}
 
-struct Held {
-    rows: VecDeque<BulkRow>,
-    next: Option<String>,
+    /// Forgets what was fetched and not written.
+    fn let_go(&mut self) {
+        (self.pages, self.end) = (None, None);
+        self.rows.clear();
+    }
 }
 
 /// A part of a page, ready to be written together.
@@ -65,6 +63,8 @@ struct Part {
     /// Records that REST has to read.
     ids: Vec<String>,
     unread: Vec<String>,
+    /// Whether it is the last of its page, and what follows.
+    end: Option<PageEnd>,
 }
 
 impl Runner {
@@ -99,9 +99,8 @@ impl Runner {
 
     /// Creates Salesforce's job, if the object is large enough.
     async fn begin_bulk(&mut self, id: &str, entity: &str, job: &Job) -> Result<bool, Setback> {
-        let (snapshot, client) = (job.snapshot.as_ref(), self.reader.client());
-        let large = client.has_at_least(self.desk.config.bulk_from, entity, Instant::now() + PATIENCE);
-        if snapshot.is_none() && !large.await? {
+        let snapshot = job.snapshot.as_ref();
+        if snapshot.is_none() && !self.is_large(entity).await? {
             self.rest_only.insert(id.to_owned());
             return Ok(false);
         }
@@ -111,21 +110,24 @@ impl Runner {
         let soql = format!("SELECT {} FROM {entity}{clause}", plan.columns().join(", "));
         // First the time and the marker, then the job: see the head of the jobs.
         let (created_at, marker) = (Utc::now(), self.desk.marker());
-        let created = self.reader.client().create_bulk_query(&soql, Scope::All, Instant::now() + PATIENCE).await;
+        let created = self.reader.client().hold_bulk_query(soql, Scope::All, Instant::now() + PATIENCE).await;
         if let Err(BulkError::Rest(error)) = &created
             && error.verdict() == RestVerdict::DescribeAnew
         {
             // For the next attempt.
             self.reader.descriptions().replace(&fields, Instant::now() + PATIENCE).await?;
         }
-        let bulk = created?;
+        let held = created?;
+        let bulk = held.job().clone();
         info!(job = id, entity, bulk = bulk.id, "bulk query job created");
         let pass =
             BulkPass { job: bulk, marker, created_at, found: None, locator: None, dealt: 0, before: 0, ended: false };
         let mut job = self.job(id)?;
         job.bulk = Some(pass);
         self.passes.entry(id.to_owned()).or_default().plan = Some(plan);
+        // Should nobody say what became of the transaction, the next attempt finds no job in the checkpoint, or one that is gone.
         self.hand_over(marker, Vec::new(), vec![(id.to_owned(), Some(job))]).await?;
+        held.keep();
         Ok(true)
     }
 
@@ -138,7 +140,7 @@ impl Runner {
         self.hand_over(self.desk.marker(), Vec::new(), vec![(id.to_owned(), Some(job))]).await.map(drop)
     }
 
-    /// Writes as much of the page at hand as fits into a transaction.
+    /// Writes as much of a page as fits into a transaction. After an error the result is asked for anew from what is written.
     async fn read_page(
         &mut self,
         id: &str,
@@ -147,18 +149,35 @@ impl Runner {
         pass: &BulkPass,
         found: u64,
     ) -> Result<(), Setback> {
-        self.fetch_page(id, entity, pass).await?;
-        let part = self.part(id, entity, job);
-        let Some(held) = self.passes.get(id).and_then(|known| known.page.as_ref()) else { return Ok(()) };
+        let outcome = self.write_part(id, entity, job, pass, found).await;
+        if outcome.is_err()
+            && let Some(known) = self.passes.get_mut(id)
+        {
+            known.let_go();
+        }
+        outcome
+    }
+
+    async fn write_part(
+        &mut self,
+        id: &str,
+        entity: &str,
+        job: &Job,
+        pass: &BulkPass,
+        found: u64,
+    ) -> Result<(), Setback> {
+        self.begin_pages(id, entity, pass).await?;
+        let part = self.part(id, entity, job).await?;
         let mut after = pass.clone();
         after.dealt += part.dealt;
-        if held.rows.is_empty() {
+        if let Some(end) = part.end {
             (after.before, after.dealt) = (pass.before + after.dealt, 0);
-            after.ended = held.next.is_none();
-            after.locator.clone_from(&held.next);
+            after.ended = end.next.is_none();
+            after.locator = end.next;
         }
-        if after.ended && after.before != found {
-            let what = format!("the pages have {} records and the job says {found}", after.before);
+        let read = after.before + after.dealt;
+        if read > found || (after.ended && read != found) {
+            let what = format!("the pages have {read} records and the job says {found}");
             return Err(BulkError::NotWhole(what).into());
         }
         let mut job = self.job(id)?;
@@ -166,12 +185,10 @@ impl Runner {
         job.ids.extend(part.ids);
         job.unread.extend(part.unread);
         check_unread(entity, &job)?;
-        let exhausted = held.rows.is_empty();
         job.bulk = Some(after);
         let back = self.hand_over(pass.marker, part.rows, vec![(id.to_owned(), Some(job))]).await?;
         if let Some(known) = self.passes.get_mut(id) {
             known.seen.extend(part.keys);
-            known.page = known.page.take().filter(|_| !exhausted);
         }
         if !back.is_empty() {
             debug!(
@@ -183,46 +200,28 @@ impl Runner {
         Ok(())
     }
 
-    /// Sees to it that a page is at hand, without the rows of it that are dealt with, and that the next one is on its way.
-    async fn fetch_page(&mut self, id: &str, entity: &str, pass: &BulkPass) -> Result<(), Setback> {
+    /// Sees to it that pages are under way from where the result is dealt with, and that those of no other job are.
+    async fn begin_pages(&mut self, id: &str, entity: &str, pass: &BulkPass) -> Result<(), Setback> {
+        self.passes.iter_mut().filter(|(other, _)| *other != id).for_each(|(_, known)| known.let_go());
         let known = self.passes.entry(id.to_owned()).or_default();
-        if known.page.is_some() {
+        if known.pages.is_some() {
             return Ok(());
         }
         let plan = match &known.plan {
             Some(plan) => plan.clone(),
             None => csv_plan(self.reader.descriptions().plan(entity, None, Instant::now() + PATIENCE).await?)?,
         };
-        let known = self.passes.entry(id.to_owned()).or_default();
-        known.plan = Some(plan.clone());
-        let ahead = known.ahead.take().filter(|(locator, _)| Some(locator) == pass.locator.as_ref());
+        let place = BulkPlace { locator: pass.locator.clone(), dealt: pass.dealt };
         let client = self.reader.client().clone();
-        let ahead = match ahead {
-            Some((_, page)) => page.await.ok(),
-            None => None,
-        };
-        let mut page = match ahead {
-            Some(page) => page?,
-            None => client.bulk_page(&plan, &pass.job, pass.locator.as_deref(), Instant::now() + PATIENCE).await?,
-        };
-        let mut dealt = usize::try_from(pass.dealt).unwrap_or(usize::MAX);
-        // The page of which a part was written may have been longer than those that are asked for now.
-        while dealt > 0 && dealt >= page.rows.len() {
-            let next = page.next.ok_or_else(|| BulkError::NotWhole("it has become shorter".to_owned()))?;
-            dealt -= page.rows.len();
-            page = client.bulk_page(&plan, &pass.job, Some(&next), Instant::now() + PATIENCE).await?;
-        }
-        known.ahead = page.next.clone().map(|locator| {
-            let (job, next) = (pass.job.clone(), locator.clone());
-            let fetch = async move { client.bulk_page(&plan, &job, Some(&next), Instant::now() + PATIENCE).await };
-            (locator, AbortOnDropHandle::new(tokio::spawn(fetch)))
-        });
-        known.page = Some(Held { rows: page.rows.into_iter().skip(dealt).collect(), next: page.next });
+        let known = self.passes.entry(id.to_owned()).or_default();
+        known.let_go();
+        known.plan = Some(plan.clone());
+        known.pages = Some(BulkPages::begin(client, plan, pass.job.clone(), place, self.pages));
         Ok(())
     }
 
-    /// Takes rows off the page at hand.
-    fn part(&mut self, id: &str, entity: &str, job: &Job) -> Part {
+    /// Takes rows of one page, as many as a transaction may have.
+    async fn part(&mut self, id: &str, entity: &str, job: &Job) -> Result<Part, Setback> {
         let context = self.context.clone();
         let topic: Arc<str> = format!("{}.{entity}", context.identity.prefix).into();
         let writer = RowWriter { context: &context, entity, topic, by: Reader::Job(id), op: job.op(), from: "bulk" };
@@ -231,46 +230,64 @@ impl Runner {
         let (mut part, mut bytes) = (Part::default(), 0);
         let most = context.batch.max_records.min(MOST_ROWS);
         while part.rows.len() < most && bytes < context.batch.max_bytes {
-            let held = self.passes.get_mut(id).and_then(|known| known.page.as_mut());
-            let Some(row) = held.and_then(|held| held.rows.pop_front()) else { break };
-            part.dealt += 1;
-            let row = match row {
-                Ok(row) => row,
-                // REST says more of it, or as much for the list of what cannot be read.
-                Err((id, fault)) => {
-                    warn!(entity, id, error = %fault, "row of a bulk query job cannot be read");
-                    part.ids.push(id);
-                    continue;
-                }
-            };
-            let Some(key) = RecordKey::of(row.id.as_bytes()) else {
-                part.unread.push(row.id);
+            let Some(known) = self.passes.get_mut(id) else { break };
+            let Some(row) = known.rows.pop_front() else {
+                let Some(pages) = known.pages.as_mut().filter(|_| known.end.is_none()) else { break };
+                let more = pages.next().await?;
+                (known.rows, known.end) = (more.rows.into(), more.end);
                 continue;
             };
-            part.keys.push(key);
-            let before = self.known(&row.id, job);
-            let stamp = row.as_of.timestamp();
-            let as_of =
-                current_at_least(before.map(|known| known.as_of).max(job.told_at.map(|at| at.timestamp())), stamp);
-            let alive = !row.deleted;
-            let mut records = match (row.deleted, too_large.contains(&row.id)) {
-                (true, _) if before.map_or(job.includes_deleted(), |known| known.alive) => {
-                    writer.delete(&row.id, as_of)
-                }
-                // Kafka holds nothing of it, or a delete.
-                (true, _) => continue,
-                (false, true) => {
-                    part.unread.push(row.id);
-                    continue;
-                }
-                (false, false) => writer.refresh(&row.id, &row.record, as_of),
-            };
-            letters.mark(&row.id, &mut records);
-            bytes += records.iter().map(OutputRecord::size).sum::<usize>();
-            let becomes = Known { as_of, alive };
-            part.rows.push(JobRow { id: row.id, key, stamp, becomes, absent: false, records });
+            part.dealt += 1;
+            let Some(mut row) = self.row(&mut part, row, job, &writer, &too_large) else { continue };
+            letters.mark(&row.id, &mut row.records);
+            bytes += row.records.iter().map(OutputRecord::size).sum::<usize>();
+            part.rows.push(row);
         }
-        part
+        if let Some(known) = self.passes.get_mut(id).filter(|known| known.rows.is_empty()) {
+            part.end = known.end.take();
+        }
+        Ok(part)
+    }
+
+    /// What is written of a row of the result. Nothing where it cannot be, or need not.
+    fn row(
+        &self,
+        part: &mut Part,
+        row: BulkRow,
+        job: &Job,
+        writer: &RowWriter<'_>,
+        too_large: &HashSet<String>,
+    ) -> Option<JobRow> {
+        let row = match row {
+            Ok(row) => row,
+            // REST says more of it, or as much for the list of what cannot be read.
+            Err((id, fault)) => {
+                warn!(entity = writer.entity, id, error = %fault, "row of a bulk query job cannot be read");
+                part.ids.push(id);
+                return None;
+            }
+        };
+        let Some(key) = RecordKey::of(row.id.as_bytes()) else {
+            part.unread.push(row.id);
+            return None;
+        };
+        part.keys.push(key);
+        let before = self.known(&row.id, job);
+        let stamp = row.as_of.timestamp();
+        let as_of = current_at_least(before.map(|known| known.as_of).max(job.told_at.map(|at| at.timestamp())), stamp);
+        let alive = !row.deleted;
+        let records = match (row.deleted, too_large.contains(&row.id)) {
+            (true, _) if before.map_or(job.includes_deleted(), |known| known.alive) => writer.delete(&row.id, as_of),
+            // Kafka holds nothing of it, or a delete.
+            (true, _) => return None,
+            (false, true) => {
+                part.unread.push(row.id);
+                return None;
+            }
+            (false, false) => writer.refresh(&row.id, &row.record, as_of),
+        };
+        let becomes = Known { as_of, alive };
+        Some(JobRow { id: row.id, key, stamp, becomes, absent: false, records })
     }
 
     /// Reads over REST what the result does not have and Kafka holds; for a snapshot also what events brought since the
@@ -285,10 +302,7 @@ impl Runner {
             self.after_read(back).await;
             left = rest;
         }
-        let deleted = self.reader.client().delete_bulk_query(&pass.job, Instant::now() + LAST_CALL).await;
-        if let Err(error) = deleted {
-            debug!(job = id, bulk = pass.job.id, error = %error, "bulk query job is left to salesforce to delete");
-        }
+        self.reader.client().give_back(&pass.job).await;
         let mut job = self.job(id)?;
         (job.bulk, job.listing) = (None, None);
         self.hand_over(self.desk.marker(), Vec::new(), vec![(id.to_owned(), Some(job))]).await?;
@@ -323,6 +337,10 @@ impl Runner {
     async fn begin_anew(&mut self, id: &str, error: BulkError, passes: u32) -> Result<(), Setback> {
         let mut job = self.job(id)?;
         job.passes = passes;
+        if let Some(pass) = &job.bulk {
+            // First this: between the two, whoever goes on finds that it is gone, and comes here again.
+            self.reader.client().give_back(&pass.job).await;
+        }
         (job.bulk, job.listing) = (None, Some(Listing::default()));
         // All of the object comes again, these records too.
         job.ids.clear();

@@ -57,6 +57,7 @@ impl Runner {
     pub(super) fn forget(&mut self, id: &str) {
         self.copies.remove(id);
         self.passes.remove(id);
+        self.listings.remove(id);
         self.rest_only.remove(id);
     }
 

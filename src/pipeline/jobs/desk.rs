@@ -16,13 +16,12 @@ use crate::kafka::{Checkpoint, OutputRecord, StreamIdentity};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::entry::{self, Entry};
 use crate::pipeline::jobs::job::{Job, Jobs, has_room, job_id, jobs_of, set};
-use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 use crate::pipeline::jobs::touched::{Known, RecordKey, of_output};
 use crate::status::{JobStatus, StreamStatus};
 
 /// The desk of one attempt.
 pub(in crate::pipeline) struct Desk {
-    context: Arc<StreamContext>,
+    pub(super) context: Arc<StreamContext>,
     pub(super) config: GapsConfig,
     state: Mutex<State>,
     /// Something changed that the runner may wait for.
@@ -30,7 +29,7 @@ pub(in crate::pipeline) struct Desk {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// The last transaction that is known.
     seq: u64,
     jobs: Jobs,
@@ -39,9 +38,9 @@ struct State {
     /// Jobs that this attempt has opened for its own transactions: everything since is in `touched`.
     fresh: BTreeSet<String>,
     /// Records that were written while there were jobs, with the number of the last transaction that did.
-    touched: HashMap<RecordKey, (u64, Known)>,
+    pub(super) touched: HashMap<RecordKey, (u64, Known)>,
     /// Keys of platform events that a job is about to write, and whether the loop has written them since.
-    watched: HashMap<Bytes, bool>,
+    pub(super) watched: HashMap<Bytes, bool>,
     /// The open entries of the stream.
     open: BTreeMap<String, Entry>,
     /// Whether the ledger may hold open entries that no job heals.
@@ -53,14 +52,14 @@ struct State {
 /// What a transaction does to the desk once it is committed.
 #[derive(Default)]
 pub(in crate::pipeline) struct Noted {
-    touches: Vec<(RecordKey, Known)>,
+    pub(super) touches: Vec<(RecordKey, Known)>,
     /// The keys of platform events.
     events: Vec<Bytes>,
-    opened: Vec<Entry>,
-    closed: Vec<(String, bool)>,
+    pub(super) opened: Vec<Entry>,
+    pub(super) closed: Vec<(String, bool)>,
     fresh: Vec<String>,
-    unclaimed: bool,
-    snapshot_rows: u64,
+    pub(super) unclaimed: bool,
+    pub(super) snapshot_rows: u64,
 }
 
 impl Noted {
@@ -89,7 +88,7 @@ impl Desk {
         Self { context, config, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // What is in it is replaced whole, never left half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,78 +139,6 @@ impl Desk {
     /// Has it noted from now on whether the loop writes platform events with these keys; none before are any more.
     pub(super) fn watch(&self, keys: impl Iterator<Item = Bytes>) {
         self.state().watched = keys.map(|key| (key, false)).collect();
-    }
-
-    /// Takes a slice's records out of `batch`, but for those that events have overtaken; puts its jobs into `next`.
-    /// Returns the records in their order, and the ids of those that go back. Should a platform event have been written since
-    /// it was looked for, nothing of the batch is taken.
-    pub fn admit(&self, batch: &mut JobBatch, next: &mut Checkpoint) -> (Vec<OutputRecord>, BTreeSet<String>, Noted) {
-        let written = self.state().written(&batch.events);
-        if !written.is_empty() {
-            return (Vec::new(), written, Noted::default());
-        }
-        let (mut records, mut back, mut noted) = (std::mem::take(&mut batch.events), BTreeSet::new(), Noted::default());
-        let (mut rows, mut deletes, mut absent) = (0, 0, 0);
-        let of_snapshot =
-            batch.jobs.first().is_some_and(|(_, job)| job.as_ref().is_some_and(|job| job.snapshot.is_some()));
-        for row in batch.rows.drain(..) {
-            let overtaken = self.state().overtaken(batch.marker, &row);
-            match overtaken {
-                Overtaken::No => {}
-                Overtaken::ByADelete => continue,
-                Overtaken::Perhaps => {
-                    back.insert(row.id);
-                    continue;
-                }
-            }
-            // Of a row that is as current as its stamp says, the next read of the record says no less; a snapshot has
-            // millions of these, and no other job of the object reads all of it meanwhile.
-            if !of_snapshot || !row.becomes.alive || row.becomes.as_of > row.stamp {
-                noted.touches.push((row.key, row.becomes));
-            }
-            absent += u64::from(row.absent);
-            *if row.becomes.alive { &mut rows } else { &mut deletes } += 1;
-            records.extend(row.records);
-        }
-        if let Some((_, Some(job))) = batch.jobs.first_mut() {
-            job.rows += rows;
-            job.deletes += deletes;
-            job.absent += absent;
-            job.ids.extend(back.iter().cloned());
-        }
-        for (id, job) in &batch.jobs {
-            match job {
-                Some(job) => set(next, id, job),
-                None => drop(next.jobs.remove(id)),
-            }
-        }
-        let seq = next.seq.saturating_add(1);
-        let mut whole = back.is_empty();
-        for (number, job) in batch.opens.iter().enumerate() {
-            // The ledger may have been read between a transaction of the loop and the desk's note of it.
-            let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
-            if !job.heals.is_empty() && job.heals.iter().all(healed) {
-                continue;
-            }
-            if has_room(next, job) {
-                set(next, &job_id(job, seq, number), job);
-            } else {
-                noted.unclaimed = true;
-                whole = false;
-            }
-        }
-        for entry in batch.entries.drain(..) {
-            records.push(entry.record(&self.context));
-            if !batch.closes.iter().any(|(id, _)| *id == entry.id) {
-                noted.opened.push(entry);
-            }
-        }
-        noted.snapshot_rows = if of_snapshot { rows } else { 0 };
-        noted.closed = std::mem::take(&mut batch.closes);
-        if whole {
-            records.extend(batch.kept.drain(..).map(|(key, value)| kept(&self.context.identity, key, value)));
-        }
-        (records, back, noted)
     }
 
     /// Notes what has been committed.
@@ -367,33 +294,6 @@ pub(super) fn kept(identity: &StreamIdentity, key: String, value: Option<Bytes>)
     OutputRecord { topic: identity.checkpoint_topic().into(), key: key.into(), value, headers: Vec::new() }
 }
 
-/// Whether an event came between the read of a row and its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Overtaken {
-    No,
-    /// The record is deleted, and Kafka knows.
-    ByADelete,
-    /// The row may be older than what Kafka holds.
-    Perhaps,
-}
-
-impl State {
-    /// Those of a job's platform events that the loop has written meanwhile.
-    fn written(&self, events: &[OutputRecord]) -> BTreeSet<String> {
-        let written = |event: &&OutputRecord| self.watched.get(&event.key) == Some(&true);
-        events.iter().filter(written).map(|event| String::from_utf8_lossy(&event.key).into_owned()).collect()
-    }
-
-    fn overtaken(&self, marker: u64, row: &JobRow) -> Overtaken {
-        let Some((seq, known)) = self.touched.get(&row.key) else { return Overtaken::No };
-        if !row.becomes.alive && !known.alive {
-            return Overtaken::ByADelete;
-        }
-        // A stamp of a later second than the event's was set after it, so the row was read after it too.
-        if *seq <= marker || known.as_of < row.stamp { Overtaken::No } else { Overtaken::Perhaps }
-    }
-}
-
 fn shown(id: &str, job: &Job, waits: Option<&(String, String, DateTime<Utc>)>) -> JobStatus {
     let expected = job.snapshot.as_ref().map(|scope| scope.expected).filter(|expected| *expected > 0);
     JobStatus {
@@ -413,119 +313,5 @@ fn shown(id: &str, job: &Job, waits: Option<&(String, String, DateTime<Utc>)>) -
         waits_for: waits.map(|(what, ..)| what.clone()),
         remedy: waits.map(|(_, remedy, _)| remedy.clone()).filter(|remedy| !remedy.is_empty()),
         next_attempt_at: waits.map(|(.., at)| *at),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::kafka::{RunIdentity, StreamIdentity};
-    use crate::pipeline::claims::EntityClaims;
-    use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
-    use crate::pipeline::settings;
-    use crate::position::{Anchor, Position};
-    use crate::status::{Board, Metrics};
-    use tokio::sync::oneshot;
-
-    fn row(stamp: i64, alive: bool) -> JobRow {
-        let id = "5008d000000047SAAQ".to_owned();
-        let key = RecordKey::of(id.as_bytes()).expect("an id");
-        let becomes = Known { as_of: stamp, alive };
-        JobRow { id, key, stamp, becomes, absent: false, records: Vec::new() }
-    }
-
-    #[test]
-    fn a_row_goes_back_unless_it_was_surely_read_after_every_event_of_its_record() {
-        let mut state = State::default();
-        assert_eq!(state.overtaken(7, &row(100, true)), Overtaken::No, "nobody touched it");
-        let mut touch = |seq, as_of, alive| state.touched.insert(row(0, true).key, (seq, Known { as_of, alive }));
-        touch(7, 100, true);
-        assert_eq!(state.overtaken(7, &row(90, true)), Overtaken::No, "the read began after the event was in kafka");
-        assert_eq!(state.overtaken(6, &row(99, true)), Overtaken::Perhaps);
-        assert_eq!(state.overtaken(6, &row(100, true)), Overtaken::Perhaps, "the same second proves nothing");
-        assert_eq!(state.overtaken(6, &row(101, true)), Overtaken::No);
-        assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::Perhaps, "it may have come back");
-        state.touched.insert(row(0, true).key, (7, Known { as_of: 100, alive: false }));
-        assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::ByADelete);
-    }
-
-    /// The desk of a stream of platform events, with one job.
-    fn of_platform_events() -> (Desk, Checkpoint) {
-        let text = "[salesforce]\nclient_id = 'c'\nclient_secret = 's'\nlogin_url = 'http://127.0.0.1:1'\n\
-                    [kafka]\nbrokers = '127.0.0.1:1'\n\
-                    [[stream]]\ntopic = '/event/Case_Escalation__e'\nstart = 'latest'\nrecord = 'never'\n";
-        let config = Config::from_table(text.parse().expect("TOML"), &[].into()).expect("a configuration");
-        let stream = config.streams[0].clone();
-        let (topic, board) = (stream.topic.clone(), Board::new());
-        let (prefix, org) = ("p".to_owned(), "00D8d00000AbCdEEAV".parse().expect("an org"));
-        let context = StreamContext {
-            identity: StreamIdentity { prefix, org, topic: topic.clone() },
-            run: RunIdentity::of_this_process(),
-            board: board.stream(topic.clone()),
-            metrics: Metrics::new(board),
-            tracer: None,
-            claims: EntityClaims::of([&topic]),
-            policies: settings::policies(&config.policies),
-            batch: config.batch,
-            ledger_topic: "p.gaps".into(),
-            dead_letters_topic: "p.dead-letters".into(),
-            anchored: Arc::default(),
-            last_commit: Mutex::default(),
-            stream,
-        };
-        let mut checkpoint = Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }));
-        set(&mut checkpoint, "heal-1", &Job::new(None, "letter-1".into(), None));
-        (Desk::new(Arc::new(context), config.gaps, &checkpoint), checkpoint)
-    }
-
-    #[test]
-    fn a_platform_event_that_comes_by_itself_while_its_letter_is_redriven_is_written_once() {
-        let (desk, mut checkpoint) = of_platform_events();
-        let event = |key: &'static str| OutputRecord {
-            topic: "p.Case_Escalation__e".into(),
-            key: key.into(),
-            value: Some("{}".into()),
-            headers: Vec::new(),
-        };
-        let batch = || JobBatch {
-            marker: 0,
-            rows: Vec::new(),
-            events: vec![event("one"), event("two")],
-            jobs: vec![("heal-1".to_owned(), None)],
-            opens: Vec::new(),
-            entries: Vec::new(),
-            closes: vec![("letter-1".to_owned(), true)],
-            kept: Vec::new(),
-            receipt: oneshot::channel().0,
-        };
-        // What is enrolled when the watch begins may be committed behind what was read of the topic.
-        let noted = desk.enrol(&mut checkpoint, &[event("two"), event("three")]);
-        desk.watch([event("one").key, event("two").key].into_iter());
-        desk.committed(&checkpoint, noted);
-        let mut next = checkpoint.clone();
-        let (records, back, noted) = desk.admit(&mut batch(), &mut next);
-        assert_eq!((records, back), (Vec::new(), BTreeSet::from(["two".to_owned()])));
-        assert!(next.jobs.contains_key("heal-1") && !noted.closes_gaps(), "nothing of it was done");
-        // The topic is read again, and has it.
-        desk.watch([event("one").key].into_iter());
-        let again = JobBatch { events: vec![event("one")], ..batch() };
-        let (records, back, noted) = desk.admit(&mut { again }, &mut next);
-        assert!(records == [event("one")] && back.is_empty() && noted.closes_gaps() && next.jobs.is_empty());
-    }
-
-    #[test]
-    fn an_entry_counts_once_by_its_cause_however_often_it_is_written() {
-        let (desk, mut checkpoint) = of_platform_events();
-        let end = GapEnd { replay_id: None, time: Some(DateTime::UNIX_EPOCH) };
-        let gap = OpenGap::of_range(GapCause::Expired, GapEnd::default(), end, "away for too long".to_owned());
-        let record = desk.context.gap_record(&gap);
-        for _ in 0..2 {
-            let noted = desk.enrol(&mut checkpoint, std::slice::from_ref(&record));
-            assert_eq!(noted.gaps_opened(), 1);
-            desk.committed(&checkpoint, noted);
-        }
-        let status = desk.context.board.status().expect("the stream's");
-        assert_eq!(status.gaps_opened_by_cause, BTreeMap::from([("expired".to_owned(), 1)]));
     }
 }

@@ -5,14 +5,18 @@
 //! | `job` | a job as it stands in the checkpoint |
 //! | `entry` | an entry of the gap ledger as a job sees it, and what is to be read for it |
 //! | `desk` | what the run loop and the runner share: the jobs, the open gaps, what was touched |
+//! | `admission` | what of a slice is let into a transaction |
 //! | `touched` | what Kafka holds of each record: since when it is current, and whether it is there |
 //! | `seam` | what a job hands to the run loop, and what comes back |
 //! | `rows` | from a row to the records that consumers read |
 //! | `runner` | the task that works through the jobs, a slice of records at a time |
+//! | `listing` | a whole object by its ids, page by page |
 //! | `sweep` | which records of a whole object are to be read |
 //! | `bulk_pass` | a whole object by the pages of a Bulk query job |
 //! | `snapshots` | snapshots: opened at a first run or for an operator, and closed |
 //! | `polling` | objects without events, read where they changed |
+//! | `poll_round` | one round of that: read, compared, written |
+//! | `poll_window` | what Kafka holds of what changed lately, by the topic and by what jobs write |
 //! | `polled` | what is known of those, and what of what is read is news |
 //! | `reading` | one slice: read, compared with what Kafka holds, handed over |
 //! | `redriven` | what is read anew, or written as it was, for a dead letter |
@@ -90,13 +94,19 @@
 //! slices. It is `healed` if every record was read or found deleted. Records that cannot be read are tried again
 //! for `gaps.give_up_after`; then the entry becomes `given_up` and names them.
 
+mod admission;
 mod bulk_pass;
 mod closing;
 pub(super) mod desk;
 mod entry;
 mod job;
+mod listing;
+mod poll_round;
+mod poll_window;
 mod polled;
 mod polling;
+#[cfg(test)]
+mod polling_tests;
 mod reading;
 mod redriven;
 mod rows;

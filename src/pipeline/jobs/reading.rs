@@ -212,15 +212,22 @@ impl Runner {
         Ok(())
     }
 
-    /// Gives the run loop something to commit and waits until it is; returns the ids that went back.
+    /// Gives the run loop rows of the first job to commit, with the jobs as they are afterwards, and waits until it is done;
+    /// returns the ids that went back.
     pub(super) async fn hand_over(
-        &self,
+        &mut self,
         marker: u64,
         rows: Vec<JobRow>,
         jobs: Vec<(String, Option<Job>)>,
     ) -> Result<BTreeSet<String>, Setback> {
+        let entity = jobs.first().and_then(|(_, job)| job.as_ref()?.entity.as_deref());
+        let rewritten = self.rewritten(entity, &rows).await;
         let (batch, committed) = JobBatch::new(marker);
-        self.deliver(JobBatch { rows, jobs, ..batch }, committed).await
+        let back = self.deliver(JobBatch { rows, jobs, ..batch }, committed).await?;
+        if let Some(rewritten) = rewritten {
+            self.note_rewritten(rewritten, &back);
+        }
+        Ok(back)
     }
 
     /// Hands a batch to the run loop and waits for its receipt.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::PollConfig;
+use crate::config::{PagesConfig, PollConfig};
 use crate::identity::TopicKind;
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::{KafkaSettings, ReadTo, ScanFrom, ScannedRecord, scan_news};
@@ -22,14 +22,14 @@ use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::bulk_pass::Pass;
 use crate::pipeline::jobs::desk::Desk;
 use crate::pipeline::jobs::entry;
-use crate::pipeline::jobs::job::{Job, Listing};
+use crate::pipeline::jobs::job::Job;
+use crate::pipeline::jobs::listing::BulkIds;
 use crate::pipeline::jobs::polled::Position;
 use crate::pipeline::jobs::polling::Poll;
-use crate::pipeline::jobs::reading::{PATIENCE, Step};
+use crate::pipeline::jobs::reading::Step;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
 use crate::pipeline::jobs::setback::{LIMITS, POLLS, Setback};
-use crate::pipeline::jobs::sweep;
 use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy_beside};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
@@ -67,6 +67,10 @@ pub(in crate::pipeline) struct Runner {
     pub(super) copies: HashMap<String, Copy>,
     /// What is known of the passes over Bulk.
     pub(super) passes: HashMap<String, Pass>,
+    /// Listings over Bulk.
+    pub(super) listings: HashMap<String, BulkIds>,
+    /// How the results of Bulk query jobs are fetched.
+    pub(super) pages: PagesConfig,
     /// Jobs whose object is read over REST.
     pub(super) rest_only: HashSet<String>,
     /// The job at hand.
@@ -108,6 +112,8 @@ impl Runner {
             cancel,
             copies: HashMap::new(),
             passes: HashMap::new(),
+            listings: HashMap::new(),
+            pages: PagesConfig::default(),
             rest_only: HashSet::new(),
             current: String::new(),
             slice: FIRST_SLICE,
@@ -117,6 +123,12 @@ impl Runner {
             polls: Vec::new(),
             polled: false,
         }
+    }
+
+    /// The same with another number of pages under way.
+    #[must_use]
+    pub fn fetching(self, pages: PagesConfig) -> Self {
+        Self { pages, ..self }
     }
 
     /// The same with objects to poll, from where `kept` says that they are.
@@ -292,36 +304,6 @@ impl Runner {
             return Ok(());
         }
         self.page(id, &entity, job).await
-    }
-
-    /// One page of a listing.
-    async fn page(&mut self, id: &str, entity: &str, job: Job) -> Result<(), Setback> {
-        let bin = job.includes_deleted();
-        let Some(listing) = job.listing else { return Ok(()) };
-        let after = listing.after.as_deref();
-        let scope = job.snapshot.as_ref().filter(|scope| scope.is_partial());
-        let condition = |time: &str| scope.and_then(|scope| scope.condition_by(time));
-        let page = self.reader.ids_where_after(entity, condition, after, Instant::now() + PATIENCE).await?;
-        let nothing = Copy::new();
-        let copy = self.copies.get(id).unwrap_or(&nothing);
-        let known = |key| self.desk.known(key);
-        // What a part of the records lacks may be in the rest.
-        let known = sweep::Held { copy, newer: known, between: scope.is_none(), bin };
-        let ids = sweep::candidates(&page, after, listing.since, &known);
-        let end = page.records.last().map(|last| last.id.clone()).or(listing.after.clone());
-        let mut left = ids.as_slice();
-        while !left.is_empty() {
-            let (slice, rest) = left.split_at(left.len().min(self.slice.max(1)));
-            let reached = if rest.is_empty() { end.as_deref() } else { None };
-            let reached = reached.or(slice.last().map(String::as_str)).unwrap_or_default().to_owned();
-            let back = self.read(id, entity, slice, &Step::Listed(&reached)).await?;
-            self.after_read(back).await;
-            left = rest;
-        }
-        let mut job = self.job(id)?;
-        job.listed += u64::try_from(page.records.len()).unwrap_or(u64::MAX);
-        job.listing = job.listing.filter(|_| !page.last).map(|listing| Listing { after: end, ..listing });
-        self.hand_over(self.desk.marker(), Vec::new(), vec![(id.to_owned(), Some(job))]).await.map(drop)
     }
 
     /// Takes jobs together that read alike and have not begun.

@@ -273,8 +273,17 @@ impl Inspector {
         }
     }
 
-    /// The rest of a listing, a page at a time.
+    /// The rest of a listing, a page at a time. One that is at its end, or cannot go on, gives back what it holds.
     async fn next_page(&self, entity: &str, listing: &mut Listing) -> Result<Option<IdPage>, Unable> {
+        let page = self.page(entity, listing).await;
+        let over = page.as_ref().map_or(true, |page| page.as_ref().is_none_or(|page| page.last));
+        if over && let Listing::Bulk(bulk) = std::mem::replace(listing, Listing::Ended) {
+            bulk.end().await;
+        }
+        page
+    }
+
+    async fn page(&self, entity: &str, listing: &mut Listing) -> Result<Option<IdPage>, Unable> {
         let page = match listing {
             Listing::Ended => return Ok(None),
             Listing::Rest { within, after } => {
@@ -294,11 +303,6 @@ impl Inspector {
                 bulk.next_page().await?
             }
         };
-        if page.last
-            && let Listing::Bulk(bulk) = std::mem::replace(listing, Listing::Ended)
-        {
-            bulk.end().await;
-        }
         Ok(Some(page))
     }
 

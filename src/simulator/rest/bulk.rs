@@ -1,16 +1,18 @@
 //! The query jobs of the Bulk API 2.0: `/jobs/query`.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -120,6 +122,7 @@ pub(super) async fn create(
             let message = format!("Max bulk v2 query jobs ({allowed}) per 24 hrs has been reached");
             Refused::bad("LIMIT_EXCEEDED", message)
         })?;
+        org.stats.count(|stats| stats.bulk_jobs = org.bulk.count());
         Ok(Json(Value::Object(summary(&org, &job, bulk_jobs::State::UploadComplete))))
     })
     .await
@@ -199,7 +202,38 @@ pub(super) async fn results(
         None => org.settings.rest.bulk_page_rows.max(1),
     };
     let from = start_of(&job, &parameters)?;
-    aside(move || page(&org, &job, from, size)).await
+    let download = Download::begin(&org);
+    let (head, rows) = aside(move || page(&org, &job, from, size)).await?;
+    Ok((head, download.body(rows)).into_response())
+}
+
+/// A result that is being sent, from its call to its last byte.
+struct Download(Arc<Org>);
+
+impl Download {
+    fn begin(org: &Arc<Org>) -> Self {
+        org.stats.count(|stats| {
+            stats.bulk_downloads += 1;
+            stats.bulk_downloads_most = stats.bulk_downloads_most.max(stats.bulk_downloads);
+        });
+        Self(Arc::clone(org))
+    }
+
+    /// The same body, once it may be sent.
+    fn body(self, rows: Bytes) -> Body {
+        let sent = stream::unfold((self, Some(rows)), |(download, rows)| async move {
+            let rows = rows?;
+            download.0.bulk.results_flow().await;
+            Some((Ok::<_, Infallible>(rows), (download, None)))
+        });
+        Body::from_stream(sent.fuse())
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.0.stats.count(|stats| stats.bulk_downloads = stats.bulk_downloads.saturating_sub(1));
+    }
 }
 
 /// `GET …/resultPages`: where the next pages are, at most five of them, so that they can be fetched side by side.
@@ -253,7 +287,7 @@ fn place(locator: &str) -> Option<usize> {
     String::from_utf8(STANDARD_NO_PAD.decode(locator).ok()?).ok()?.parse().ok()
 }
 
-fn page(org: &Org, job: &Job, from: usize, size: usize) -> Result<Response, Refused> {
+fn page(org: &Org, job: &Job, from: usize, size: usize) -> Result<(HeaderMap, Bytes), Refused> {
     let found = &job.found;
     let to = from.saturating_add(size).min(found.rows.len());
     let rows = found.rows.get(from..to).unwrap_or_default();
@@ -273,13 +307,13 @@ fn page(org: &Org, job: &Job, from: usize, size: usize) -> Result<Response, Refu
     let read = rows.len() as u64;
     org.stats.count(|stats| stats.records_read += read);
     let locator = if to < found.rows.len() { locator(to) } else { "null".to_owned() };
-    let mut response = ([(header::CONTENT_TYPE, "text/csv")], page).into_response();
-    let headers = response.headers_mut();
-    headers.insert("Sforce-NumberOfRecords", HeaderValue::from(read));
+    let mut head = HeaderMap::new();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv"));
+    head.insert("Sforce-NumberOfRecords", HeaderValue::from(read));
     if let Ok(locator) = HeaderValue::from_str(&locator) {
-        headers.insert("Sforce-Locator", locator);
+        head.insert("Sforce-Locator", locator);
     }
-    Ok(response)
+    Ok((head, Bytes::from(page)))
 }
 
 pub(super) async fn abort(
@@ -306,5 +340,6 @@ pub(super) async fn delete(
         return Err(Refused::bad("INVALIDJOBSTATE", "A job that is not over cannot be deleted"));
     }
     org.bulk.remove(&id);
+    org.stats.count(|stats| stats.bulk_jobs = org.bulk.count());
     Ok(StatusCode::NO_CONTENT)
 }
