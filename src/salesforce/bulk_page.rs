@@ -3,11 +3,14 @@
 //! A result is never in memory as a whole: a page has as many rows as fit into a few megabytes, by the size of those that
 //! came before. What Salesforce says of a page is checked against what is in it.
 
+use std::io;
+
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::change::{CsvPlan, Row, RowFault};
 use crate::salesforce::bulk::{BulkError, BulkJob};
-use crate::salesforce::rest::{RestAnswer, RestError, RestVerdict};
+use crate::salesforce::rest::{RestError, RestVerdict};
 use crate::salesforce::rest_client::RestClient;
 
 /// The bytes of a page that are aimed at.
@@ -60,7 +63,7 @@ impl RestClient {
             match self.bulk_results(job, locator, most, deadline).await {
                 Ok(answer) => {
                     let bytes = answer.body.len();
-                    let page = read(plan, &answer).await?;
+                    let page = read(plan, &answer.headers, &answer.body).await?;
                     if let Some(each) = bytes.checked_div(page.rows.len()) {
                         self.note_row_bytes(&known, each);
                     }
@@ -73,26 +76,18 @@ impl RestClient {
     }
 }
 
-async fn read(plan: &CsvPlan, answer: &RestAnswer) -> Result<BulkPage, BulkError> {
-    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+/// Reads a page: what its headers say of it, and its CSV.
+///
+/// # Errors
+/// When it is not what the headers say, or not CSV with a column for each of the plan. No text holds what a row does.
+pub async fn read(plan: &CsvPlan, headers: &HeaderMap, csv: &[u8]) -> Result<BulkPage, BulkError> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let said: u64 = header(COUNT)
         .and_then(|count| count.parse().ok())
         .ok_or_else(|| RestError::Unexpected("a page of a Bulk query job that does not tell its records".to_owned()))?;
     let next = header(LOCATOR).filter(|locator| !locator.is_empty() && *locator != "null").map(str::to_owned);
-    let mut rows = Vec::with_capacity(usize::try_from(said).unwrap_or_default().min(MOST_ROWS));
     // Of a result without records some orgs send nothing at all, not even the names of the columns.
-    if !answer.body.is_empty() {
-        let mut csv = csv::Reader::from_reader(answer.body.as_slice());
-        let places = places(plan, csv.headers().map_err(|error| unreadable(&error))?)?;
-        let mut record = csv::StringRecord::new();
-        while csv.read_record(&mut record).map_err(|error| unreadable(&error))? {
-            if rows.len() % ROWS_A_TURN == ROWS_A_TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-            let cell = |column: usize| places.get(column).and_then(|place| record.get(*place)).unwrap_or_default();
-            rows.push(plan.render(cell).map_err(|fault| (plan.id(cell), fault)));
-        }
-    }
+    let rows = if csv.is_empty() { Vec::new() } else { rows(plan, csv, said).await? };
     if rows.len() as u64 != said {
         return Err(BulkError::NotWhole(format!("a page has {} records and says that it has {said}", rows.len())));
     }
@@ -100,6 +95,39 @@ async fn read(plan: &CsvPlan, answer: &RestAnswer) -> Result<BulkPage, BulkError
         return Err(BulkError::NotWhole("a page without records is not the last".to_owned()));
     }
     Ok(BulkPage { rows, next })
+}
+
+/// The rows of a page that is said to have so many.
+///
+/// # Errors
+/// As [`read`]; no more rows than said, and than are ever asked for, are held.
+pub async fn rows(plan: &CsvPlan, csv: impl io::Read, said: u64) -> Result<Vec<BulkRow>, BulkError> {
+    let most = usize::try_from(said).unwrap_or(usize::MAX).min(MOST_ROWS);
+    let mut csv = csv::Reader::from_reader(csv);
+    let places = places(plan, csv.headers().map_err(|error| unreadable(&error))?)?;
+    let (mut rows, mut record) = (Vec::with_capacity(most), csv::StringRecord::new());
+    while csv.read_record(&mut record).map_err(|error| unreadable(&error))? {
+        if rows.len() == most {
+            let what = format!("a page has more than {most} records and says that it has {said}");
+            return Err(BulkError::NotWhole(what));
+        }
+        if rows.len() % ROWS_A_TURN == ROWS_A_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        let cell = |column: usize| places.get(column).and_then(|place| record.get(*place)).unwrap_or_default();
+        let row = plan.render(cell).map_err(|fault| (plan.id(cell), fault));
+        // Anything else is another cell. Ids are logged and kept, and those must not be.
+        if !is_id(row.as_ref().map_or_else(|(id, _)| id, |row| &row.id)) {
+            let line = record.position().map(csv::Position::line).unwrap_or_default();
+            return Err(BulkError::NotWhole(format!("the row at line {line} has no id")));
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn is_id(id: &str) -> bool {
+    matches!(id.len(), 15 | 18) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Where each column of the plan stands. From API version 50.0 on that is the order of the query; names are surer.

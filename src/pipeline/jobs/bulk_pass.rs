@@ -151,9 +151,9 @@ impl Runner {
         let part = self.part(id, entity, job);
         let Some(held) = self.passes.get(id).and_then(|known| known.page.as_ref()) else { return Ok(()) };
         let mut after = pass.clone();
-        after.dealt += part.dealt;
+        after.dealt = after.dealt.saturating_add(part.dealt);
         if held.rows.is_empty() {
-            (after.before, after.dealt) = (pass.before + after.dealt, 0);
+            (after.before, after.dealt) = (pass.before.saturating_add(after.dealt), 0);
             after.ended = held.next.is_none();
             after.locator.clone_from(&held.next);
         }
@@ -162,7 +162,7 @@ impl Runner {
             return Err(BulkError::NotWhole(what).into());
         }
         let mut job = self.job(id)?;
-        job.listed += part.dealt;
+        job.listed = job.listed.saturating_add(part.dealt);
         job.ids.extend(part.ids);
         job.unread.extend(part.unread);
         check_unread(entity, &job)?;

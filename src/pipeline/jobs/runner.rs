@@ -319,7 +319,7 @@ impl Runner {
             left = rest;
         }
         let mut job = self.job(id)?;
-        job.listed += u64::try_from(page.records.len()).unwrap_or(u64::MAX);
+        job.listed = job.listed.saturating_add(u64::try_from(page.records.len()).unwrap_or(u64::MAX));
         job.listing = job.listing.filter(|_| !page.last).map(|listing| Listing { after: end, ..listing });
         self.hand_over(self.desk.marker(), Vec::new(), vec![(id.to_owned(), Some(job))]).await.map(drop)
     }
