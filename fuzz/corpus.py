@@ -141,6 +141,8 @@ prefix = "sfdc.platform.eventbus.grpc."
 # Who answers, the status as a place in the target's list or a gRPC code, the body.
 answers = {
     "granted": (0, 0, json.dumps(granted)),
+    "token_elsewhere": (0, 0, json.dumps(granted | {"access_token": "another", "instance_url": "00D8d!AQ0AQtoken"})),
+    "token_misplaced": (0, 0, json.dumps(granted | {"instance_url": "00D8d!AQ0AQtoken"})),
     "invalid_grant": (0, 5, '{"error":"invalid_grant","error_description":"user hasn\'t approved this consumer"}'),
     "echo": (0, 5, '{"error":"invalid_grant","error_description":"bad eyJhbGciOiJSUzI1NiJ9.assertion"}'),
     "rate": (0, 5, '{"error":"rate_limit_exceeded"}'),
