@@ -94,8 +94,9 @@ impl<'a> Pieces<'a> {
 impl Read for Pieces<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let length = self.lengths.get(self.next % self.lengths.len().max(1)).map_or(1, |length| *length);
-        // A byte order mark is only looked for in the first piece.
-        let least = if self.next == 0 { 3 } else { 1 };
+        // A byte order mark is only looked for in the first piece, and one that is all of it is taken for the end. A page is in
+        // memory when it is read, so its first piece is kilobytes.
+        let least = if self.next == 0 { 4 } else { 1 };
         self.next += 1;
         let given = usize::from(length).max(least).min(into.len()).min(self.left.len());
         let (piece, left) = self.left.split_at(given);
