@@ -28,7 +28,7 @@ const CONTENT: &str = "cOnTenT";
 const LONGEST_TEXT: usize = 200;
 
 /// More rows of a page are more of the same.
-const MOST_ROWS: usize = 12;
+const MOST_ROWS: usize = 4;
 
 /// Every kind of cell; `describe` names components before their compounds, and so does this.
 static PLAN: LazyLock<CsvPlan> = LazyLock::new(|| {
