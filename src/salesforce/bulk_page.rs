@@ -148,3 +148,51 @@ fn unreadable(error: &csv::Error) -> BulkError {
         _ => format!("line {line} is no CSV"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{FieldPolicies, ObjectDescription, RowPlan};
+    use std::sync::Arc;
+
+    const ROW: &str = "5008d000000047SAAQ,2026-02-17T04:03:15.000Z,1";
+
+    fn plan() -> CsvPlan {
+        let described = serde_json::json!({"name": "Case", "fields": [
+            {"name": "Id", "type": "id"},
+            {"name": "SystemModstamp", "type": "datetime"},
+            {"name": "Count__c", "type": "int"},
+        ]});
+        let described = ObjectDescription::parse(described.to_string().as_bytes()).expect("a description");
+        let plan = RowPlan::new(&described, &FieldPolicies::default(), |_| true).expect("a plan");
+        CsvPlan::new(Arc::new(plan)).expect("all of it")
+    }
+
+    async fn page(said: &str, rows: &[&str]) -> Result<Vec<BulkRow>, BulkError> {
+        let headers = HeaderMap::from_iter([(http::HeaderName::from_static(COUNT), said.parse().expect("a header"))]);
+        let csv = format!("Id,SystemModstamp,Count__c\n{}\n", rows.join("\n"));
+        read(&plan(), &headers, csv.as_bytes()).await.map(|page| page.rows)
+    }
+
+    #[tokio::test]
+    async fn a_page_is_as_long_as_it_says_and_no_longer_than_any_that_is_asked_for() {
+        assert_eq!(page("2", &[ROW, ROW]).await.map(|rows| rows.len()), Ok(2));
+        for said in ["1", "3"] {
+            assert!(matches!(page(said, &[ROW, ROW]).await, Err(BulkError::NotWhole(_))), "{said}");
+        }
+        let endless = vec![ROW; MOST_ROWS + 1];
+        let text = page("18446744073709551615", &endless).await.expect_err("too many").to_string();
+        assert!(text.contains("more than 25000 records"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_row_of_another_id_than_salesforce_gives_spoils_its_page_and_is_not_quoted() {
+        let fault = page("1", &[&ROW.replace(",1", ",one")]).await.expect("a page").remove(0).expect_err("no number");
+        assert_eq!(fault.0, "5008d000000047SAAQ");
+        for other in ["secret, and more", "", "5008d000000047"] {
+            let row = ROW.replace("5008d000000047SAAQ", &format!("\"{other}\""));
+            let text = page("1", &[&row]).await.expect_err(other).to_string();
+            assert!(text.ends_with("the row at line 2 has no id"), "{text}");
+        }
+    }
+}

@@ -281,5 +281,7 @@ mod tests {
         assert_eq!((&closed["detail"], &closed["unread"]), (&json!("why"), &json!(["500A"])));
         assert!(read(closed.to_string().as_bytes(), &cases).expect("own").1.is_none(), "not open any more");
         assert_eq!(opened.after(&job, Outcome::Partly, &[], "run").value["state"], "open");
+        let counted = entry(cases.as_str(), json!({"rows_reread": u64::MAX}));
+        assert_eq!(counted.after(&job, Outcome::Healed, &[], "run").value["rows_reread"], u64::MAX);
     }
 }
