@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
@@ -278,6 +278,11 @@ impl Job {
         }
     }
 
+    /// So long before it was opened.
+    pub fn before_it_opened(&self, by: TimeDelta) -> DateTime<Utc> {
+        self.opened_at.checked_sub_signed(by).unwrap_or(self.opened_at)
+    }
+
     /// From when on a topic is read for what it holds of single records.
     pub fn begins_at(&self) -> DateTime<Utc> {
         self.compared_at.map_or(self.opened_at, |at| at.min(self.opened_at))
@@ -406,6 +411,8 @@ mod tests {
         assert!(!begun.may_begin_bulk() && !begun.is_done());
         let jobs = Jobs::from([("heal-1".to_owned(), heals.clone()), ("snapshot-1".to_owned(), begun.clone())]);
         assert!(heals.waits_for_bulk("heal-1", &jobs) && !begun.waits_for_bulk("snapshot-1", &jobs));
+        let first = Job { opened_at: DateTime::<Utc>::MIN_UTC, ..heals.clone() };
+        assert_eq!(first.before_it_opened(TimeDelta::hours(1)), first.opened_at, "no time is before the first one");
         let other = Job { entity: Some("User".into()), ..heals };
         assert!(!other.waits_for_bulk("heal-2", &jobs));
         begun.passes = MOST_PASSES;

@@ -185,10 +185,7 @@ impl Runner {
             match jobs.iter().find(|(_, job)| job.snapshot.is_some() && job.entity.as_deref() == Some(entity)) {
                 // What it does not read is wanted too.
                 Some((id, job)) if job.is_partial() => return self.wait_for_snapshot(number, entity, id),
-                Some((_, job)) => {
-                    let before = job.opened_at.checked_sub_signed(CLOCKS + look_back);
-                    from = from.min(before.unwrap_or(job.opened_at));
-                }
+                Some((_, job)) => from = from.min(job.before_it_opened(CLOCKS + look_back)),
                 None => {
                     let mut scope = SnapshotScope::default();
                     scope.expected = self.expected(entity, &scope).await?;
