@@ -141,6 +141,8 @@ prefix = "sfdc.platform.eventbus.grpc."
 # Who answers, the status as a place in the target's list or a gRPC code, the body.
 answers = {
     "granted": (0, 0, json.dumps(granted)),
+    "token_elsewhere": (0, 0, json.dumps(granted | {"access_token": "another", "instance_url": "00D8d!AQ0AQtoken"})),
+    "token_misplaced": (0, 0, json.dumps(granted | {"instance_url": "00D8d!AQ0AQtoken"})),
     "invalid_grant": (0, 5, '{"error":"invalid_grant","error_description":"user hasn\'t approved this consumer"}'),
     "echo": (0, 5, '{"error":"invalid_grant","error_description":"bad eyJhbGciOiJSUzI1NiJ9.assertion"}'),
     "rate": (0, 5, '{"error":"rate_limit_exceeded"}'),
@@ -167,6 +169,115 @@ bodies = {
 }
 for name, (resource, body) in bodies.items():
     write("rest", name, bytes([resource]) + body.encode())
+
+# Bodies of pages of a Bulk query job; the first byte says that they are that.
+columns = "Id,IsDeleted,SystemModstamp,Subject,Topics__c,Flag__c,Count__c,Amount__c,At__c,Day__c,Clock__c,ParentId"
+columns += ",FirstName,LastName,Name,BillingCity,BillingLatitude"
+record = "500000000000001AAA,false,2026-02-17T04:03:15.000Z,plain,A;B,true,7,1.5e-7,1771300995000,2026-02-17,04:03:15.000Z"
+record += ",500000000000002,Ada,Lovelace,Ada Lovelace,,50.9"
+pages = {
+    "page": f"{columns}\n{record}\n{record}\n",
+    "quoted": columns.replace(",", '","').join('""') + "\r\n" + record.replace(",", '","').join('""') + "\r\n",
+    "line_breaks": f"{columns}\n{record}\n".replace("plain", '"a ""b"",\r\nc"'),
+    "not_a_number": f"{columns}\n{record}\n".replace(",7,", ",cOnTenT,"),
+    "no_id": f"{columns}\n{record}\n".replace("\n500000000000001AAA", "\ncOnTenT and more"),
+    "no_column": f"{columns}\n{record}\n".replace("Subject", "Object"),
+    "short_row": f"{columns}\n{record[:-9]}\n",
+    "names_alone": f"\ufeff{columns}\n",
+    "open_quote": f"{columns}\n{record}\n".replace("plain", '"plain'),
+    "not_utf8": f"{columns}\n{record}\n".replace("plain", "\xfc"),
+}
+for name, body in pages.items():
+    write("bulk_csv", name, b"\1" + body.encode("latin-1" if name == "not_utf8" else "utf-8"))
+
+said = {"identifier": "e-1", "clientTimestamp": 4, "sender": {"role": "EndUser", "appType": "chat", "subject": "s"}}
+over_connect = said | {"serverReceivedTimestamp": 6, "messageText": "cOnTenT", "relatedRecords": ["0Mw8d0000000001AAA"]}
+payload = {"entryType": "Message", "abstractMessage": {"staticContent": {"formatType": "Text", "text": "cOnTenT"}}}
+over_data = said | {"transcriptedTimestamp": 5, "entryType": "Message", "entryPayload": payload}
+choices = {"abstractMessage": {"choices": {"text": "Which?", "optionItems": []}}}
+
+
+def conversation(*entries, token=None):
+    return json.dumps({"conversationEntries": entries, "nextPageToken": token}, separators=(",", ":"))
+
+
+# Which API, from when to when and behind which token, as a byte; the answer.
+conversations = {
+    "connect": (1, conversation(over_connect, {"identifier": "a", "clientTimestamp": 1})),
+    "data": (0, conversation(over_data, over_data | {"identifier": "b", "entryPayload": choices}, token="t2")),
+    "repeated": (1, conversation(over_connect, over_connect, over_connect | {"serverReceivedTimestamp": 3})),
+    "within": (2 | 8, conversation(over_connect, over_data | {"transcriptedTimestamp": 99})),
+    "circle": (16, conversation(over_data, token="t1")),
+    "default_page": (1, conversation(*[{"identifier": f"{n}", "clientTimestamp": n // 5} for n in range(25)])),
+    "no_time": (1, conversation({"identifier": "a", "messageText": "cOnTenT"})),
+    "no_identifier": (1, conversation({"identifier": "", "clientTimestamp": 1})),
+    "text_for_time": (0, conversation({"identifier": "a", "clientTimestamp": "cOnTenT"})),
+    "empty": (1, conversation()),
+}
+for name, (choice, answer) in conversations.items():
+    write("conversation_entries", name, bytes([choice << 1 | 1]) + answer.encode())
+
+digest = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
+talk = {"cursor": 1790000000000, "floor": 1789913600000, "known": {"e-1": [1790000000000, digest], "e-2": [7, ""]}}
+talk |= {"open": ["0Mw8d0000000001AAA"], "final_at": 1, "asked_at": 2, "sweep_every": 60000, "in_vain_since": at}
+talk |= {"entry": {"id": "messages-1", "state": "open"}, "over_data_api": True, "records": {"0dw1": digest}}
+trigger = {"session": "0Mw8d0000000001AAA", "reason": "event", "since": at}
+listed = {"found_at": at, "sessions": [["0Mw8d0000000002AAA", 1771300995], ["0Mw8d0000000003AAA", 1771300000]]}
+history_list = "history/67e55044-10b1-426f-9247-bb680e5fe0c8"
+
+
+def line(key, value):
+    return f"{key} {json.dumps(value, separators=(',', ':'))}\n"
+
+
+stored = {
+    "conversation": line("conversation/36b0f4d9-7c14", talk) + line("conversation/new", {"cursor": 0}),
+    "conversation_of_others": line("conversation/a", {"cursor": "cOnTenT"}) + line("conversation/b", {"known": {"e": [1]}}),
+    "trigger": line("trigger/0Mw8d0000000001AAA", trigger) + line("trigger/0Mw8d0000000002AAA", trigger),
+    "trigger_told": line("trigger/0Mw8d0000000001AAA", trigger | {"entry": {"id": "x"}}) + line("trigger/x", "cOnTenT"),
+    "list": line(history_list, listed) + line(f"{history_list}/done", 1),
+    "list_done": line(history_list, listed) + line(f"{history_list}/done", 2**64 - 1) + line(history_list.upper(), listed),
+    "poll": line("poll/CaseComment", {"from": at}) + line("poll/Account", {"from": "cOnTenT"}) + line("poll/User", {}),
+}
+for name, lines in stored.items():
+    write("kept", name, b"\0" + lines.encode())
+heals = {"entity": "Case", "heals": ["gap"], "opened_at": at, "told_at": at, "whole": True, "listing": {"after": "500A"}}
+bulk = {"job": {"id": "750A", "version": "66.0"}, "marker": 7, "created_at": at, "found": 9, "dealt": 2, "before": 3}
+taken = {"entity": "Case", "heals": ["a"], "opened_at": at, "whole": True, "listing": {}}
+jobs = {
+    "single": {"heal-1-0": {"entity": "Case", "heals": ["gap"], "opened_at": at, "ids": ["500A"], "gone": ["500A"]}},
+    "whole": {"heal-1-0": heals | {"known": {"500A": 7}, "deleted": {"500A": -1}, "held": 5}},
+    "bulk": {"snapshot-1-0": heals | {"heals": [], "bulk": bulk, "passes": 1, "snapshot": {"expected": 9}}},
+    "part": {"snapshot-1-0": heals | {"snapshot": {"since": at, "condition": "A = 1", "include_deleted": True}}},
+    "two": {"heal-1-0": taken, "heal-2-0": taken | {"heals": ["b"], "compared_at": at}, "other": {"cOnTenT": [1]}},
+    "most": {"heal-1-0": taken | {"rows": 2**64 - 1, "opened_at": "-262143-01-01T00:00:00Z"}},
+}
+for name, members in jobs.items():
+    write("kept", f"jobs_{name}", b"\1" + json.dumps(members, separators=(",", ":")).encode())
+gap = {"id": "gap", "state": "open", "cause": "x", "topic": "/data/CaseChangeEvent", "entity": None, "records": []}
+one = {"entity": "Case", "records": ["5008d000000047SAAQ"], "to": {"time": at}, "source": {"replay_id": "00"}}
+found = {"cause": "reconciled", "absent": ["5008d000000047SAAQ"], "known": {"5008d000000047SAAQ": at}, "held": 7}
+gaps = {
+    "range": (0, gap | {"from": {"time": at}, "opened_at": at}),
+    "records": (0, gap | one),
+    "wildcard": (0, gap | one | {"records": ["500*"]}),
+    "reconciled": (0, gap | one | found | {"compared_at": at}),
+    "letter": (0, gap | one | {"letter": "00-e1", "deleted": ["5008d000000047SAAQ", "5008d000000047TAAQ"]}),
+    "channel": (1, gap | {"topic": "/data/ChangeEvents"}),
+    "event": (2, gap | {"topic": "/event/Order__e", "letter": "00-e1"}),
+    "messages": (3, gap | {"topic": "/data/MessagingSessionChangeEvent", "entity": "ConversationEntry"}),
+    "closed": (0, gap | {"state": "healed", "rows_reread": 2**64 - 1}),
+    "counted": (0, gap | one | {"rows_reread": 2**64 - 1, "deletes_found": 2**64 - 1}),
+}
+for name, (topic, value) in gaps.items():
+    write("kept", f"gap_{name}", bytes([2, topic]) + json.dumps(value, separators=(",", ":")).encode())
+
+# The course of each of these begins with its own byte.
+for number in range(8):
+    choices = bytes((number * 41 + at_byte * 23) % 256 for at_byte in range(200))
+    write("bulk_csv", f"rows_{number}", b"\0" + choices)
+    write("conversation_entries", f"course_{number}", b"\0" + choices)
+    write("kept", f"course_{number}", b"\3" + choices)
 
 # Read as choices and lengths: what they come to is found out by running them.
 for number in range(8):
@@ -202,7 +313,8 @@ write("response", "group", b"\x2b\x0a\x00\x2c" + tail)
 def dictionary(target, words):
     folder = HERE / "dictionaries"
     folder.mkdir(exist_ok=True)
-    quoted = (word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\x0a") for word in words)
+    printable = {ord("\\"): "\\\\", ord('"'): '\\"'} | {byte: chr(byte) for byte in range(0x20, 0x7F) if chr(byte) not in '\\"'}
+    quoted = ("".join(printable.get(byte, f"\\x{byte:02x}") for byte in word.encode()) for word in words)
     (folder / target).write_text("".join(f'"{word}"\n' for word in quoted))
 
 
@@ -227,4 +339,16 @@ texts = ["http://", "https://", "eyJhbGciOiJSUzI1NiJ9.assertion", "Replay ID", p
 dictionary("answers", codes + [f'"{member}":"' for member in members] + texts)
 members = "DailyDeliveredPlatformEvents DailyApiRequests Max Remaining Id SystemModstamp".split()
 dictionary("rest", [f'"{name}":' for name in members] + ["cOnTenT", "null", "{", "}", "9223372036854775808", "-1", "1e5"])
+names = columns.split(",")
+dictionary("bulk_csv", names + ["cOnTenT", '""', '","', "\n", "\r\n", '"\n', ",,", "true", "+0000", "Z", "1e5", "\ufeff"])
+members = "conversationEntries nextPageToken identifier clientTimestamp serverReceivedTimestamp transcriptedTimestamp".split()
+members += "messageText entryType entryPayload abstractMessage staticContent choices text sender role appType".split()
+members += "subject relatedRecords".split()
+dictionary("conversation_entries", [f'"{name}":' for name in members] + ["cOnTenT", "null", '"t1"', "9223372036854775807"])
+members = list(talk) + list(trigger) + list(listed) + list(heals) + list(bulk) + list(gap) + list(one) + list(found)
+members += "ids unread gone deleted compared_at listed rows deletes absent passes snapshot since condition letter".split()
+members += "include_deleted expected ended locator rows_reread deletes_found time".split()
+keys = ["\nconversation/", "\ntrigger/", "\nhistory/", "/done ", "\npoll/", "heal-", "snapshot-", "0Mw8d0000000001AAA"]
+texts = ["cOnTenT", "null", "18446744073709551615", "+262142-12-31T23:59:60Z", "/data/CaseChangeEvent", "open"]
+dictionary("kept", [f'"{name}":' for name in dict.fromkeys(members)] + keys + texts)
 dictionary("text_diff", ["@@ -", " +", " @@\n", "\n-", "\n+", "\n ", "-0,0 +1,1", "--- \n+++ ", "18446744073709551615"])

@@ -33,6 +33,7 @@
 //! | `claims` | which stream writes which entity |
 //! | `notice` | what is told of a stream that goes on |
 //! | `stop` | why a stream stops on its own account, and what mends it |
+//! | `kept` | what a stream keeps beside its checkpoint, read back |
 //! | `output_topics` | the topics a stream writes to, made when first needed |
 //! | `read_back` | what the output already holds |
 //! | `conclusion` | what the end of an attempt means |
@@ -52,6 +53,7 @@ pub mod dead_letter;
 mod decode;
 mod hand_over;
 mod jobs;
+mod kept;
 pub mod ledger;
 pub mod ledger_entries;
 mod memory;
@@ -77,6 +79,19 @@ mod traces;
 mod want;
 
 pub use beginning::{NoBeginning, first_run};
+
+/// How what a stream keeps in Kafka is read back, apart from the Kafka that it comes from; like `salesforce::reading` it is for
+/// the fuzz targets of `fuzz/`, and nothing else should use it.
+#[doc(hidden)]
+pub mod reading {
+    pub use super::jobs::stored::{Job, Jobs, LedgerEntry, Outcome, PollPosition, jobs_of, ledger_entry, set_job};
+    pub use super::kept::{Unreadable, read as kept_value};
+    pub use super::messages::stored::{
+        Clear, Conversation, End, LedgerWriter, MessageBatch, MessageDesk, Op, Reason, Walk, conversation_key,
+        conversations,
+    };
+}
+
 #[cfg(test)]
 pub(crate) use jobs::one_of_each as job_setbacks;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! came before. It stays CSV until its rows are taken, since as JSON, with the names of the fields in each, they have several
 //! times the bytes. What Salesforce says of a page is checked against what is in it before the first row is taken.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::change::{CsvPlan, Row, RowFault};
 use crate::salesforce::bulk::{BulkError, BulkJob};
-use crate::salesforce::rest::{RestAnswer, RestError, RestRequest, RestVerdict};
+use crate::salesforce::rest::{RestError, RestRequest, RestVerdict};
 use crate::salesforce::rest_client::RestClient;
 
 /// The bytes of a row as long as nobody knows better: those of a Case with all its fields.
@@ -141,7 +141,7 @@ impl RestClient {
             match self.bulk_results(job, locator, most, limited, deadline).await {
                 Ok(answer) => {
                     let bytes = answer.body.len();
-                    let page = read(plan, answer).await?;
+                    let page = read(plan, &answer.headers, answer.body).await?;
                     if let Some(each) = bytes.checked_div(page.left()) {
                         self.note_row_bytes(&known, each);
                     }
@@ -169,36 +169,59 @@ fn told<'a>(head: &'a HeaderMap, name: &str) -> Option<&'a str> {
     head.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-async fn read(plan: &Arc<CsvPlan>, answer: RestAnswer) -> Result<BulkPage, BulkError> {
-    let said: u64 = told(&answer.headers, COUNT)
+/// Reads a page: what its head says of it, and its CSV.
+///
+/// # Errors
+/// When it is not what the head says, or not CSV with a column for each of the plan. No text holds what a row does.
+pub async fn read(plan: &Arc<CsvPlan>, head: &HeaderMap, csv: Vec<u8>) -> Result<BulkPage, BulkError> {
+    let said: u64 = told(head, COUNT)
         .and_then(|count| count.parse().ok())
         .ok_or_else(|| RestError::Unexpected("a page of a Bulk query job that does not tell its records".to_owned()))?;
-    let next = next_page(&answer.headers);
-    let rows = rows_of(&answer.body).await?;
+    let next = next_page(head);
+    // Of a result without records some orgs send nothing at all, not even the names of the columns.
+    let empty = csv.is_empty();
+    let rows = if empty { 0 } else { rows(plan, csv.as_slice(), said).await? };
     if rows as u64 != said {
         return Err(BulkError::NotWhole(format!("a page has {rows} records and says that it has {said}")));
     }
     if next.is_some() && rows == 0 {
         return Err(BulkError::NotWhole("a page without records is not the last".to_owned()));
     }
-    // Of a result without records some orgs send nothing at all, not even the names of the columns.
-    let empty = answer.body.is_empty();
-    let mut csv = csv::Reader::from_reader(Cursor::new(answer.body));
+    let mut csv = csv::Reader::from_reader(Cursor::new(csv));
     let places = if empty { Vec::new() } else { places(plan, csv.headers().map_err(|error| unreadable(&error))?)? };
     Ok(BulkPage { plan: plan.clone(), csv, places, record: csv::StringRecord::new(), left: rows, next })
 }
 
-/// How many rows there are, all of them CSV.
-async fn rows_of(body: &[u8]) -> Result<usize, BulkError> {
-    let mut csv = csv::Reader::from_reader(body);
+/// How many rows there are in a page that is said to have so many: all of them CSV, and each with an id.
+///
+/// # Errors
+/// As [`read`], and when there are more rows than said or than are ever asked for.
+pub async fn rows(plan: &CsvPlan, csv: impl Read, said: u64) -> Result<usize, BulkError> {
+    let most = usize::try_from(said).unwrap_or(usize::MAX).min(MOST_ROWS);
+    let mut csv = csv::Reader::from_reader(csv);
+    let places = places(plan, csv.headers().map_err(|error| unreadable(&error))?)?;
     let (mut rows, mut record) = (0, csv::StringRecord::new());
     while csv.read_record(&mut record).map_err(|error| unreadable(&error))? {
+        if rows == most {
+            let what = format!("a page has more than {most} records and says that it has {said}");
+            return Err(BulkError::NotWhole(what));
+        }
+        let cell = |column: usize| places.get(column).and_then(|place| record.get(*place)).unwrap_or_default();
+        // Anything else is another cell. Ids are logged and kept, and those must not be.
+        if !is_id(&plan.id(cell)) {
+            let line = record.position().map(csv::Position::line).unwrap_or_default();
+            return Err(BulkError::NotWhole(format!("the row at line {line} has no id")));
+        }
         rows += 1;
         if rows % ROWS_A_TURN == 0 {
             tokio::task::yield_now().await;
         }
     }
     Ok(rows)
+}
+
+fn is_id(id: &str) -> bool {
+    matches!(id.len(), 15 | 18) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Where each column of the plan stands. From API version 50.0 on that is the order of the query; names are surer.
@@ -218,4 +241,56 @@ fn unreadable(error: &csv::Error) -> BulkError {
         csv::ErrorKind::Utf8 { .. } => format!("the row at line {line} is not UTF-8"),
         _ => format!("line {line} is no CSV"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{FieldPolicies, ObjectDescription, RowPlan};
+
+    const ROW: &str = "5008d000000047SAAQ,2026-02-17T04:03:15.000Z,1";
+
+    fn plan() -> CsvPlan {
+        let described = serde_json::json!({"name": "Case", "fields": [
+            {"name": "Id", "type": "id"},
+            {"name": "SystemModstamp", "type": "datetime"},
+            {"name": "Count__c", "type": "int"},
+        ]});
+        let described = ObjectDescription::parse(described.to_string().as_bytes()).expect("a description");
+        let plan = RowPlan::new(&described, &FieldPolicies::default(), |_| true).expect("a plan");
+        CsvPlan::new(Arc::new(plan)).expect("all of it")
+    }
+
+    async fn page(said: &str, rows: &[&str]) -> Result<Vec<BulkRow>, BulkError> {
+        let headers = HeaderMap::from_iter([(http::HeaderName::from_static(COUNT), said.parse().expect("a header"))]);
+        let csv = format!("Id,SystemModstamp,Count__c\n{}\n", rows.join("\n"));
+        let mut page = read(&Arc::new(plan()), &headers, csv.into_bytes()).await?;
+        let mut rows = Vec::new();
+        while let Some(row) = page.next_row()? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    #[tokio::test]
+    async fn a_page_is_as_long_as_it_says_and_no_longer_than_any_that_is_asked_for() {
+        assert_eq!(page("2", &[ROW, ROW]).await.map(|rows| rows.len()), Ok(2));
+        for said in ["1", "3"] {
+            assert!(matches!(page(said, &[ROW, ROW]).await, Err(BulkError::NotWhole(_))), "{said}");
+        }
+        let endless = vec![ROW; MOST_ROWS + 1];
+        let text = page("18446744073709551615", &endless).await.expect_err("too many").to_string();
+        assert!(text.contains("more than 25000 records"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_row_of_another_id_than_salesforce_gives_spoils_its_page_and_is_not_quoted() {
+        let fault = page("1", &[&ROW.replace(",1", ",one")]).await.expect("a page").remove(0).expect_err("no number");
+        assert_eq!(fault.0, "5008d000000047SAAQ");
+        for other in ["secret, and more", "", "5008d000000047"] {
+            let row = ROW.replace("5008d000000047SAAQ", &format!("\"{other}\""));
+            let text = page("1", &[&row]).await.expect_err(other).to_string();
+            assert!(text.ends_with("the row at line 2 has no id"), "{text}");
+        }
+    }
 }

@@ -144,7 +144,7 @@ impl RestClient {
     ) -> Result<EntriesPage, RestError> {
         let request = RestRequest::get(self.path(&resource(conversation, place)?));
         let answer = self.call_once(&request, deadline).await?;
-        page(read_json("conversation entries", &answer)?, place, answer.len(), true)
+        read(&answer, place, true)
     }
 }
 
@@ -176,7 +176,7 @@ impl EntriesClient {
             Self::Data(client) => {
                 let request = RestRequest::get(data_resource(conversation, place)?);
                 let answer = client.call_once(&request, deadline).await?;
-                page(read_json("conversation entries", &answer)?, place, answer.len(), false)
+                read(&answer, place, false)
             }
         }
     }
@@ -223,7 +223,14 @@ fn text_of(payload: &Value) -> Option<String> {
     text("staticContent").or_else(|| text("choices")).map(str::to_owned)
 }
 
-/// A page; `by_time` is whether one that is full, and has no token, is followed from its newest entry.
+/// Reads the page at `place`; `by_time` is whether one that is full, and has no token, is followed from its newest entry.
+///
+/// # Errors
+/// `Unexpected` for what is no page, holds an entry that cannot be told apart or put in order, or leads nowhere.
+pub fn read(answer: &[u8], place: &Place, by_time: bool) -> Result<EntriesPage, RestError> {
+    page(read_json("conversation entries", answer)?, place, answer.len(), by_time)
+}
+
 fn page(answer: Answer, place: &Place, bytes: usize, by_time: bool) -> Result<EntriesPage, RestError> {
     let unexpected = |what: &str| Err(RestError::Unexpected(format!("conversation entries: {what}")));
     let many = answer.conversation_entries.len();

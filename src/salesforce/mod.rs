@@ -88,6 +88,8 @@ pub mod verdict;
 /// and see only what is public; nothing else should use this.
 #[doc(hidden)]
 pub mod reading {
+    pub use super::bulk_page::{BulkPage, BulkRow, read as bulk_page, rows as bulk_rows};
+    pub use super::conversation_entries::read as conversation_entries;
     pub use super::fetch_response::{MOST_EVENTS, MOST_HEADERS, read as fetch_response};
     pub use super::oauth::read_answer as token_answer;
     pub use super::rest::read_json;

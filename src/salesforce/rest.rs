@@ -191,7 +191,7 @@ pub fn read_json<'b, T: Deserialize<'b>>(path: &str, body: &'b [u8]) -> Result<T
 }
 
 /// What is wrong with a JSON text, without the value that serde quotes: it may be somebody's case, and errors are logged.
-pub(super) fn without_content(error: &serde_json::Error) -> String {
+pub(crate) fn without_content(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let about_the_form = !error.is_data() || text.starts_with("missing field") || text.starts_with("duplicate field");
     if about_the_form {

@@ -65,9 +65,9 @@ impl Desk {
             records.extend(row.records);
         }
         if let Some((_, Some(job))) = batch.jobs.first_mut() {
-            job.rows += rows;
-            job.deletes += deletes;
-            job.absent += absent;
+            job.rows = job.rows.saturating_add(rows);
+            job.deletes = job.deletes.saturating_add(deletes);
+            job.absent = job.absent.saturating_add(absent);
             job.ids.extend(back.iter().cloned());
         }
         noted.snapshot_rows = if of_snapshot { rows } else { 0 };

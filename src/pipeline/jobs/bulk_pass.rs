@@ -169,19 +169,19 @@ impl Runner {
         self.begin_pages(id, entity, pass).await?;
         let part = self.part(id, entity, job).await?;
         let mut after = pass.clone();
-        after.dealt += part.dealt;
+        after.dealt = after.dealt.saturating_add(part.dealt);
         if let Some(end) = part.end {
-            (after.before, after.dealt) = (pass.before + after.dealt, 0);
+            (after.before, after.dealt) = (pass.before.saturating_add(after.dealt), 0);
             after.ended = end.next.is_none();
             after.locator = end.next;
         }
-        let read = after.before + after.dealt;
+        let read = after.before.saturating_add(after.dealt);
         if read > found || (after.ended && read != found) {
             let what = format!("the pages have {read} records and the job says {found}");
             return Err(BulkError::NotWhole(what).into());
         }
         let mut job = self.job(id)?;
-        job.listed += part.dealt;
+        job.listed = job.listed.saturating_add(part.dealt);
         job.ids.extend(part.ids);
         job.unread.extend(part.unread);
         check_unread(entity, &job)?;

@@ -15,7 +15,7 @@ use crate::identity::TopicKind;
 use crate::kafka::{Checkpoint, OutputRecord, StreamIdentity};
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::entry::{self, Entry};
-use crate::pipeline::jobs::job::{Job, Jobs, has_room, job_id, jobs_of, set};
+use crate::pipeline::jobs::job::{Job, Jobs, has_room, job_id, jobs_of, set, tell_unreadable};
 use crate::pipeline::jobs::touched::{Known, RecordKey, of_output};
 use crate::status::{JobStatus, StreamStatus};
 
@@ -83,6 +83,7 @@ impl Desk {
     /// The desk of an attempt that goes on from `checkpoint`.
     pub fn new(context: Arc<StreamContext>, config: GapsConfig, checkpoint: &Checkpoint) -> Self {
         let (seq, jobs) = (checkpoint.seq, jobs_of(checkpoint, config.heal));
+        tell_unreadable(checkpoint, config.heal);
         let anchored = checkpoint.position.is_anchored();
         let state = State { seq, jobs, anchored, ..State::default() };
         Self { context, config, state: Mutex::new(state), changed: Notify::new() }

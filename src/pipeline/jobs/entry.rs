@@ -55,7 +55,7 @@ struct End {
 
 /// An open entry.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Its id.
     pub id: String,
     /// Its cause, as it stands there.
@@ -68,7 +68,7 @@ pub(super) struct Entry {
 
 /// How a gap ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// Everything was read or found deleted.
     Healed,
     /// Some records could not be read.
@@ -78,7 +78,7 @@ pub(super) enum Outcome {
 }
 
 /// Reads a ledger record of a stream: its id, and the entry if it is open. `None` if it is another stream's.
-pub(super) fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<Entry>)> {
+pub fn read(value: &[u8], topic: &TopicName) -> Option<(String, Option<Entry>)> {
     let value: Value = serde_json::from_slice(value).ok()?;
     let told = Told::deserialize(&value).ok()?;
     if told.topic != topic.as_str() {
@@ -153,7 +153,8 @@ impl Entry {
     pub fn after(&self, job: &Job, outcome: Outcome, unread: &[&str], run_id: &str) -> Self {
         let mut value = self.value.clone();
         let before = |name: &str| self.value.get(name).and_then(Value::as_u64).unwrap_or_default();
-        let (rows, deletes) = (before("rows_reread") + job.rows, before("deletes_found") + job.deletes);
+        let with = |name: &str, more: u64| before(name).saturating_add(more);
+        let (rows, deletes) = (with("rows_reread", job.rows), with("deletes_found", job.deletes));
         if let Value::Object(members) = &mut value {
             members.insert("rows_reread".to_owned(), json!(rows));
             members.insert("deletes_found".to_owned(), json!(deletes));
@@ -280,5 +281,7 @@ mod tests {
         assert_eq!((&closed["detail"], &closed["unread"]), (&json!("why"), &json!(["500A"])));
         assert!(read(closed.to_string().as_bytes(), &cases).expect("own").1.is_none(), "not open any more");
         assert_eq!(opened.after(&job, Outcome::Partly, &[], "run").value["state"], "open");
+        let counted = entry(cases.as_str(), json!({"rows_reread": u64::MAX}));
+        assert_eq!(counted.after(&job, Outcome::Healed, &[], "run").value["rows_reread"], u64::MAX);
     }
 }

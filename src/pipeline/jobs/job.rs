@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::warn;
 
 use crate::kafka::Checkpoint;
+use crate::pipeline::kept::Unreadable;
 use crate::salesforce::bulk::BulkJob;
 
 /// What the ids of jobs that heal gaps begin with …
@@ -26,11 +28,11 @@ pub(super) const MOST_PASSES: u32 = 4;
 const MOST_BYTES: usize = 128 * 1024;
 
 /// The jobs of a stream by id; the ids are in the order of the openings.
-pub(super) type Jobs = BTreeMap<String, Job>;
+pub type Jobs = BTreeMap<String, Job>;
 
 /// Reads records anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Job {
+pub struct Job {
     /// The object; none while it has to be found out which ones a channel carries.
     pub entity: Option<String>,
     /// Ledger entries that it heals.
@@ -102,7 +104,7 @@ fn is_zero(number: &u32) -> bool {
 
 /// Which records of an object a snapshot is of. All, where nothing is said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SnapshotScope {
+pub struct SnapshotScope {
     /// Only those that were changed since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
@@ -142,7 +144,7 @@ impl SnapshotScope {
 
 /// How far the result of a Bulk query job is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BulkPass {
+pub struct BulkPass {
     /// Salesforce's job.
     pub job: BulkJob,
     /// The number of the last transaction before it was created.
@@ -168,7 +170,7 @@ pub(super) struct BulkPass {
 
 /// How far an object has been listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Listing {
+pub struct Listing {
     /// Only records that were changed since then are read; all, where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
@@ -276,6 +278,11 @@ impl Job {
         }
     }
 
+    /// So long before it was opened.
+    pub fn before_it_opened(&self, by: TimeDelta) -> DateTime<Utc> {
+        self.opened_at.checked_sub_signed(by).unwrap_or(self.opened_at)
+    }
+
     /// From when on a topic is read for what it holds of single records.
     pub fn begins_at(&self) -> DateTime<Utc> {
         self.compared_at.map_or(self.opened_at, |at| at.min(self.opened_at))
@@ -289,9 +296,22 @@ impl Job {
 
 /// The jobs in a checkpoint, those that heal only where they may. What cannot be read was written by another version,
 /// and stays where it is.
-pub(super) fn jobs_of(checkpoint: &Checkpoint, heal: bool) -> Jobs {
-    let own = checkpoint.jobs.iter().filter(|(id, _)| id.starts_with(SNAPSHOT) || (heal && id.starts_with(HEAL)));
+pub fn jobs_of(checkpoint: &Checkpoint, heal: bool) -> Jobs {
+    let own = checkpoint.jobs.iter().filter(|(id, _)| is_own(id, heal));
     own.filter_map(|(id, job)| Some((id.clone(), Job::deserialize(job).ok()?))).collect()
+}
+
+/// Names the jobs of a checkpoint in the log that cannot be read.
+pub(super) fn tell_unreadable(checkpoint: &Checkpoint, heal: bool) {
+    for (id, job) in checkpoint.jobs.iter().filter(|(id, _)| is_own(id, heal)) {
+        if let Err(error) = Job::deserialize(job) {
+            warn!(job = id, error = %Unreadable::from(error), "job of the checkpoint cannot be read");
+        }
+    }
+}
+
+fn is_own(id: &str, heal: bool) -> bool {
+    id.starts_with(SNAPSHOT) || (heal && id.starts_with(HEAL))
 }
 
 /// The id of the `number`th job that the transaction `seq` opens.
@@ -307,7 +327,7 @@ pub(super) fn successor_id(id: &str, passes: u32) -> String {
 }
 
 /// Puts a job into a checkpoint.
-pub(super) fn set(checkpoint: &mut Checkpoint, id: &str, job: &Job) {
+pub fn set(checkpoint: &mut Checkpoint, id: &str, job: &Job) {
     // A struct of texts, numbers and times always has a JSON form.
     let value = serde_json::to_value(job).unwrap_or(Value::Null);
     checkpoint.jobs.insert(id.to_owned(), value);
@@ -391,6 +411,8 @@ mod tests {
         assert!(!begun.may_begin_bulk() && !begun.is_done());
         let jobs = Jobs::from([("heal-1".to_owned(), heals.clone()), ("snapshot-1".to_owned(), begun.clone())]);
         assert!(heals.waits_for_bulk("heal-1", &jobs) && !begun.waits_for_bulk("snapshot-1", &jobs));
+        let first = Job { opened_at: DateTime::<Utc>::MIN_UTC, ..heals.clone() };
+        assert_eq!(first.before_it_opened(TimeDelta::hours(1)), first.opened_at, "no time is before the first one");
         let other = Job { entity: Some("User".into()), ..heals };
         assert!(!other.waits_for_bulk("heal-2", &jobs));
         begun.passes = MOST_PASSES;

@@ -125,3 +125,11 @@ pub(super) use seam::JobBatch;
 #[cfg(test)]
 pub(crate) use setback::one_of_each;
 pub(super) use snapshots::open_at_first_run;
+
+/// The part of `pipeline::reading` that is of jobs and polls.
+#[doc(hidden)]
+pub mod stored {
+    pub use super::entry::{Entry as LedgerEntry, Outcome, read as ledger_entry};
+    pub use super::job::{Job, Jobs, jobs_of, set as set_job};
+    pub use super::polled::Position as PollPosition;
+}

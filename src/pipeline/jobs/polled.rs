@@ -12,6 +12,7 @@ use crate::change::RowPlan;
 use crate::kafka::{KEPT, OutputRecord, StreamIdentity};
 use crate::pipeline::jobs::desk::kept;
 use crate::pipeline::jobs::touched::{Known, RecordKey};
+use crate::pipeline::kept::read_kept;
 
 /// Members that say when the signed-in user looked at a record, and change with nothing else.
 const PERSONAL: [&str; 2] = ["LastViewedDate", "LastReferencedDate"];
@@ -29,7 +30,7 @@ pub(in crate::pipeline) fn forget(identity: &StreamIdentity, polls: &BTreeMap<St
 
 /// How far a poll has come, as it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Position {
+pub struct Position {
     /// Whatever was changed before that, by Salesforce's clock, is written.
     pub from: DateTime<Utc>,
 }
@@ -41,8 +42,8 @@ impl Position {
     }
 
     /// Reads it back. What cannot be read was written by another version, and is as good as none: everything is read again.
-    pub fn read(value: &[u8]) -> Option<Self> {
-        serde_json::from_slice(value).ok()
+    pub fn read(entity: &str, value: &[u8]) -> Option<Self> {
+        read_kept(&Self::key(entity), value)
     }
 
     /// The record's value.
@@ -170,8 +171,8 @@ mod tests {
         let deleted = Known { alive: false, ..known };
         assert_eq!(Held::told(deleted, Some(br#"{"op":"delete","record":null}"#), &plan()).content, None);
         let position = Position { from: DateTime::UNIX_EPOCH };
-        assert_eq!(Position::read(&position.value()), Some(position));
-        assert_eq!(Position::read(b"{}"), None);
+        assert_eq!(Position::read("CaseComment", &position.value()), Some(position));
+        assert_eq!(Position::read("CaseComment", b"{}"), None);
         let identity = StreamIdentity {
             prefix: "p".into(),
             org: "00D8d00000AbCdEEAV".parse().expect("an org"),

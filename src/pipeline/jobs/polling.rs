@@ -79,7 +79,7 @@ impl Poll {
     pub(super) fn new(config: PollConfig, prefix: &str, kept: Option<&Bytes>) -> Self {
         Self {
             topic: format!("{prefix}.{}", config.entity).into(),
-            from: kept.and_then(|value| Position::read(value)).map(|position| position.from),
+            from: kept.and_then(|value| Position::read(&config.entity, value)).map(|position| position.from),
             window: None,
             round: None,
             hidden: HashSet::new(),
@@ -159,7 +159,7 @@ impl Runner {
             match jobs.iter().find(|(_, job)| job.snapshot.is_some() && job.entity.as_deref() == Some(entity)) {
                 // What it does not read is wanted too.
                 Some((id, job)) if job.is_partial() => return self.wait_for_snapshot(number, entity, id),
-                Some((_, job)) => from = from.min(job.opened_at - CLOCKS - look_back),
+                Some((_, job)) => from = from.min(job.before_it_opened(CLOCKS + look_back)),
                 None => {
                     let mut scope = SnapshotScope::default();
                     scope.expected = self.expected(entity, &scope).await?;

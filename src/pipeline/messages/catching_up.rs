@@ -108,7 +108,7 @@ impl MessageRunner {
 
     /// Whether a conversation was fetched since a moment of our clock, or is owed for itself because it cannot be read.
     fn is_fetched_since(&self, id: &str, at: DateTime<Utc>) -> bool {
-        let at = (at + CLOCKS).timestamp_millis();
+        let at = at.checked_add_signed(CLOCKS).unwrap_or(at).timestamp_millis();
         self.conversations.get(id).is_some_and(|conversation| {
             conversation.in_vain_since.is_some() || conversation.asked_at.is_some_and(|asked| asked > at)
         })

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{MessagesApi, MessagesConfig};
 use crate::kafka::KEPT;
+use crate::pipeline::kept::read_kept;
 use crate::pipeline::messages::budget::ACTIVE_FOR;
 use crate::salesforce::conversation_entries::Entry;
 use crate::salesforce::messaging_sessions::MessagingSession;
@@ -37,7 +38,7 @@ pub(super) fn most_known(refused: usize) -> Option<usize> {
 
 /// What an entry is to whoever reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Op {
+pub enum Op {
     /// Said.
     Message,
     /// Said earlier, and changed since.
@@ -46,7 +47,7 @@ pub(super) enum Op {
 
 /// Why a conversation is fetched, the most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reason {
+pub enum Reason {
     /// An event of one of its sessions.
     Event,
     /// A session of it ended some minutes ago.
@@ -74,7 +75,7 @@ impl Reason {
 
 /// A conversation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Conversation {
+pub struct Conversation {
     /// The newest server time of an entry written; 0 before the first.
     #[serde(default)]
     pub cursor: i64,
@@ -119,15 +120,15 @@ pub(super) fn millis(duration: Duration) -> i64 {
 }
 
 /// The key of a conversation's record.
-pub(super) fn key(identifier: &str) -> String {
+pub fn key(identifier: &str) -> String {
     format!("{KEPT}conversation/{identifier}")
 }
 
 /// The conversations among what a stream keeps. What cannot be read was written by another version.
-pub(super) fn kept(kept: &BTreeMap<String, Bytes>) -> BTreeMap<String, Conversation> {
+pub fn kept(kept: &BTreeMap<String, Bytes>) -> BTreeMap<String, Conversation> {
     let prefix = key("");
     let own = kept.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?.to_owned(), value)));
-    own.filter_map(|(identifier, value)| Some((identifier, serde_json::from_slice(value).ok()?))).collect()
+    own.filter_map(|(identifier, value)| Some((identifier.clone(), read_kept(&key(&identifier), value)?))).collect()
 }
 
 /// The SHA-256 of texts each of which can be missing; none passes for a part of another.

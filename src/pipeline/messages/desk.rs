@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::kafka::{KEPT, OutputRecord, StreamIdentity};
+use crate::pipeline::kept::read_kept;
 use crate::pipeline::messages::history::{Found, History, Old};
 use crate::pipeline::messages::seam::{Admitted, MessageBatch};
 use crate::pipeline::messages::unread::LedgerWriter;
@@ -21,7 +22,7 @@ const CLOCKS: TimeDelta = TimeDelta::hours(1);
 
 /// A session of which something is to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trigger {
+pub struct Trigger {
     /// Grows with each event of the session.
     pub number: u64,
     /// When the first of the events that are not fetched was written, by our clock.
@@ -44,7 +45,7 @@ struct KeptTrigger {
 }
 
 /// The desk of one attempt.
-pub(in crate::pipeline) struct MessageDesk {
+pub struct MessageDesk {
     sessions_topic: Arc<str>,
     checkpoint_topic: Arc<str>,
     board: StreamBoard,
@@ -67,7 +68,7 @@ struct State {
 
 /// What a transaction does to the desk once it is committed.
 #[derive(Default)]
-pub(in crate::pipeline) struct Triggered {
+pub struct Triggered {
     sessions: BTreeSet<String>,
     found: Found,
 }
@@ -78,7 +79,7 @@ fn key(session: &str) -> String {
 
 impl MessageDesk {
     /// The desk of an attempt that goes on from what the stream keeps.
-    pub(super) fn new(
+    pub fn new(
         identity: &StreamIdentity,
         board: StreamBoard,
         ledger: LedgerWriter,
@@ -86,9 +87,11 @@ impl MessageDesk {
         kept: &BTreeMap<String, Bytes>,
     ) -> Self {
         let prefix = key("");
-        let own = kept.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(_, value)| value);
+        let own = kept.iter().filter(|(key, _)| key.starts_with(&prefix));
         let mut state = State { old: History::kept(kept), ..State::default() };
-        for kept in own.filter_map(|value| serde_json::from_slice::<KeptTrigger>(value).ok()) {
+        let triggers = own.filter_map(|(key, value)| Some((key, read_kept::<KeptTrigger>(key, value)?)));
+        // Under another key it could not be taken away.
+        for (_, kept) in triggers.filter(|(of, kept)| **of == key(&kept.session)) {
             let (since, told) = (kept.since, kept.entry.is_some());
             state.told.extend(kept.entry.map(|entry| (kept.session.clone(), entry)));
             state.triggers.insert(kept.session, Trigger { number: 0, since, renewed_at: since, told });
@@ -229,7 +232,7 @@ impl MessageDesk {
     }
 
     /// What is to be fetched.
-    pub(super) fn triggers(&self) -> BTreeMap<String, Trigger> {
+    pub fn triggers(&self) -> BTreeMap<String, Trigger> {
         self.state().triggers.clone()
     }
 
@@ -239,7 +242,7 @@ impl MessageDesk {
     }
 
     /// The newest sessions of snapshots that are not done with.
-    pub(super) fn next_old(&self, most: usize) -> Vec<Old> {
+    pub fn next_old(&self, most: usize) -> Vec<Old> {
         self.state().old.next(most)
     }
 
@@ -362,7 +365,11 @@ mod tests {
         let mut records = vec![record("p.MessagingSession", "create", SESSION)];
         desk(&BTreeMap::new()).enrol(&mut records);
         let mut kept = stored(records);
-        kept.insert(format!("{KEPT}trigger/x"), "?".into());
+        let trigger = kept.values().next().cloned().expect("a trigger");
+        let session = r#"{"session":"0Mw8d0000000009AAA","since":"2026-11-22T10:00:00Z"}"#;
+        for (name, value) in [("x", Bytes::from("?")), ("y", trigger), ("0Mw8d0000000009AAA", session.into())] {
+            kept.insert(format!("{KEPT}trigger/{name}"), value);
+        }
         assert_eq!(desk(&kept).triggers().keys().collect::<Vec<_>>(), [SESSION]);
     }
 

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::kafka::KEPT;
+use crate::pipeline::kept::read_kept;
 
 /// Sessions of one list; its record has some 15 kB.
 const LISTED: usize = 500;
 
 /// A session that a snapshot found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Old {
+pub struct Old {
     /// The list that it stands in, and where.
     pub place: (Uuid, usize),
     /// Its id.
@@ -65,6 +66,11 @@ fn done_key(list: Uuid) -> String {
     format!("{KEPT}history/{list}/done")
 }
 
+/// The list of a key, in the one spelling in which keys are written: what stands under another could not be taken away.
+fn list_of(id: &str) -> Option<Uuid> {
+    id.parse().ok().filter(|list: &Uuid| list.to_string() == id)
+}
+
 impl List {
     fn left(&self) -> usize {
         self.sessions.len().saturating_sub(self.done)
@@ -104,13 +110,13 @@ impl History {
     /// What a stream keeps. What cannot be read was written by another version.
     pub fn kept(kept: &BTreeMap<String, Bytes>) -> Self {
         let prefix = format!("{KEPT}history/");
-        let own = || kept.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
+        let own = || kept.iter().filter_map(|(key, value)| Some((key, key.strip_prefix(&prefix)?, value)));
         let mut lists: BTreeMap<Uuid, List> = own()
-            .filter_map(|(id, value)| Some((id.parse().ok()?, serde_json::from_slice::<KeptList>(value).ok()?.into())))
+            .filter_map(|(key, id, value)| Some((list_of(id)?, read_kept::<KeptList>(key, value)?.into())))
             .collect();
-        for (id, value) in own().filter_map(|(key, value)| Some((key.strip_suffix("/done")?, value))) {
-            let list = id.parse().ok().and_then(|id: Uuid| lists.get_mut(&id));
-            if let (Some(list), Ok(done)) = (list, serde_json::from_slice(value)) {
+        for (key, id, value) in own().filter_map(|(key, of, value)| Some((key, of.strip_suffix("/done")?, value))) {
+            let list = list_of(id).and_then(|id| lists.get_mut(&id));
+            if let (Some(list), Some(done)) = (list, read_kept(key, value)) {
                 list.done = done;
             }
         }
@@ -220,5 +226,20 @@ mod tests {
             assert_eq!(read(&kept), history.next(usize::MAX).iter().map(|old| old.last).collect::<Vec<_>>());
         }
         assert!(kept.is_empty(), "{:?}", kept.keys());
+    }
+
+    #[test]
+    fn a_list_that_could_not_be_taken_away_is_none() {
+        let (_, listed) = Found::of(vec![(id(1), 7)], Utc::now()).1.remove(0);
+        let list = Uuid::from_u128(0xa1);
+        let of = |key: String| read(&BTreeMap::from([(key, listed.clone())]));
+        assert_eq!(of(key(list)), [7]);
+        for spelled in [list.simple().to_string(), list.braced().to_string(), list.to_string().to_uppercase()] {
+            assert!(of(format!("{KEPT}history/{spelled}")).is_empty(), "{spelled}");
+        }
+        let kept = BTreeMap::from([(key(list), listed), (done_key(list), "18446744073709551615".into())]);
+        let mut history = History::kept(&kept);
+        assert_eq!((history.left(), history.newest()), (0, None), "more than there are is all");
+        history.done(&[(list, usize::MAX)]);
     }
 }

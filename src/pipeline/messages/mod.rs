@@ -106,3 +106,13 @@ pub use reach::reach;
 pub(super) use seam::MessageBatch;
 #[cfg(test)]
 pub(crate) use setback::one_of_each;
+
+/// The part of `pipeline::reading` that is of messages.
+#[doc(hidden)]
+pub mod stored {
+    pub use super::conversation::{Conversation, Op, Reason, kept as conversations, key as conversation_key};
+    pub use super::desk::MessageDesk;
+    pub use super::seam::{Clear, MessageBatch};
+    pub use super::unread::{End, LedgerWriter};
+    pub use super::walk::Walk;
+}

@@ -10,7 +10,7 @@ use crate::pipeline::messages::unread::End;
 
 /// A session of which nothing more is to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Clear {
+pub struct Clear {
     /// Its id.
     pub session: String,
     /// The number of its trigger when the fetch began: an event with a newer number came meanwhile.
@@ -21,7 +21,7 @@ pub(super) struct Clear {
 
 /// What is to be committed together.
 #[derive(Default)]
-pub(in crate::pipeline) struct MessageBatch {
+pub struct MessageBatch {
     /// The entries of one conversation, in order.
     pub(super) entries: Vec<OutputRecord>,
     /// Those among them that are redactions.
@@ -29,19 +29,19 @@ pub(in crate::pipeline) struct MessageBatch {
     /// Records of the conversation and of who takes part in it.
     pub(super) rows: Vec<OutputRecord>,
     /// What is kept afterwards, by key; `None` is not.
-    pub(super) kept: Vec<(String, Option<Bytes>)>,
+    pub kept: Vec<(String, Option<Bytes>)>,
     /// The conversation, should its record be too large.
     pub(super) conversation: String,
     /// Entries of the gap ledger.
     pub(super) ledger: Vec<OutputRecord>,
     /// Sessions that are done with.
-    pub(super) clears: Vec<Clear>,
+    pub clears: Vec<Clear>,
     /// Sessions that are looked for in vain, each with its new entry in the ledger.
-    pub(super) tells: Vec<(String, Value)>,
+    pub tells: Vec<(String, Value)>,
     /// Sessions that are to be fetched like those that an event told of.
-    pub(super) owes: Vec<String>,
+    pub owes: Vec<String>,
     /// Sessions of snapshots that are done with.
-    pub(super) done: Vec<(Uuid, usize)>,
+    pub done: Vec<(Uuid, usize)>,
     /// Told once it is committed.
     pub(super) receipt: Option<oneshot::Sender<()>>,
 }
@@ -73,7 +73,7 @@ impl MessageBatch {
 
 /// What a batch does to the desk once it is committed.
 #[derive(Default)]
-pub(in crate::pipeline) struct Admitted {
+pub struct Admitted {
     pub(super) cleared: Vec<String>,
     pub(super) told: Vec<(String, Value)>,
     pub(super) owed: Vec<String>,

@@ -51,7 +51,7 @@ pub(super) fn shortest(least: Duration, config: &MessagesConfig) -> Duration {
 
 /// How an entry ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
     /// Everything was fetched.
     Healed,
     /// It will not be.
@@ -60,7 +60,7 @@ pub(super) enum End {
 
 /// Writes the entries of one stream.
 #[derive(Debug, Clone)]
-pub(super) struct LedgerWriter {
+pub struct LedgerWriter {
     ledger_topic: Arc<str>,
     org: OrgId,
     topic: TopicName,

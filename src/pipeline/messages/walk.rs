@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// A walk through a conversation.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub struct Walk {
     place: Place,
     held: Vec<Entry>,
     bytes: usize,
@@ -24,7 +24,7 @@ pub(super) struct Walk {
 
 /// What can be written.
 #[derive(Debug, PartialEq)]
-pub(super) struct Stretch {
+pub struct Stretch {
     /// By time and identifier: all that there are up to the newest of them.
     pub entries: Vec<Entry>,
     /// Whether the walk goes on behind them.
