@@ -7,6 +7,7 @@
 //! | [`checkpoint`] | the record that says where a stream stands |
 //! | [`checkpoint_topic`] | reading it back, with or without fencing its writer |
 //! | [`writer`] | the transactional writer: fence, read, commit |
+//! | `batch_size` | how large its batches are |
 //! | `transaction` | the thread below it that makes the blocking calls |
 //! | [`connection`] | what a client's callbacks say about the connection |
 //! | [`topics`] | what each topic is for; creating and checking them |
@@ -21,6 +22,7 @@
 //! | `failpoint` | the places at which the crash test ends the process |
 
 pub mod append;
+mod batch_size;
 pub mod checkpoint;
 pub mod checkpoint_topic;
 pub mod cluster;
@@ -39,6 +41,7 @@ mod transaction;
 pub mod writer;
 
 pub use append::append;
+pub use batch_size::MOST_BATCH_BYTES;
 pub use checkpoint::{Checkpoint, StoredCheckpoint, Writer};
 pub use checkpoint_topic::{FencedBy, checkpoints_of_topic, read_checkpoint, who_fenced};
 pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};

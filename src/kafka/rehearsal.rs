@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::kafka::error::KafkaError;
 use crate::kafka::settings::KafkaSettings;
-use crate::kafka::transaction::{Command, ProducerThread};
+use crate::kafka::transaction::{Batches, Command, ProducerThread};
 use crate::kafka::writer::{OutputRecord, call};
 
 /// A producer that may write and never commits.
@@ -33,7 +33,7 @@ impl Rehearsal {
     /// What a stream's own start would end with. [`KafkaError::Fenced`]: another rehearsal under the prefix has begun.
     pub async fn begin(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let settings = Arc::new(settings.clone());
-        let thread = ProducerThread::spawn(&settings, Self::transactional_id(&settings.topic_prefix))?;
+        let thread = ProducerThread::spawn(&settings, Self::transactional_id(&settings.topic_prefix), Batches::Set)?;
         call(&thread, settings.call_timeout, |reply| Command::Fence { reply }).await?;
         Ok(Self { thread, settings })
     }

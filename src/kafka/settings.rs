@@ -8,12 +8,13 @@ use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
 
+use crate::kafka::batch_size;
 use crate::kafka::connection::ConnectionContext;
 use crate::kafka::error::KafkaError;
 
-/// The most bytes that a batch of records may have on the wire unless `batch.size` says otherwise.
-/// Half of what a topic takes by default, since a topic's `max.message.bytes` counts batches.
-pub const DEFAULT_BATCH_BYTES: usize = 500_000;
+/// The batch in bytes that every topic has to take unless `batch.size` says otherwise: half of what a topic takes by default,
+/// since its `max.message.bytes` counts batches. Where all topics take more, batches are larger (`batch_size`).
+pub const LEAST_BATCH_BYTES: usize = 500_000;
 
 /// The largest single record, uncompressed, that is handed to a broker unless `message.max.bytes` says otherwise.
 /// It lies above the brokers' default of 1 MiB because they count compressed bytes.
@@ -162,9 +163,9 @@ impl KafkaSettings {
         self.number("message.max.bytes").unwrap_or(DEFAULT_RECORD_BYTES)
     }
 
-    /// The largest batch of records in bytes.
+    /// The batch of records in bytes that a topic has to take.
     pub fn batch_limit(&self) -> usize {
-        self.number("batch.size").unwrap_or(DEFAULT_BATCH_BYTES)
+        self.number(batch_size::PROPERTY).unwrap_or(LEAST_BATCH_BYTES)
     }
 
     fn number(&self, property: &str) -> Option<usize> {
@@ -202,7 +203,7 @@ impl KafkaSettings {
             // A transaction is sent as a whole: waiting for more records would only delay its commit.
             ("linger.ms", "0"),
             ("message.max.bytes", &DEFAULT_RECORD_BYTES.to_string()),
-            ("batch.size", &DEFAULT_BATCH_BYTES.to_string()),
+            (batch_size::PROPERTY, &LEAST_BATCH_BYTES.to_string()),
             // More than two of the largest transactions, so that a full queue is the exception.
             ("queue.buffering.max.messages", "100000"),
             ("queue.buffering.max.kbytes", "65536"),

@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigEntry, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -46,16 +48,12 @@ pub struct TopicSpec {
 impl TopicRole {
     /// How a topic of this role is made.
     pub fn spec(self, defaults: &TopicDefaults) -> TopicSpec {
-        let (partitions, config) = match self {
+        let (partitions, mut config) = match self {
             // Kept unless the operator says otherwise, and never compacted: an update holds changed fields only.
             Self::Entity | Self::Conversation => {
                 (defaults.partitions, vec![("cleanup.policy", "delete"), ("retention.ms", "-1")])
             }
-            // A dead letter holds an event whole, and Salesforce's may have 1 MB before the headers.
-            Self::DeadLetters => {
-                (defaults.partitions, vec![("cleanup.policy", "compact"), ("max.message.bytes", "4194304")])
-            }
-            Self::Gaps => (defaults.partitions, vec![("cleanup.policy", "compact")]),
+            Self::DeadLetters | Self::Gaps => (defaults.partitions, vec![("cleanup.policy", "compact")]),
             // Only the last record matters. Small segments, since the one being written is never compacted.
             Self::Checkpoints => (
                 1,
@@ -67,6 +65,9 @@ impl TopicRole {
                 ],
             ),
         };
+        // A dead letter holds an event whole, and Salesforce's may have 1 MB before the headers; and the largest batch that
+        // all topics take is the one that is sent.
+        config.push(("max.message.bytes", "4194304"));
         TopicSpec { partitions, replication: defaults.replication, config }
     }
 
@@ -172,6 +173,26 @@ async fn report(
 /// The largest batch that a topic takes, if it tells. Blocks for at most [`KafkaSettings::call_timeout`].
 pub(crate) fn message_limit(settings: &KafkaSettings, topic: &str, runtime: &Handle) -> Option<usize> {
     describe_blocking(settings, topic, runtime).ok()?.get("max.message.bytes")?.parse().ok()
+}
+
+/// The same of several topics at once, in their order.
+pub(crate) async fn message_limits(
+    settings: &KafkaSettings,
+    topics: Vec<String>,
+) -> Result<Vec<Option<usize>>, KafkaError> {
+    const CALL: &str = "reading how large batches may be";
+    let (settings, runtime) = (settings.clone(), Handle::current());
+    blocking(move || {
+        let (admin, context) = admin(&settings)?;
+        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
+        let described = runtime
+            .block_on(admin.describe_configs(&asked, &options))
+            .map_err(|error| explain(CALL, &error, &context.connection))?;
+        let limit = |resource: ConfigResource| resource.get("max.message.bytes")?.value.as_ref()?.parse().ok();
+        Ok(described.into_iter().map(|resource| resource.ok().and_then(limit)).collect())
+    })
+    .await
 }
 
 /// How many replicas have to be in sync before the topic takes a write, if it tells. Blocks for at most

@@ -19,7 +19,7 @@ use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, e
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::replicas::{TRANSACTION_STATE, shortage};
 use crate::kafka::scan::Reader;
-use crate::kafka::settings::{KafkaSettings, create};
+use crate::kafka::settings::{KafkaSettings, LEAST_BATCH_BYTES, create};
 use crate::kafka::topics;
 use crate::kafka::writer::OutputRecord;
 
@@ -56,6 +56,15 @@ pub(crate) enum Command {
     Close { reply: oneshot::Sender<Result<(), KafkaError>> },
 }
 
+/// Who has said how large the batches are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Batches {
+    /// The operator.
+    Set,
+    /// The topics that there were when the writer was opened.
+    Fitted,
+}
+
 /// The handle of the thread.
 #[derive(Debug)]
 pub(crate) struct ProducerThread {
@@ -66,7 +75,11 @@ pub(crate) struct ProducerThread {
 
 impl ProducerThread {
     /// Makes the producer and starts its thread. Nothing is asked of a broker yet.
-    pub fn spawn(settings: &Arc<KafkaSettings>, transactional_id: String) -> Result<Self, KafkaError> {
+    pub fn spawn(
+        settings: &Arc<KafkaSettings>,
+        transactional_id: String,
+        batches: Batches,
+    ) -> Result<Self, KafkaError> {
         let context = ConnectionContext::default();
         let producer: ThreadedProducer<ConnectionContext> =
             create(&settings.producer(&transactional_id), context.clone())?;
@@ -77,6 +90,7 @@ impl ProducerThread {
             producer,
             context: context.clone(),
             settings: Arc::clone(settings),
+            batches,
             call: Arc::clone(&call),
             runtime,
         };
@@ -110,6 +124,7 @@ struct Worker {
     producer: ThreadedProducer<ConnectionContext>,
     context: ConnectionContext,
     settings: Arc<KafkaSettings>,
+    batches: Batches,
     call: Arc<Mutex<&'static str>>,
     runtime: tokio::runtime::Handle,
 }
@@ -372,12 +387,22 @@ impl Worker {
 
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
         match topics::message_limit(&self.for_diagnosis(), &record.topic, &self.runtime) {
+            // The topic came after the size of batches was found out. Whoever opens the next writer finds out anew.
+            Some(limit) if record.size() <= limit && self.fits_later(limit) => KafkaError::Rebuild {
+                call: "sending records",
+                reason: format!("topic `{}` takes batches of {limit} bytes, less than the others", record.topic),
+            },
             // The topic takes the record but not the batch around it: another record would be next.
             Some(limit) if record.size() <= limit => {
                 KafkaError::small_batches(&record.topic, limit, self.settings.batch_limit())
             }
             limit => too_large(index, record, limit.unwrap_or_else(|| record.size().saturating_sub(1))),
         }
+    }
+
+    /// Whether batches can be so small that a topic of this limit takes them.
+    fn fits_later(&self, limit: usize) -> bool {
+        self.batches == Batches::Fitted && limit >= LEAST_BATCH_BYTES && limit < self.settings.batch_limit()
     }
 
     fn refused_record(&self, record: &OutputRecord, code: RDKafkaErrorCode) -> KafkaError {

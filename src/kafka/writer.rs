@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::kafka::batch_size;
 use crate::kafka::checkpoint::{Checkpoint, StoredCheckpoint, Writer};
 use crate::kafka::checkpoint_topic;
 use crate::kafka::connection::Connection;
@@ -25,7 +26,7 @@ use crate::kafka::settings::KafkaSettings;
 use crate::kafka::stream::{RunIdentity, StreamIdentity};
 use crate::kafka::topic_findings::Severity;
 use crate::kafka::topics::{TopicRole, ensure_topic};
-use crate::kafka::transaction::{Command, ProducerThread, Transaction, checkpoint_too_large};
+use crate::kafka::transaction::{Batches, Command, ProducerThread, Transaction, checkpoint_too_large};
 
 /// How much longer than its own deadline the producer's thread may take before it counts as stalled.
 const WATCHDOG_GRACE: Duration = Duration::from_secs(5);
@@ -104,15 +105,17 @@ impl TransactionalWriter {
     /// Fences every older writer of the stream, then reads where it stood. `None`: there is no checkpoint.
     ///
     /// Takes at most five times [`KafkaSettings::call_timeout`]: the fence, the checkpoint topic's check or
-    /// creation, its end and the read each have it, and a transaction that the predecessor left ends within it.
+    /// creation, its end and the read each have it, and a transaction that the predecessor left ends within it. Before that
+    /// the topics are asked for two seconds at most how large batches may be.
     pub async fn open(
         settings: &KafkaSettings,
         identity: &StreamIdentity,
         run: &RunIdentity,
     ) -> Result<(Self, Option<StoredCheckpoint>), KafkaError> {
         identity.check()?;
-        let settings = Arc::new(settings.clone());
-        let thread = ProducerThread::spawn(&settings, identity.transactional_id())?;
+        let batches = if batch_size::is_set(settings) { Batches::Set } else { Batches::Fitted };
+        let settings = Arc::new(batch_size::fitted(settings).await);
+        let thread = ProducerThread::spawn(&settings, identity.transactional_id(), batches)?;
         let fenced = Instant::now();
         call(&thread, settings.call_timeout, |reply| Command::Fence { reply }).await?;
         tracing::info!(transactional_id = %identity.transactional_id(), took = ?fenced.elapsed(), "fenced older producers");

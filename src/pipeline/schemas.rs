@@ -1,4 +1,4 @@
-//! The writer schemas, each fetched once and kept for ever: an id names one schema for good.
+//! The writer schemas, each fetched once and kept: an id names one schema for good.
 //!
 //! An event is decoded with the schema that it names, never with the topic's newest. While a
 //! schema cannot be had the event waits; it is never passed over.
@@ -25,6 +25,11 @@ const DETERMINISTIC_ATTEMPTS: u32 = 5;
 
 /// How long such an answer is believed, so that a flood of events of one bad id is not five calls each.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
+
+/// How many ids are kept at a time, of schemas and of refusals. An object's schema changes when its
+/// fields do, so an organisation has some dozens; more than this is a flood of ids that name nothing,
+/// and what is forgotten is fetched again when an event names it.
+const KEPT: usize = 1_024;
 
 /// Why there is no schema.
 #[derive(Debug)]
@@ -70,6 +75,9 @@ impl SchemaCache {
     ) -> Result<Arc<WriterSchema>, NoSchema> {
         let entry = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            if entries.len() >= KEPT && !entries.contains_key(id) {
+                make_room(&mut entries);
+            }
             entries.entry(id.clone()).or_default().clone()
         };
         if let Some(reason) = entry.refused() {
@@ -125,6 +133,15 @@ impl SchemaCache {
     }
 }
 
+/// Forgets the ids that name nothing, and only if that is not enough the schemas too. What somebody is
+/// waiting for stays, so that nobody fetches it a second time at once.
+fn make_room(entries: &mut HashMap<SchemaId, Arc<Entry>>) {
+    entries.retain(|_, entry| Arc::strong_count(entry) > 1 || entry.schema.initialized());
+    if entries.len() >= KEPT {
+        entries.retain(|_, entry| Arc::strong_count(entry) > 1);
+    }
+}
+
 /// Whether the id is what Salesforce objects to. Anything else that does not mend itself, a missing
 /// permission above all, is for an operator and no reason to give an event up.
 fn concerns_the_schema(error: &CallError) -> bool {
@@ -147,5 +164,40 @@ impl Entry {
     fn refuse(&self, reason: String) -> NoSchema {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), reason.clone()));
         NoSchema::Undecodable(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> SchemaId {
+        SchemaId::from(format!("schema-{number}").as_str())
+    }
+
+    fn known() -> Arc<Entry> {
+        let schema = WriterSchema::parse(r#"{"type":"record","name":"Nothing","fields":[]}"#).expect("a schema");
+        Arc::new(Entry { schema: OnceCell::new_with(Some(Arc::new(schema))), refused: Mutex::default() })
+    }
+
+    #[test]
+    fn ids_that_name_nothing_are_forgotten_before_schemas_and_neither_while_somebody_waits() {
+        let refused = || {
+            let entry = Entry::default();
+            entry.refuse("no such schema".to_owned());
+            Arc::new(entry)
+        };
+        let waited_for = Arc::new(Entry::default());
+        let mut entries: HashMap<_, _> = (0..KEPT).map(|number| (id(number), refused())).collect();
+        entries.insert(id(KEPT), known());
+        entries.insert(id(KEPT + 1), waited_for.clone());
+        make_room(&mut entries);
+        let mut left: Vec<_> = entries.keys().cloned().collect();
+        left.sort();
+        assert_eq!(left, [id(KEPT), id(KEPT + 1)]);
+
+        entries.extend((0..KEPT).map(|number| (id(number), known())));
+        make_room(&mut entries);
+        assert_eq!(entries.keys().collect::<Vec<_>>(), [&id(KEPT + 1)]);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use casewire::kafka::{TopicRole, ensure_topic};
+use casewire::kafka::{MOST_BATCH_BYTES, TopicRole, ensure_topic};
 use clap::Args;
 use rdkafka::Message;
 use rdkafka::client::ClientContext;
@@ -106,6 +106,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
     make_topics(arguments, &records_topic, &checkpoints_topic)?;
     let answers = Answers::default();
     let mut settings = broker::settings(&arguments.bootstrap);
+    // As large as casewire's are where its own topics are all there is.
+    settings.properties.insert("batch.size".to_owned(), MOST_BATCH_BYTES.to_string());
     for property in &arguments.property {
         let (name, value) = property.split_once('=').ok_or("a property is written NAME=VALUE")?;
         settings.properties.insert(name.to_owned(), value.to_owned());
