@@ -101,6 +101,7 @@ fn context(config: &Config) -> StreamContext {
         run: RunIdentity::of_this_process(),
         board: board.stream(topic.clone()),
         metrics: Metrics::new(board),
+        tracer: None,
         claims: EntityClaims::of([&topic]),
         policies: settings::policies(&config.policies),
         batch: config.batch,
