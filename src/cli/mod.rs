@@ -23,6 +23,7 @@
 //! | `dead_letters` | `casewire dead-letters list`, `show` |
 //! | `redrive` | `casewire dead-letters redrive` |
 //! | `stored_records`, `table` | what those three read, and how they print it |
+//! | `service`, `service_error` | the running service, as commands ask it, and what that fails with |
 //! | `error` | what any of them fails with on its own account, and what mends it |
 //! | `logging` | the log of all of them |
 //! | `service_manager` | what systemd is told of a running casewire |
@@ -48,6 +49,7 @@ mod reconcile_report;
 mod redrive;
 mod run;
 mod service;
+pub(crate) mod service_error;
 mod service_manager;
 mod signals;
 mod simulate;

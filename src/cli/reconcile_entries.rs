@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{WantedComparison, ask_to_compare, no_messages};
 use crate::cli::checkpoint_show::{reachable_kafka, time_text};
-use crate::cli::error::{ReconcileError, ServiceError};
+use crate::cli::error::ReconcileError;
 use crate::cli::reconcile::ReconcileArguments;
 use crate::cli::service::Service;
+use crate::cli::service_error::ServiceError;
 use crate::cli::snapshot::{LOOK, refuse_beside_another, run_until, running};
 use crate::cli::{say, table};
 use crate::config::{CONVERSATION_ENTRY, Config};

@@ -11,7 +11,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::cli::error::ServiceError;
+use crate::cli::service_error::ServiceError;
 use crate::config::Config;
 use crate::failure::Failure;
 

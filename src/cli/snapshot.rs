@@ -10,8 +10,8 @@ use tracing::info;
 
 use crate::admin::{self, SnapshotDoor, Wanted};
 use crate::cli::checkpoint_show::reachable_kafka;
-use crate::cli::error::{ServiceError, SnapshotError};
 use crate::cli::service::Service;
+use crate::cli::service_error::{ServiceError, SnapshotError};
 use crate::cli::snapshot_progress::{Progress, Watched};
 use crate::cli::{ConfigFile, run, say};
 use crate::config::Config;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::cli::error::SnapshotError;
 use crate::cli::say;
+use crate::cli::service_error::SnapshotError;
 use crate::failure::Failure;
 
 /// Between two lines where there is no terminal.

@@ -8,8 +8,9 @@ use crate::admin::AdminError;
 use crate::admin::denial::Denial;
 use crate::cli::error::{
     CheckpointError, CommandError, DeadLettersError, DemoError, DoctorError, HealthError, KeygenError, LeftLetter,
-    ReconcileError, ServiceError, SimulateError, SnapshotError, TailError,
+    ReconcileError, SimulateError, TailError,
 };
+use crate::cli::service_error::{ServiceError, SnapshotError};
 use crate::doctor::fault::CheckError;
 use crate::failure::{Exit, Failure};
 use crate::identity::{ReplayId, TopicName};

@@ -172,6 +172,26 @@ impl KafkaError {
         }
     }
 
+    /// Its kind, one word of a few: whoever collects traces counts by it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Fenced => "fenced",
+            Self::TooLarge { .. } => "too_large",
+            Self::Unavailable { .. } => "unavailable",
+            Self::NotEnoughReplicas { .. } => "not_enough_replicas",
+            Self::Rebuild { .. } => "producer_given_up",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Credentials { .. } => "credentials",
+            Self::Untrusted { .. } => "untrusted",
+            Self::TopicMissing { .. } => "topic_missing",
+            Self::Topic { .. } => "topic",
+            Self::Stalled { .. } => "stalled",
+            Self::CheckpointInvalid { .. } => "checkpoint_invalid",
+            Self::Configuration { .. } => "configuration",
+            Self::Misuse { .. } => "misuse",
+        }
+    }
+
     /// What to do.
     pub fn verdict(&self) -> Verdict {
         match self {

@@ -32,7 +32,7 @@ impl Traced {
 
     /// Tells how the transaction ended: with this checkpoint, or this error.
     pub(super) fn ended(self, outcome: Result<u64, &KafkaError>) {
-        self.tracer.ended(self.sending, self.began, self.records, outcome.map_err(kind));
+        self.tracer.ended(self.sending, self.began, self.records, outcome.map_err(KafkaError::kind));
     }
 
     /// Whether records of an event have the header.
@@ -90,25 +90,5 @@ pub(super) fn unread(traces: &mut [EventTrace], event: u32) {
         && let Some(trace) = traces.get_mut(place)
     {
         trace.unread();
-    }
-}
-
-/// The kind of an error, one word of a few: back ends count by it.
-fn kind(error: &KafkaError) -> &'static str {
-    match error {
-        KafkaError::Fenced => "fenced",
-        KafkaError::TooLarge { .. } => "too_large",
-        KafkaError::Unavailable { .. } => "unavailable",
-        KafkaError::NotEnoughReplicas { .. } => "not_enough_replicas",
-        KafkaError::Rebuild { .. } => "producer_given_up",
-        KafkaError::Unauthorized { .. } => "unauthorized",
-        KafkaError::Credentials { .. } => "credentials",
-        KafkaError::Untrusted { .. } => "untrusted",
-        KafkaError::TopicMissing { .. } => "topic_missing",
-        KafkaError::Topic { .. } => "topic",
-        KafkaError::Stalled { .. } => "stalled",
-        KafkaError::CheckpointInvalid { .. } => "checkpoint_invalid",
-        KafkaError::Configuration { .. } => "configuration",
-        KafkaError::Misuse { .. } => "misuse",
     }
 }

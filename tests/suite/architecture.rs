@@ -82,6 +82,7 @@ const FAILURES: &[&str] = &[
     "admin/denial.rs",
     "change/error.rs",
     "cli/error.rs",
+    "cli/service_error.rs",
     "config/load.rs",
     "doctor/fault.rs",
     "failure.rs",

@@ -334,7 +334,7 @@ async fn topics_are_made_once_and_checked_when_present() {
     let topic = entity_topic(&settings).await;
     let report = ensure_topic(&settings, &topic, TopicRole::Entity).await.expect("present");
     assert!(!report.created && report.findings.is_empty() && report.partitions == 2, "{report:?}");
-    assert_eq!(report.max_message_bytes, Some(1_048_588));
+    assert_eq!(report.max_message_bytes, Some(4_194_304), "so that batches can be large");
 
     let gone = format!("{}.Gone", settings.topic_prefix);
     settings.topics.create = false;
