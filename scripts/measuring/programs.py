@@ -139,8 +139,14 @@ class Casewire:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/snapshots", json.dumps({"entities": [entity]}).encode(), headers)
         with urllib.request.urlopen(request, timeout=180):
             pass
-        look = lambda: resident.append(self.process.memory("VmRSS"))
-        return self.wait_for("the end of the snapshot", lambda status: status["snapshots"], look=look)["snapshots"][0], resident
+
+        def ended(status):
+            # From the first row on: while Salesforce prepares the result there is nothing to hold.
+            if any(job["rows_reread"] for job in status["jobs"]):
+                resident.append(self.process.memory("VmRSS"))
+            return status["snapshots"]
+
+        return self.wait_for("the end of the snapshot", ended)["snapshots"][0], resident
 
     def end(self, forget=True):
         code = self.process.end()

@@ -92,7 +92,10 @@ impl CsvPlan {
     /// # Errors
     /// When it is not a row of this object.
     pub fn render<'r>(&self, cell: impl Fn(usize) -> &'r str) -> Result<Row, RowFault> {
-        let mut writer = ObjectWriter::new(self.plan.policy(), 32 * self.members.len());
+        // Quotes, what is escaped, and names of components; most rows need less, and none is copied as it grows.
+        let values: usize = (0..self.columns.len()).map(|column| cell(column).len()).sum();
+        let names: usize = self.columns.iter().map(|name| name.len() + 6).sum();
+        let mut writer = ObjectWriter::new(self.plan.policy(), names + values + values / 16);
         for (member, cells) in self.plan.members().iter().zip(&self.members) {
             let field = self.plan.fields().get(member.place).map_or("", String::as_str);
             let written = writer.keyed(field, &member.key, Shape::Whole, |out| {

@@ -8,7 +8,7 @@ const MIB: u64 = 1024 * 1024;
 
 /// Salesforce counts calls that last 20 s and more, and takes 25 of them at a time from an org, 5 from a developer's.
 const PARALLEL_PAGES: u64 = 4;
-const PARALLEL_BYTES: u64 = 32 * MIB;
+const PARALLEL_BYTES: u64 = 12 * MIB;
 
 /// `[snapshot]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use crate::kafka::cluster::list_topics;
 use crate::kafka::settings::{KafkaSettings, LEAST_BATCH_BYTES};
 use crate::kafka::topics::message_limits;
 
-/// The largest batch, in bytes before compression. A transaction of the default size has one or two of these.
-pub const MOST_BATCH_BYTES: usize = 4_000_000;
+/// The largest batch, in bytes before compression. A transaction of the default size has three or four of these.
+pub const MOST_BATCH_BYTES: usize = 2_000_000;
 
 /// How long finding it out may take. What is not known by then is taken for the least, which costs nothing but time.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -75,14 +75,14 @@ mod tests {
     #[test]
     fn batches_are_as_large_as_the_topic_that_takes_least() {
         for (limits, bytes) in [
-            (&[Some(4_194_304), Some(8_388_608)][..], 4_000_000),
+            (&[Some(4_194_304), Some(8_388_608)][..], 2_000_000),
             (&[Some(4_194_304), Some(1_048_588)], 1_032_204),
             // Nothing is known, of one or of all.
             (&[Some(4_194_304), None], LEAST_BATCH_BYTES),
             (&[], LEAST_BATCH_BYTES),
             // What the topic's check refuses is not made to fit.
             (&[Some(1_000)], LEAST_BATCH_BYTES),
-            (&[Some(usize::MAX)], 4_000_000),
+            (&[Some(usize::MAX)], 2_000_000),
         ] {
             assert_eq!(batch_bytes(limits), bytes, "{limits:?}");
         }

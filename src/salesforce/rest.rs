@@ -167,8 +167,13 @@ impl Session {
     }
 }
 
+/// The most memory that is made ready for an answer by what its head says.
+const BELIEVED_BYTES: usize = 8 * 1024 * 1024;
+
 async fn read_answer(mut response: reqwest::Response, most_bytes: usize) -> Result<Vec<u8>, RestError> {
-    let mut body = Vec::new();
+    // Of what it says about its length only so much is believed before it has come. A vector that grows is copied each time.
+    let said = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+    let mut body = Vec::with_capacity(said.min(most_bytes).min(BELIEVED_BYTES));
     while let Some(chunk) = response.chunk().await.map_err(|error| RestError::Unreachable(network_reason(error)))? {
         if body.len().saturating_add(chunk.len()) > most_bytes {
             return Err(RestError::TooLong(most_bytes));

@@ -169,6 +169,10 @@ fn retrieve(org: &Org, version: &str, entity: &str, wanted: &Wanted) -> Result<R
         if let Err(error) = row.1.text.append(&shape, &mut answer, json) {
             return Ok(unwritable(&error));
         }
+        if read == 1 {
+            // Rows of one object are of about the same length.
+            answer.reserve(answer.len().saturating_mul(rows.len()));
+        }
     }
     answer.push(']');
     org.stats.count(|stats| stats.records_read += read);
