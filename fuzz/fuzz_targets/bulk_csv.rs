@@ -158,7 +158,11 @@ fn hostile(body: &[u8]) {
         fit_to_be_logged(&page(wrong, body).expect_err("another number of rows"));
     }
     let onward = finished(bulk_page(&PLAN, &headers(rows.len(), Some("next")), body.to_vec()));
-    assert_eq!(onward.map(|page| page.next_locator().is_some()).unwrap_or_default(), !rows.is_empty(), "a page that leads on");
+    assert_eq!(
+        onward.map(|page| page.next_locator().is_some()).unwrap_or_default(),
+        !rows.is_empty(),
+        "a page that leads on"
+    );
 }
 
 fn fit_to_be_logged(error: &BulkError) {
