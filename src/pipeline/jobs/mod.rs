@@ -43,8 +43,8 @@
 //!    drop rows that are stamped before they were committed, and those that a converted field's type changed, which
 //!    leaves the stamp as it was.
 //! 2. If an event of the record was committed to Kafka behind the marker, the row may be older than it. The loop knows,
-//!    since it notes every id that it writes while there are jobs. It writes such a row only if its stamp is of a later second
-//!    than the event, which proves that it was read after it; otherwise the id goes back to the job and is read again
+//!    since it notes every id that it writes while there are jobs. It writes such a row only if its stamp is later
+//!    than the event by more than the clocks of Salesforce's servers differ (`admission`), which proves that it was read after it; otherwise the id goes back to the job and is read again
 //!    with a newer marker. It is never dropped, since a sparse event does not carry the other fields; the ids that
 //!    went back stand in the checkpoint with the job.
 //! 3. A row may be newer than events that are still to come. Those are older than `record_as_of`, and the fold skips them; of the
