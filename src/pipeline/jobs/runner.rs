@@ -30,7 +30,7 @@ use crate::pipeline::jobs::reading::Step;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
 use crate::pipeline::jobs::setback::{LIMITS, POLLS, Setback};
-use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy_beside};
+use crate::pipeline::jobs::touched::{Copy, WrittenSince, copy_beside};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -343,22 +343,19 @@ impl Runner {
         };
         let began = job.bulk.as_ref().map(|pass| pass.created_at.checked_sub_signed(CLOCKS).unwrap_or(pass.created_at));
         let (seq, end) = (self.desk.marker(), RowWriter::end(id));
-        let found: Arc<Mutex<Written>> = Arc::default();
+        let found: Arc<Mutex<WrittenSince>> = Arc::default();
         let collected = found.clone();
         let also = move |key, known, record: &ScannedRecord| {
             let Some(began) = began else { return };
+            let by_job = record.value.as_deref().is_some_and(|value| value.ends_with(end.as_bytes()));
             let mut found = collected.lock().unwrap_or_else(PoisonError::into_inner);
-            if record.value.as_deref().is_some_and(|value| value.ends_with(end.as_bytes())) {
-                found.by_job.insert(key);
-            } else if record.timestamp.is_none_or(|at| at >= began) {
-                found.by_others.push((key, known));
-            }
+            found.note((key, known), record.timestamp, by_job, began);
         };
         let held = copy_beside(&self.kafka, topic, &self.context.identity.org, from, also).await?;
         info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
         self.copies.insert(id.to_owned(), held);
         if began.is_some() {
-            let Written { by_job, by_others } =
+            let WrittenSince { by_job, by_others } =
                 std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
             info!(job = id, dealt = by_job.len(), touched = by_others.len(), "bulk query job goes on");
             self.desk.learn_touches(seq, by_others);
@@ -396,13 +393,6 @@ impl Runner {
             sleep(self.overtaken.next_wait()).await;
         }
     }
-}
-
-/// What was written since a Bulk query job was created.
-#[derive(Default)]
-struct Written {
-    by_job: HashSet<RecordKey>,
-    by_others: Vec<(RecordKey, Known)>,
 }
 
 /// What the runner does next.

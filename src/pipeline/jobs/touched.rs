@@ -1,10 +1,10 @@
 //! What Kafka holds of each record: the time up to which it is current, and whether it is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use crate::identity::OrgId;
 use crate::kafka::{KafkaError, KafkaSettings, OutputRecord, ScanFrom, ScannedRecord, scan};
@@ -124,9 +124,65 @@ pub(super) async fn copy_beside(
     Ok(std::mem::take(&mut *collected.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
+/// What a topic was told since a Bulk query job was created.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct WrittenSince {
+    /// Records that the job has dealt with.
+    pub by_job: HashSet<RecordKey>,
+    /// What else was written.
+    pub by_others: Vec<(RecordKey, Known)>,
+}
+
+impl WrittenSince {
+    /// Takes note of a record that was produced at `at`, if that is not before `began`. Ids of jobs come again where a stream's
+    /// checkpoint was made anew and its topics were not: what was written under one of them before `began` was another job's.
+    pub fn note(
+        &mut self,
+        (key, known): (RecordKey, Known),
+        at: Option<DateTime<Utc>>,
+        by_job: bool,
+        began: DateTime<Utc>,
+    ) {
+        if at.is_some_and(|at| at < began) {
+            return;
+        }
+        if by_job {
+            self.by_job.insert(key);
+        } else {
+            self.by_others.push((key, known));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
+
+    #[test]
+    fn what_was_written_before_a_bulk_query_job_was_created_is_not_its_own_whatever_its_id_says() {
+        let (key, known) = (RecordKey::of(b"5008d000000047SAAQ").expect("an id"), Known { as_of: 1, alive: true });
+        let began = DateTime::from_timestamp(1_771_300_995, 0).expect("a time");
+        let noted = |at: Option<DateTime<Utc>>, by_job| {
+            let mut written = WrittenSince::default();
+            written.note((key, known), at, by_job, began);
+            written
+        };
+        let (before, nothing) = (began.checked_sub_signed(TimeDelta::milliseconds(1)), WrittenSince::default());
+        let own = WrittenSince { by_job: HashSet::from([key]), by_others: Vec::new() };
+        let others = WrittenSince { by_job: HashSet::new(), by_others: vec![(key, known)] };
+        for (at, by_job, expected) in [
+            (before, true, &nothing),
+            (before, false, &nothing),
+            (Some(began), true, &own),
+            (Some(began), false, &others),
+            (None, true, &own),
+            (None, false, &others),
+        ] {
+            assert_eq!(&noted(at, by_job), expected, "{at:?} {by_job}");
+        }
+    }
 
     #[test]
     fn a_record_is_current_since_its_event_or_its_full_record_whichever_is_later() {
