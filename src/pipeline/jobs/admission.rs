@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::kafka::{Checkpoint, OutputRecord};
 use crate::pipeline::jobs::desk::{Desk, Noted, State, kept};
-use crate::pipeline::jobs::job::{has_room, job_id, jobs_of, set};
+use crate::pipeline::jobs::job::{Job, has_room, job_id, jobs_of, set};
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 
 impl Desk {
@@ -79,8 +79,11 @@ impl Desk {
 fn open_jobs(batch: &JobBatch, next: &mut Checkpoint, noted: &mut Noted) -> bool {
     let (seq, mut all) = (next.seq.saturating_add(1), true);
     for (number, job) in batch.opens.iter().enumerate() {
-        // The ledger may have been read between a transaction of the loop and the desk's note of it.
-        let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
+        // The ledger may have been read between a transaction of the loop and the desk's note of it, and a poll may tell again of
+        // what it told already. A job that has dealt with some of the records does not heal what is told of them now.
+        let heals =
+            |other: &Job, gap: &String| other.heals.contains(gap) && job.ids.iter().all(|id| other.is_to_read(id));
+        let healed = |gap: &String| jobs_of(next, true).values().any(|other| heals(other, gap));
         if !job.heals.is_empty() && job.heals.iter().all(healed) {
             continue;
         }
@@ -94,14 +97,14 @@ fn open_jobs(batch: &JobBatch, next: &mut Checkpoint, noted: &mut Noted) -> bool
     all
 }
 
-/// Whether an event came between the read of a row and its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Overtaken {
 /// By so many seconds at most the clocks of Salesforce's servers differ: one stamps the change of a record, another one dates the
 /// commit of an event. They keep time by NTP, so this is many times what they are apart. A stamp that is later by less proves
 /// nothing, and costs one more read.
 const SERVERS: i64 = 5;
 
+/// Whether an event came between the read of a row and its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overtaken {
     No,
     /// The record is deleted, and Kafka knows.
     ByADelete,
@@ -139,7 +142,6 @@ mod tests {
     use crate::kafka::{RunIdentity, StreamIdentity};
     use crate::pipeline::claims::EntityClaims;
     use crate::pipeline::context::StreamContext;
-    use crate::pipeline::jobs::job::Job;
     use crate::pipeline::jobs::touched::{Known, RecordKey};
     use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
     use crate::pipeline::settings;

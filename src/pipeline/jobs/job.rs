@@ -288,6 +288,11 @@ impl Job {
         self.compared_at.map_or(self.opened_at, |at| at.min(self.opened_at))
     }
 
+    /// Whether it has still to read a single record, or to read it again.
+    pub fn is_to_read(&self, id: &String) -> bool {
+        self.ids.contains(id) || self.unread.contains(id)
+    }
+
     /// Whether nothing is left to read.
     pub fn is_done(&self) -> bool {
         self.listing.is_none() && self.bulk.is_none() && self.ids.is_empty()
