@@ -353,7 +353,7 @@ impl Runner {
         }
         let successor = successor_id(id, job.passes);
         warn!(job = id, successor, error = %error, "bulk query job begun anew");
-        self.copies.remove(id);
+        self.forget(id);
         let changes = vec![(id.to_owned(), None), (successor, Some(job))];
         self.hand_over(self.desk.marker(), Vec::new(), changes).await.map(drop)
     }

@@ -307,7 +307,7 @@ impl Runner {
     }
 
     /// Takes jobs together that read alike and have not begun.
-    async fn gather(&mut self, id: &str, mut job: Job) -> Result<(), Setback> {
+    pub(super) async fn gather(&mut self, id: &str, mut job: Job) -> Result<(), Setback> {
         let (jobs, fresh) = self.desk.jobs();
         let mut changes: Vec<(String, Option<Job>)> = Vec::new();
         let mut all_fresh = fresh.contains(id);
@@ -324,6 +324,12 @@ impl Runner {
         if !all_fresh {
             self.copies.remove(id);
             self.desk.not_fresh(id);
+        }
+        // A listing that was begun for one of them may be older than the gap of another: what changed in between would be left out.
+        self.listings.remove(id);
+        for (other, _) in &changes {
+            self.forget(other);
+            self.waits.remove(other);
         }
         changes.insert(0, (id.to_owned(), Some(job)));
         self.commit(changes, Vec::new(), Vec::new(), Vec::new()).await
