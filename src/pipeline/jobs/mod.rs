@@ -69,7 +69,7 @@
 //!   checkpoint was made anew.
 //! - Rows are dealt with in the order of the result, which does not change, and the place in it (page and row) is committed
 //!   with them. Should the result be gone, or not be what Salesforce says that it is, the job is replaced by a successor that
-//!   begins anew: no job writes a record twice.
+//!   begins anew: no job writes a record twice. So it is where Salesforce is at its query job for hours and does not end.
 //! - Two results of one object would be of two moments, and a row of the older one could follow one of the newer. So while
 //!   one job of an object is at its result, no other one begins a listing or a result of it; those of single records do go on,
 //!   and what they write counts as written.
@@ -113,6 +113,8 @@ mod reading;
 mod redriven;
 mod rows;
 mod runner;
+#[cfg(test)]
+mod runner_tests;
 pub(super) mod seam;
 mod setback;
 mod snapshots;

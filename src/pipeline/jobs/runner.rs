@@ -185,7 +185,7 @@ impl Runner {
     }
 
     /// Lets a job wait after a setback, and says so.
-    fn note(&mut self, id: &str, outcome: Result<(), Setback>) -> ControlFlow<()> {
+    pub(super) fn note(&mut self, id: &str, outcome: Result<(), Setback>) -> ControlFlow<()> {
         let Err(setback) = outcome else {
             self.waits.remove(id);
             self.desk.wait(id, None);
@@ -194,18 +194,15 @@ impl Runner {
         if matches!(setback, Setback::Gone) {
             return ControlFlow::Break(());
         }
-        let working = matches!(setback, Setback::Working);
+        let working = matches!(setback, Setback::Working { .. });
         let limits = if working { POLLS } else { LIMITS };
         let (_, backoff) = self.waits.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Backoff::new(limits)));
         let wait = setback.wait(backoff);
-        if working {
-            // Nothing is wrong.
-            self.waits.entry(id.to_owned()).and_modify(|(until, _)| *until = Instant::now() + wait);
-            self.desk.wait(id, None);
-            return ControlFlow::Continue(());
-        }
         let failure = setback.failure();
-        warn!(topic = %self.context.identity.topic, job = id, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "job waits");
+        // Of what Salesforce works on nothing is wrong, and is looked at often.
+        if !working {
+            warn!(topic = %self.context.identity.topic, job = id, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "job waits");
+        }
         if let Some((until, _)) = self.waits.get_mut(id) {
             *until = Instant::now() + wait;
         }
