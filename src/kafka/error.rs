@@ -148,7 +148,10 @@ impl KafkaError {
         Self::Topic {
             topic: topic.to_owned(),
             what: format!("it could not be created with {partitions} partitions and replication {replication}: {why}"),
-            remedy: format!("Correct kafka.partitions and kafka.replication_factor, or create it with: {command}"),
+            remedy: format!(
+                "Correct kafka.partitions and kafka.replication_factor, or create it by hand, with other settings if the brokers \
+                 have bounds for them: {command}"
+            ),
         }
     }
 
@@ -312,7 +315,8 @@ pub(crate) fn class_of(code: RDKafkaErrorCode, flags: Flags) -> Class {
         | Code::NotController
         | Code::CoordinatorNotAvailable
         | Code::CoordinatorLoadInProgress
-        | Code::NotCoordinator => Class::Again,
+        | Code::NotCoordinator
+        | Code::ThrottlingQuotaExceeded => Class::Again,
         _ => Class::Rebuild,
     }
 }
