@@ -288,7 +288,7 @@ async fn create_topic(
         match (made(&spec)?, spec.needed_only()) {
             (None, _) => Ok(spec),
             (Some(code), Some(needed)) => {
-                tracing::warn!(topic = %name, reason = %code, left_out = ?HELPFUL, "brokers do not take these settings of a topic");
+                tracing::warn!(topic = %name, error = %code, "topic is made without the settings that only help");
                 made(&needed)?.map_or_else(|| Ok(needed.clone()), |code| Err(refused_topic(&name, &needed, code)))
             }
             (Some(code), None) => Err(refused_topic(&name, &spec, code)),
