@@ -286,7 +286,11 @@ impl Worker {
         const CALL: &str = "waiting for the records to be acknowledged";
         self.enter(CALL);
         match self.context.deliveries.wait(deadline) {
-            Delivered::All => {}
+            Delivered::All => {
+                if let Some(back) = self.context.deliveries.went_back() {
+                    return Err(KafkaError::went_back(&back));
+                }
+            }
             Delivered::Late(outstanding) => {
                 let error = ClientError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 tracing::warn!(outstanding, "records not acknowledged in time");

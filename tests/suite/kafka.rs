@@ -407,6 +407,31 @@ async fn a_topic_that_is_deleted_under_the_writer_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_somebody_deleted_and_made_again_is_not_written_to_as_if_it_were_the_same() {
+    const TEST: &str = "a_topic_that_somebody_deleted_and_made_again_is_not_written_to_as_if_it_were_the_same";
+    let Some(brokers) = broker(TEST) else { return };
+    let mut settings = settings(&brokers);
+    settings.topics.partitions = 1;
+    let topic = entity_topic(&settings).await;
+    let (mut writer, ..) = open(&settings).await;
+    writer.commit(vec![record(&topic, "a", "{}"), record(&topic, "b", "{}")], checkpoint()).await.expect("committed");
+    let deleted = admin(&brokers).delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted[0].is_ok(), "{deleted:?}");
+    let again = NewTopic::new(&topic, 1, TopicReplication::Fixed(-1));
+    // The brokers may still be busy deleting it.
+    while admin(&brokers).create_topics([&again], &AdminOptions::new()).await.expect("an answer")[0].is_err() {
+        tokio::task::yield_now().await;
+    }
+    let error = writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect_err("it is another one");
+    let Verdict::Stop(failure) = error.verdict() else { panic!("{error:?}") };
+    assert!(error.to_string().contains("are gone") && failure.remedy.contains("reconcile"), "{failure}");
+    let (mut writer, _, stored) = open(&settings).await;
+    assert_eq!(stored, Some(1), "nothing was committed there");
+    writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect("whoever begins anew goes on");
+    assert_eq!(keys(&read(&settings, &topic, ScanFrom::Beginning).await), ["c"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scan_sees_committed_records_from_where_it_was_asked_to() {
     let Some(brokers) = broker("a_scan_sees_committed_records_from_where_it_was_asked_to") else { return };
     let mut settings = settings(&brokers);
