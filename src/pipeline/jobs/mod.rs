@@ -64,8 +64,8 @@
 //!
 //! - What was written since the marker is known within an attempt, because the loop notes it. After a restart it is read from the
 //!   entity's topic: every record that was produced since `BulkPass::created_at`, less some minutes for the clocks,
-//!   counts as written behind the marker, and what the job wrote itself as dealt with. That is some too many, which costs a read each
-//!   and nothing else. What is older is not looked at, under whichever job's id it was written: ids come again where a stream's
+//!   counts as written behind the marker. That is some too many, which costs a read each and nothing else. What bears the job's id
+//!   was dealt with by it, if it was produced since then; what is older is another job's, since ids come again where a stream's
 //!   checkpoint was made anew.
 //! - Rows are dealt with in the order of the result, which does not change, and the place in it (page and row) is committed
 //!   with them. Should the result be gone, or not be what Salesforce says that it is, the job is replaced by a successor that

@@ -30,7 +30,7 @@ use crate::pipeline::jobs::reading::Step;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
 use crate::pipeline::jobs::setback::{LIMITS, POLLS, Setback};
-use crate::pipeline::jobs::touched::{Copy, WrittenSince, copy_beside};
+use crate::pipeline::jobs::touched::{CLOCKS, Copy, WrittenSince, copy_beside};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -44,9 +44,6 @@ const FIRST_SLICE: usize = 200;
 
 /// Single records that one job reads; what is more waits for the next.
 const MOST_IDS: usize = 2_000;
-
-/// How much earlier than a job its records may have been produced: clocks of brokers differ.
-pub(super) const CLOCKS: TimeDelta = TimeDelta::minutes(5);
 
 /// Before records are read again that events have overtaken. Of a record that changes all the time one read soon falls
 /// into a second without a change.
@@ -344,20 +341,20 @@ impl Runner {
         } else {
             ScanFrom::Timestamp(job.begins_at().checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
         };
-        let began = job.bulk.as_ref().map(|pass| pass.created_at.checked_sub_signed(CLOCKS).unwrap_or(pass.created_at));
+        let created = job.bulk.as_ref().map(|pass| pass.created_at);
         let (seq, end) = (self.desk.marker(), RowWriter::end(id));
         let found: Arc<Mutex<WrittenSince>> = Arc::default();
         let collected = found.clone();
         let also = move |key, known, record: &ScannedRecord| {
-            let Some(began) = began else { return };
+            let Some(created) = created else { return };
             let by_job = record.value.as_deref().is_some_and(|value| value.ends_with(end.as_bytes()));
             let mut found = collected.lock().unwrap_or_else(PoisonError::into_inner);
-            found.note((key, known), record.timestamp, by_job, began);
+            found.note((key, known), record.timestamp, by_job, created);
         };
         let held = copy_beside(&self.kafka, topic, &self.context.identity.org, from, also).await?;
         info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
         self.copies.insert(id.to_owned(), held);
-        if began.is_some() {
+        if created.is_some() {
             let WrittenSince { by_job, by_others } =
                 std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
             info!(job = id, dealt = by_job.len(), touched = by_others.len(), "bulk query job goes on");

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::identity::OrgId;
 use crate::kafka::{KafkaError, KafkaSettings, OutputRecord, ScanFrom, ScannedRecord, scan};
+
+/// How much earlier than a job its records may have been produced: clocks of brokers differ.
+pub(super) const CLOCKS: TimeDelta = TimeDelta::minutes(5);
 
 /// The first fifteen characters of a record id, which tell records apart; the other three are a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,21 +137,22 @@ pub(super) struct WrittenSince {
 }
 
 impl WrittenSince {
-    /// Takes note of a record that was produced at `at`, if that is not before `began`. Ids of jobs come again where a stream's
-    /// checkpoint was made anew and its topics were not: what was written under one of them before `began` was another job's.
+    /// Takes note of a record that was produced at `at`, for a job that was created at `created`, by another clock perhaps.
+    ///
+    /// Ids of jobs come again where a stream's checkpoint was made anew and its topics were not: what was written under one of them
+    /// before `created` was another job's. It may have been the job's own by a clock that is behind; to take it for written by
+    /// others costs one more read, and to take what is another's for its own would leave a record out.
     pub fn note(
         &mut self,
         (key, known): (RecordKey, Known),
         at: Option<DateTime<Utc>>,
         by_job: bool,
-        began: DateTime<Utc>,
+        created: DateTime<Utc>,
     ) {
-        if at.is_some_and(|at| at < began) {
-            return;
-        }
-        if by_job {
+        let since = |time: DateTime<Utc>| at.is_none_or(|at| at >= time);
+        if by_job && since(created) {
             self.by_job.insert(key);
-        } else {
+        } else if since(created.checked_sub_signed(CLOCKS).unwrap_or(created)) {
             self.by_others.push((key, known));
         }
     }
@@ -156,31 +160,30 @@ impl WrittenSince {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
 
     #[test]
     fn what_was_written_before_a_bulk_query_job_was_created_is_not_its_own_whatever_its_id_says() {
         let (key, known) = (RecordKey::of(b"5008d000000047SAAQ").expect("an id"), Known { as_of: 1, alive: true });
-        let began = DateTime::from_timestamp(1_771_300_995, 0).expect("a time");
+        let created = DateTime::from_timestamp(1_771_300_995, 0).expect("a time");
         let noted = |at: Option<DateTime<Utc>>, by_job| {
             let mut written = WrittenSince::default();
-            written.note((key, known), at, by_job, began);
+            written.note((key, known), at, by_job, created);
             written
         };
-        let (before, nothing) = (began.checked_sub_signed(TimeDelta::milliseconds(1)), WrittenSince::default());
+        let before = |length: TimeDelta| created.checked_sub_signed(length);
+        let millisecond = TimeDelta::milliseconds(1);
+        let nothing = WrittenSince::default();
         let own = WrittenSince { by_job: HashSet::from([key]), by_others: Vec::new() };
         let others = WrittenSince { by_job: HashSet::new(), by_others: vec![(key, known)] };
-        for (at, by_job, expected) in [
-            (before, true, &nothing),
-            (before, false, &nothing),
-            (Some(began), true, &own),
-            (Some(began), false, &others),
-            (None, true, &own),
-            (None, false, &others),
+        for (at, of_its_id, of_another) in [
+            (before(CLOCKS + millisecond), &nothing, &nothing),
+            (before(CLOCKS), &others, &others),
+            (before(millisecond), &others, &others),
+            (Some(created), &own, &others),
+            (None, &own, &others),
         ] {
-            assert_eq!(&noted(at, by_job), expected, "{at:?} {by_job}");
+            assert_eq!((&noted(at, true), &noted(at, false)), (of_its_id, of_another), "{at:?}");
         }
     }
 
