@@ -127,10 +127,10 @@ impl DeliveryState {
         self.offset = Some(offset);
         // An old broker acknowledges what it had twice without saying where it stands.
         let Some(partition) = usize::try_from(partition).ok().filter(|_| offset >= 0) else { return };
-        if !self.ends.contains_key(topic) {
-            self.ends.insert(topic.to_owned(), Vec::new());
-        }
-        let Some(ends) = self.ends.get_mut(topic) else { return };
+        let ends = match self.ends.get_mut(topic) {
+            Some(ends) => ends,
+            None => self.ends.entry(topic.to_owned()).or_default(),
+        };
         if ends.len() <= partition {
             ends.resize(partition + 1, None);
         }
