@@ -419,6 +419,13 @@ mod tests {
         assert!(heals.waits_for_bulk("heal-1", &jobs) && !begun.waits_for_bulk("snapshot-1", &jobs));
         assert!(begun.has_begun() && !heals.has_begun());
         let empty = Job { listing: None, ..heals.clone() };
+        let id = "5008d000000047SAAQ".to_owned();
+        let single = |ids: &[&String], unread: &[&String]| {
+            let set = |ids: &[&String]| ids.iter().map(|id| (*id).clone()).collect();
+            Job { ids: set(ids), unread: set(unread), ..Job::new(Some("Case".into()), "gap".into(), None) }
+        };
+        assert!(single(&[&id], &[]).is_to_read(&id) && single(&[], &[&id]).is_to_read(&id), "it is tried again");
+        assert!(!single(&[], &[]).is_to_read(&id));
         assert!(empty.has_begun() && !heals.takes(&empty), "all of an object without records is listed");
         let other = Job { entity: Some("User".into()), ..heals };
         assert!(!other.waits_for_bulk("heal-2", &jobs));
