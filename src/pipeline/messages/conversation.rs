@@ -109,6 +109,12 @@ pub struct Conversation {
     /// Whether it was read over the Conversation Data API last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub over_data_api: bool,
+    /// From when on entries are that a comparison has ordered and no fetch has read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed_from: Option<i64>,
+    /// Whether entries were written without the records that are to come with them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub records_owed: bool,
     /// Digests of the records of it and of who takes part in it, as they were written, by their ids.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub records: BTreeMap<String, String>,
@@ -158,7 +164,8 @@ impl Conversation {
             self.known.values_mut().filter(|(_, digest)| digest != OWED).for_each(|(_, digest)| digest.clear());
         }
         if self.cursor == 0 {
-            self.floor = now.saturating_sub(millis(config.history)).max(0);
+            let first = now.saturating_sub(millis(config.history)).max(0);
+            self.floor = self.owed_from.map_or(first, |owed| owed.min(first));
         }
         self.floor
     }
@@ -183,7 +190,8 @@ impl Conversation {
     /// Lets go of what is not looked at again, after everything up to the cursor was read; keeps `most_known` digests, and
     /// all of the oldest millisecond among them.
     pub fn settle(&mut self, now: i64, config: &MessagesConfig, most_known: usize) {
-        self.floor = self.floor.max(self.cursor.min(now.saturating_sub(millis(config.reread))));
+        let read = self.cursor.min(now.saturating_sub(millis(config.reread)));
+        self.floor = self.floor.max(self.owed_from.map_or(read, |owed| owed.min(read)));
         if self.known.len() > most_known {
             let mut times: Vec<i64> = self.known.values().map(|(time, _)| *time).collect();
             times.sort_unstable();
@@ -201,12 +209,14 @@ impl Conversation {
         self.sweep_every = if quiet { self.sweep_every.max(least).saturating_mul(2).min(most) } else { least };
         self.asked_at = Some(now);
         self.final_at = self.final_at.filter(|at| *at > now);
+        // What was ordered since this fetch began is for the next one, which is still asked for.
+        self.owed_from = self.owed_from.filter(|_| self.final_at.is_some());
     }
 
     /// Ends what asks for it. An event does anew.
     pub fn give_up(&mut self, now: i64) {
         self.open.clear();
-        (self.final_at, self.in_vain_since, self.entry) = (None, None, None);
+        (self.final_at, self.in_vain_since, self.entry, self.owed_from) = (None, None, None, None);
         self.asked_at = Some(now);
     }
 
@@ -215,6 +225,7 @@ impl Conversation {
         self.known.clear();
         self.records.clear();
         self.open.clear();
+        self.owed_from = None;
         self.floor = self.cursor.saturating_add(1);
     }
 
@@ -255,24 +266,43 @@ impl Conversation {
     pub fn looked_at_from(&self, now: i64, underway: bool, config: &MessagesConfig) -> i64 {
         // The first fetch begins at `now - history` of its own moment, and Salesforce's clock is known to about a second.
         let first = now.saturating_sub(millis(config.history)).saturating_sub(CLOCKS);
-        if self.cursor == 0 && !underway { first } else { self.floor }
+        if self.cursor == 0 && !underway { self.owed_from.map_or(first, |owed| owed.min(first)) } else { self.floor }
+    }
+
+    /// Learns which entries Kafka holds of one that was never fetched, or is forgotten: none of them is written again by its first
+    /// fetch, whatever they say. Returns whether so many may be kept.
+    pub fn learn_held(&mut self, held: impl Iterator<Item = (String, i64)>) -> bool {
+        let Some(most) = most_known(0) else { return false };
+        for (identifier, server_time) in held {
+            if self.known.len() >= most {
+                return false;
+            }
+            self.known.entry(identifier).or_insert((server_time, String::new()));
+        }
+        true
     }
 
     /// Has a fetch write entries that a comparison found to differ: those of which nothing is in Kafka, and those that say
     /// something else.
     pub fn owe<'a>(
         &mut self,
-        missing: impl Iterator<Item = &'a str>,
+        missing: impl Iterator<Item = (&'a str, i64)>,
         changed: impl Iterator<Item = (&'a str, i64)>,
         now: i64,
     ) {
-        for identifier in missing {
+        for (identifier, server_time) in missing {
             self.known.remove(identifier);
+            self.owe_from(server_time);
         }
         for (identifier, server_time) in changed {
             self.known.insert(identifier.to_owned(), (server_time, OWED.to_owned()));
+            self.owe_from(server_time);
         }
         self.final_at = Some(now);
+    }
+
+    fn owe_from(&mut self, server_time: i64) {
+        self.owed_from = Some(self.owed_from.map_or(server_time, |owed| owed.min(server_time)));
     }
 
     /// The value of its record.
@@ -372,7 +402,7 @@ pub(super) mod tests {
         conversation.settle(NOW, &config(), MOST);
         assert_eq!(conversation.looked_at_from(NOW, false, &config()), NOW - 24 * HOUR);
         // Of one Kafka holds nothing, of another an older text, although it was told of both.
-        conversation.owe(["a"].into_iter(), [("b", NOW - HOUR)].into_iter(), NOW);
+        conversation.owe([("a", NOW - HOUR)].into_iter(), [("b", NOW - HOUR)].into_iter(), NOW);
         assert_eq!(conversation.due(&config()), Some((NOW, Reason::Final)));
         let stored = BTreeMap::from([(key("c"), conversation.value())]);
         let mut conversation = kept(&stored).remove("c").expect("kept");
@@ -383,6 +413,48 @@ pub(super) mod tests {
         let mut fetch = || ["a", "b", "c"].map(|identifier| conversation.take(&entry(identifier, NOW - HOUR, "text")));
         assert_eq!(fetch(), [Some(Op::Message), Some(Op::Redaction), None]);
         assert_eq!(fetch(), [None; 3]);
+    }
+
+    #[test]
+    fn what_a_comparison_ordered_of_one_that_is_not_known_is_written_and_nothing_else_of_it_again() {
+        // Kafka holds two entries of a conversation that is forgotten, of which one is changed. `history` was raised meanwhile.
+        let mut conversation = Conversation::default();
+        let floor = conversation.looked_at_from(NOW, false, &config());
+        let held = [("kept", NOW - 160 * HOUR), ("changed", NOW - 150 * HOUR)];
+        assert!(conversation.learn_held(held.map(|(id, time)| (id.to_owned(), time)).into_iter()));
+        // The oldest that could be ordered: a fetch that begins hours later would not look at it for itself.
+        conversation.owe([("missing", floor)].into_iter(), [("changed", NOW - 150 * HOUR)].into_iter(), NOW);
+        let stored = BTreeMap::from([(key("c"), conversation.value())]);
+        let mut conversation = kept(&stored).remove("c").expect("kept");
+        // It cannot be read at first, and is committed for that; another comparison leaves all of it to the fetch.
+        conversation.settle(NOW + HOUR, &config(), MOST);
+        assert_eq!(conversation.looked_at_from(NOW + 2 * HOUR, false, &config()), floor);
+        assert_eq!(conversation.begin(NOW + 3 * HOUR, &config()), floor);
+        let shown = [("missing", floor), ("kept", NOW - 160 * HOUR), ("changed", NOW - 150 * HOUR)];
+        let written = shown.map(|(id, time)| conversation.take(&entry(id, time, "text")));
+        assert_eq!(written, [Some(Op::Message), None, Some(Op::Redaction)]);
+        conversation.asked(NOW + 3 * HOUR, Reason::Final, true, &config());
+        conversation.settle(NOW + 3 * HOUR, &config(), MOST);
+        assert_eq!((conversation.owed_from, conversation.floor), (None, NOW - 150 * HOUR));
+        assert_eq!(shown.map(|(id, time)| conversation.take(&entry(id, time, "text"))), [None; 3]);
+        let many = (0..=MOST).map(|number| (number.to_string(), NOW));
+        assert!(!Conversation::default().learn_held(many), "its record would be larger than kafka takes");
+    }
+
+    #[test]
+    fn the_floor_does_not_pass_what_is_owed_before_a_fetch_that_began_behind_it_has_ended() {
+        let mut conversation = Conversation { cursor: NOW, floor: NOW - 48 * HOUR, ..Conversation::default() };
+        conversation.owe([("late", NOW - 40 * HOUR)].into_iter(), std::iter::empty(), NOW);
+        conversation.settle(NOW + HOUR, &config(), MOST);
+        assert_eq!(conversation.floor, NOW - 40 * HOUR, "a commit that read nothing");
+        conversation.asked(NOW - 1, Reason::Event, false, &config());
+        assert_eq!(conversation.owed_from, Some(NOW - 40 * HOUR), "that fetch may have been beyond it already");
+        conversation.settle(NOW + HOUR, &config(), MOST);
+        conversation.begin(NOW + HOUR, &config());
+        assert_eq!(conversation.take(&entry("late", NOW - 40 * HOUR, "text")), Some(Op::Message));
+        conversation.asked(NOW + HOUR, Reason::Final, true, &config());
+        conversation.settle(NOW + HOUR, &config(), MOST);
+        assert_eq!((conversation.owed_from, conversation.floor), (None, NOW - 23 * HOUR));
     }
 
     #[test]
