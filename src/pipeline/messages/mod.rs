@@ -20,6 +20,7 @@
 //! | `comparing` | the same on its way: opened, prepared, ended |
 //! | `asking` | the pages of what is compared, and those that are not answered |
 //! | `looks` | two looks at one conversation of it, and what is written for them |
+//! | `owed` | what a comparison orders of a conversation |
 //! | `held` | what Kafka holds of entries, read back from their topic |
 //! | `difference` | one conversation as Kafka holds it against what the source shows |
 //! | `budget` | how much may be asked |
@@ -100,6 +101,7 @@ mod held;
 mod history;
 mod inlet;
 mod looks;
+mod owed;
 mod participants;
 mod reach;
 mod runner;
