@@ -260,7 +260,6 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
         let records = until_told(&deployment, &running).await;
         let status = running.until("its trigger to be gone", |status| messages(status).sessions_waiting == 0).await;
         let fetches = messages(&status).fetches;
-        assert_eq!(messages(&status).records_written, 0, "they cannot be read yet");
         let status = running.until("its records", |status| messages(status).records_written > 0).await;
         assert_eq!(messages(&status).fetches, fetches);
         running.stop().await.expect("an orderly end");
@@ -319,6 +318,18 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
         assert_once(&records, &control.messages());
         assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("event")));
     }
+    // What is to come with the entries can never be read: they are written with one call all the same.
+    let path = "ConversationParticipant".to_owned();
+    let (error_code, message) = (String::new(), String::new());
+    let too_much = Fault::FailRest { path, status: 431, error_code, message, retry_after: None, times: 100_000 };
+    control.inflict(too_much).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS, CASES], TOLD_ONLY);
+    say(&control, &first, "without participants", true).await;
+    let records = until_told(&deployment, &running).await;
+    let status = running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    assert_eq!((messages(&status).fetches, messages(&status).records_written), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,7 @@ impl MessageRunner {
         let unreadable = match setback.concerns() {
             Concern::One => true,
             Concern::All => false,
+            Concern::Perhaps if self.is_in_vain(&id) => true,
             Concern::Perhaps => {
                 let fault = self.doubt.failed(&id);
                 let alone = self.doubt.times(&id) >= MOST_ATTEMPTS && self.another_than(&id).is_none();

@@ -137,9 +137,9 @@ impl MessageRunner {
             Concern::Perhaps if !self.is_in_vain(id) => {
                 let fault = self.doubt.failed(id);
                 if fault != Fault::Own {
-                    let (own, others) = self.doubt.pauses(&setback, fault);
+                    let (own, _) = self.doubt.pauses(&setback, fault);
                     self.wait_for(id, 0, own);
-                    self.say(&setback, others);
+                    self.say(&setback, own);
                     return Ok(false);
                 }
             }
@@ -153,7 +153,7 @@ impl MessageRunner {
     }
 
     /// Whether it is known that a conversation cannot be read.
-    fn is_in_vain(&self, id: &str) -> bool {
+    pub(super) fn is_in_vain(&self, id: &str) -> bool {
         self.conversations.get(id).is_some_and(|conversation| conversation.in_vain_since.is_some())
     }
 

@@ -143,7 +143,7 @@ impl MessageRunner {
         }
         let batch = self.write_differences(&mut current, differ).await?;
         if stretch.more && !passed {
-            if !batch.entries.is_empty() || !batch.ledger.is_empty() {
+            if !batch.tells_nothing() {
                 self.commit_part(&mut current, batch).await?;
             }
             self.comparing.current = Some(current);
