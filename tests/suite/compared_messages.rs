@@ -358,5 +358,16 @@ async fn what_a_fetch_is_to_read_anyway_is_left_to_it_also_when_it_comes_between
     let comparison = &status["process"]["streams"][0]["messages"]["comparison"];
     let numbers = ["conversations_done", "conversations_unreadable", "entries_written"];
     assert_eq!(numbers.map(|name| comparison[name].as_u64()), [3, 1, 0].map(Some), "{comparison}");
+
+    // Whoever asks is answered also while nothing can be fetched for a quarter of an hour.
+    control.inflict(Fault::ConversationCalls { left: 0 }).await.expect("inflicted");
+    say(&control, &busy, "later", true).await;
+    let waits = |status: &Value| {
+        let waits = &status["process"]["streams"][0]["messages"]["waits_for"];
+        waits.as_str().is_some_and(|waits| waits.contains("are used up"))
+    };
+    admin.until("the limit", waits).await;
+    ask(&admin, "2020-01-01T00:00:00Z").await;
+    admin.until("the new comparison", |status| !has_ended(status)).await;
     assert!(service.terminated().await.code == Some(0));
 }

@@ -560,12 +560,12 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
         let at = chrono::Utc::now() - chrono::TimeDelta::days(days);
         json!(at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
     };
-    let mut ended = BTreeMap::new();
+    let (mut ended, mut said) = (BTreeMap::new(), BTreeMap::new());
     for (number, ago) in [(1, 3), (2, 1), (3, 5), (4, 30), (5, 2)] {
         let session = session(&control, number, "Ended").await;
         let update = EventOrder::new("MessagingSession", "UPDATE").on([session.as_str()]);
         control.publish(update.with("EndTime", days(ago))).await.expect("published");
-        say(&control, &session, &format!("{ago} days ago"), false).await;
+        said.insert(ago, say(&control, &session, &format!("{ago} days ago"), false).await.conversation);
         ended.insert(session, ago);
     }
     // The stream begins behind all of that: only the snapshot finds it.
@@ -581,6 +581,11 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     running.until("four of five, one being too old", found).await;
     running.abort().await;
     control.inflict(Fault::Allow { entity: entity() }).await.expect("inflicted");
+    // One that fails waits for another, and not the others for it.
+    let path = format!("/connect/conversation/{}", said[&1]);
+    let (error_code, message) = ("UNKNOWN_EXCEPTION".to_owned(), String::new());
+    let fails = Fault::FailRest { path, status: 500, error_code, message, retry_after: None, times: 1 };
+    control.inflict(fails).await.expect("inflicted");
     let running = deployment.run(&[SESSIONS], &settings);
     running.until("the first of them", |status| messages(status).entries_written >= 1).await;
     running.abort().await;
@@ -595,6 +600,6 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     assert_once(&records, &truth);
     assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("history")));
     let order: Vec<&str> = records.iter().filter_map(|record| record.json()["text"].as_str()).collect();
-    assert_eq!(order, ["1 days ago", "2 days ago", "3 days ago", "5 days ago"]);
+    assert_eq!(order, ["2 days ago", "1 days ago", "3 days ago", "5 days ago"]);
     assert_eq!(control.stats().conversation_calls_refused, 0);
 }
