@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use crate::change::{DecodeError, DecodeFault, SchemaError};
 use crate::config::{ConfigError, Fault};
 use crate::failure::{Exit, Failure};
-use crate::kafka::{Finding, KafkaError, Severity, topic_samples};
+use crate::kafka::{Finding, KafkaError, Severity, topic_samples, topic_that_went_back};
 use crate::pipeline::policy_check::PolicyError;
 use crate::pipeline::reconcile::Unable;
 use crate::pipeline::{job_setbacks, message_setbacks, notices};
@@ -224,7 +224,7 @@ fn kafka() -> Vec<Failure> {
         KafkaError::TopicMissing { .. } => [KafkaError::TopicMissing { topic: topic.clone(), command: text("COMMAND") }],
         KafkaError::Topic { .. } => [
             KafkaError::not_created("TOPIC", (6, 3), "REASON", "COMMAND"), KafkaError::small_batches("TOPIC", 100_000, 500_000),
-            KafkaError::large_checkpoint("TOPIC", 2_000_000),
+            KafkaError::large_checkpoint("TOPIC", 2_000_000), topic_that_went_back(),
         ],
         KafkaError::Stalled { .. } => [KafkaError::Stalled { call, after: Duration::from_secs(90) }],
         KafkaError::CheckpointInvalid { .. } => [KafkaError::CheckpointInvalid { what: text("WHAT") }],

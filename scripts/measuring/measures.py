@@ -213,7 +213,7 @@ def completion(bench, plan, _node_home, say):
     org = Org(bench.casewire, bench.directory / "completion", backlog=events)
     org.answer_late(ANSWER)
     warm_up(bench, org, events)
-    runs = {name: [] for name in ("without", "with", "calls", "memory")}
+    runs = {name: [] for name in ("without", "with", "bare without", "bare with", "calls", "memory")}
     for at in range(plan.rounds):
         for name, record in (("without", "never"), ("with", "always")):
             before = org.api_calls()
@@ -222,15 +222,19 @@ def completion(bench, plan, _node_home, say):
             if record == "always":
                 runs["calls"].append((org.api_calls() - before) / events * 1_000)
                 runs["memory"].append(casewire.process.memory("VmHWM"))
-            casewire.end()
+            casewire.end(forget=False)
+            runs[f"bare {name}"].append(bench.produce(casewire)["rate"])
+            bench.forget(casewire.prefix)
         say(f"completion {at + 1}/{plan.rounds}: " + ", ".join(f"{name} {values[-1]:,.1f}" for name, values in runs.items()))
     org.end()
     rows = [
         Row.of(f"catch-up of {events:,} events, each with its full record, answers after {ANSWER} ms", runs["with"], EVENTS_A_SECOND),
+        Row.of("bare producer of the same bytes, records included", runs["bare with"], "records/s"),
         Row.of("API calls for 1,000 of them", runs["calls"], "calls").within(10),
         Row.of("memory, peak in that", runs["memory"], "MB").within(100),
     ]
     rows[0].at_least(0.70, median(runs["without"]), "without records")
+    rows[1].compare(median(runs["bare without"]), "of those without records")
     return rows
 
 

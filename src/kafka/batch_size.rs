@@ -34,7 +34,7 @@ pub(crate) async fn fitted(settings: &KafkaSettings) -> KafkaSettings {
     let mut settings = settings.clone();
     if !is_set(&settings) {
         let bytes = batch_bytes(&limits(&settings).await);
-        tracing::debug!(bytes, "batches of this size");
+        tracing::info!(bytes, "size of batches");
         settings.properties.insert(PROPERTY.to_owned(), bytes.to_string());
     }
     settings

@@ -4,6 +4,7 @@
 //! waits for a broker just times out. What the callbacks said is kept here, so that the error of the
 //! call can tell the cause.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -104,6 +105,41 @@ struct DeliveryState {
     failed: Vec<(usize, RDKafkaErrorCode)>,
     /// Where the last acknowledged record was put.
     offset: Option<i64>,
+    /// The last acknowledged offset of each partition of a topic. It outlasts the transaction, committed or not: an aborted
+    /// record keeps its place.
+    ends: HashMap<String, Vec<Option<i64>>>,
+    went_back: Option<WentBack>,
+}
+
+/// A partition that took a record at or before the place of an earlier one: what stood there is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WentBack {
+    pub topic: String,
+    pub partition: usize,
+    /// The last record that was acknowledged …
+    pub before: i64,
+    /// … and the one after it.
+    pub now: i64,
+}
+
+impl DeliveryState {
+    fn acknowledged(&mut self, topic: &str, partition: i32, offset: i64) {
+        self.offset = Some(offset);
+        // An old broker acknowledges what it had twice without saying where it stands.
+        let Some(partition) = usize::try_from(partition).ok().filter(|_| offset >= 0) else { return };
+        let ends = match self.ends.get_mut(topic) {
+            Some(ends) => ends,
+            None => self.ends.entry(topic.to_owned()).or_default(),
+        };
+        if ends.len() <= partition {
+            ends.resize(partition + 1, None);
+        }
+        let Some(end) = ends.get_mut(partition) else { return };
+        if let Some(before) = end.replace(offset).filter(|before| offset <= *before) {
+            let topic = topic.to_owned();
+            self.went_back.get_or_insert(WentBack { topic, partition, before, now: offset });
+        }
+    }
 }
 
 /// How the wait for a transaction's deliveries ended.
@@ -120,7 +156,9 @@ pub(crate) enum Delivered {
 impl Deliveries {
     /// Forgets the last transaction.
     pub fn begin(&self) {
-        *lock(&self.state) = DeliveryState::default();
+        let mut state = lock(&self.state);
+        let ends = std::mem::take(&mut state.ends);
+        *state = DeliveryState { ends, ..DeliveryState::default() };
     }
 
     /// A record is about to be handed over.
@@ -136,6 +174,11 @@ impl Deliveries {
     /// The offset at which the last acknowledged record stands.
     pub fn offset(&self) -> Option<i64> {
         lock(&self.state).offset
+    }
+
+    /// The first partition that went back during the transaction.
+    pub fn went_back(&self) -> Option<WentBack> {
+        lock(&self.state).went_back.clone()
     }
 
     fn settle(&self, failure: Option<(usize, RDKafkaErrorCode)>) {
@@ -231,7 +274,7 @@ impl ProducerContext for ConnectionContext {
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         match result {
             Ok(message) => {
-                lock(&self.deliveries.state).offset = Some(message.offset());
+                lock(&self.deliveries.state).acknowledged(message.topic(), message.partition(), message.offset());
                 self.deliveries.settle(None);
             }
             Err((error, _)) => {
@@ -250,6 +293,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_goes_back_when_a_record_is_put_where_one_was() {
+        let mut state = DeliveryState::default();
+        // Aborted records and markers leave places out; partitions and topics have ends of their own.
+        for (topic, partition, offset) in
+            [("a", 0, 0), ("a", 0, 7), ("a", 2, 3), ("b", 0, 1), ("a", 0, -1_001), ("a", -1, 0), ("a", 0, 8)]
+        {
+            state.acknowledged(topic, partition, offset);
+            assert_eq!(state.went_back, None, "{topic} {partition} {offset}");
+        }
+        let deliveries = Deliveries { state: Mutex::new(state), settled: Condvar::new() };
+        deliveries.begin();
+        for offset in [0, 1] {
+            lock(&deliveries.state).acknowledged("a", 0, offset);
+        }
+        let back = WentBack { topic: "a".to_owned(), partition: 0, before: 8, now: 0 };
+        assert_eq!(deliveries.went_back(), Some(back));
+        deliveries.begin();
+        lock(&deliveries.state).acknowledged("a", 0, 1);
+        assert_eq!(deliveries.went_back().map(|back| back.before), Some(1), "the same place again");
+    }
 
     #[test]
     fn only_words_about_passwords_and_certificates_are_a_refusal() {

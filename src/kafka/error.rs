@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
 use crate::failure::{Exit, Failure};
-use crate::kafka::connection::Connection;
+use crate::kafka::connection::{Connection, WentBack};
 
 /// Something that failed in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,7 +148,27 @@ impl KafkaError {
         Self::Topic {
             topic: topic.to_owned(),
             what: format!("it could not be created with {partitions} partitions and replication {replication}: {why}"),
-            remedy: format!("Correct kafka.partitions and kafka.replication_factor, or create it with: {command}"),
+            remedy: format!(
+                "Correct kafka.partitions and kafka.replication_factor, or create it by hand, with other settings if the brokers \
+                 have bounds for them: {command}"
+            ),
+        }
+    }
+
+    /// A topic that lost what this producer had written to it.
+    pub(crate) fn went_back(back: &WentBack) -> Self {
+        let WentBack { topic, partition, before, now } = back;
+        Self::Topic {
+            topic: topic.clone(),
+            what: format!(
+                "records that were acknowledged are gone: its partition {partition} had reached offset {before}, and the next \
+                 record would stand at {now}; nothing of the transaction is committed"
+            ),
+            remedy: "Somebody deleted the topic and it was made again, or a broker without the newest records leads it \
+                     (unclean.leader.election.enable). Check its retention.ms and cleanup.policy; the stream goes on within 5 min. \
+                     `casewire reconcile --full --repair` writes again what the organisation still has, and `casewire checkpoint \
+                     set --at` re-delivers the events of the last 72 hours."
+                .to_owned(),
         }
     }
 
@@ -312,7 +332,8 @@ pub(crate) fn class_of(code: RDKafkaErrorCode, flags: Flags) -> Class {
         | Code::NotController
         | Code::CoordinatorNotAvailable
         | Code::CoordinatorLoadInProgress
-        | Code::NotCoordinator => Class::Again,
+        | Code::NotCoordinator
+        | Code::ThrottlingQuotaExceeded => Class::Again,
         _ => Class::Rebuild,
     }
 }
@@ -357,6 +378,12 @@ pub(crate) fn explain(call: &'static str, error: &ClientError, connection: &Conn
         Class::MissingTopic | Class::TooLarge | Class::Rebuild => KafkaError::Rebuild { call, reason },
         Class::Misuse => KafkaError::Misuse { call, reason },
     }
+}
+
+/// A sample for the page of errors.
+#[cfg(test)]
+pub(crate) fn topic_that_went_back() -> KafkaError {
+    KafkaError::went_back(&WentBack { topic: "TOPIC".to_owned(), partition: 0, before: 5_000, now: 0 })
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub use checkpoint::{Checkpoint, StoredCheckpoint, Writer};
 pub use checkpoint_topic::{FencedBy, checkpoints_of_topic, read_checkpoint, who_fenced};
 pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
 pub use connection::Connection;
+#[cfg(test)]
+pub(crate) use error::topic_that_went_back;
 pub use error::{KafkaError, Verdict};
 pub use news::{ReadTo, scan_news};
 pub use rehearsal::Rehearsal;

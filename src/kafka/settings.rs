@@ -56,6 +56,10 @@ pub struct TopicDefaults {
 /// or the way in which casewire itself drives the client.
 pub const GUARDED_PROPERTIES: &[(&str, &str)] = &[
     ("acks", "a record counts as written only when all in-sync replicas have it"),
+    (
+        "allow.auto.create.topics",
+        "a topic that was deleted would come back with the brokers' retention, and nobody would be told",
+    ),
     ("auto.offset.reset", "a read that cannot go on must fail, not start elsewhere"),
     ("bootstrap.servers", "set kafka.brokers instead"),
     ("delivery.timeout.ms", "it follows the transaction's timeout"),
@@ -189,6 +193,8 @@ impl KafkaSettings {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &self.brokers);
+        // Producers ask for it with each metadata request unless told otherwise, and Kafka's brokers do it by default.
+        config.set("allow.auto.create.topics", "false");
         // librdkafka's own debugging is asked for by its property `debug` and comes at this level.
         let debug = self.properties.contains_key("debug");
         config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
@@ -250,7 +256,6 @@ impl KafkaSettings {
         config.set("enable.auto.offset.store", "false");
         config.set("enable.partition.eof", "true");
         config.set("auto.offset.reset", "error");
-        config.set("allow.auto.create.topics", "false");
         config.set(
             "isolation.level",
             match isolation {
@@ -295,6 +300,21 @@ mod tests {
         for (name, _) in GUARDED_PROPERTIES {
             let found = faults(name, "1");
             assert!(found.len() == 1 && found[0].contains(name), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn no_client_lets_brokers_make_topics() {
+        let settings = KafkaSettings {
+            brokers: "localhost:9092".to_owned(),
+            topic_prefix: "salesforce".to_owned(),
+            properties: BTreeMap::new(),
+            transaction_timeout: Duration::from_secs(60),
+            call_timeout: Duration::from_secs(30),
+            topics: TopicDefaults { create: true, check: true, partitions: 1, replication: 1 },
+        };
+        for config in [settings.producer("id"), settings.appender(), settings.consumer(Isolation::ReadCommitted)] {
+            assert_eq!(config.get("allow.auto.create.topics"), Some("false"));
         }
     }
 

@@ -19,6 +19,11 @@ use crate::kafka::settings::{Isolation, KafkaSettings, TopicDefaults, create};
 use crate::kafka::stream::check_topic_name;
 use crate::kafka::topic_findings::{Finding, findings, unreadable};
 
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+/// Settings that only let a checkpoint topic be read sooner. Some managed clusters have bounds for them.
+const HELPFUL: [&str; 3] = ["segment.bytes", "segment.ms", "min.cleanable.dirty.ratio"];
+
 /// What a topic is for, which decides how it is made and what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TopicRole {
@@ -45,6 +50,15 @@ pub struct TopicSpec {
     pub config: Vec<(&'static str, &'static str)>,
 }
 
+impl TopicSpec {
+    /// The same without what it can do without; `None` where there is nothing of that kind.
+    fn needed_only(&self) -> Option<Self> {
+        let mut spec = self.clone();
+        spec.config.retain(|(property, _)| !HELPFUL.contains(property));
+        (spec.config.len() < self.config.len()).then_some(spec)
+    }
+}
+
 impl TopicRole {
     /// How a topic of this role is made.
     pub fn spec(self, defaults: &TopicDefaults) -> TopicSpec {
@@ -67,7 +81,7 @@ impl TopicRole {
         };
         // A dead letter holds an event whole, and Salesforce's may have 1 MB before the headers; and the largest batch that
         // all topics take is the one that is sent.
-        config.push(("max.message.bytes", "4194304"));
+        config.push((MAX_MESSAGE_BYTES, "4194304"));
         TopicSpec { partitions, replication: defaults.replication, config }
     }
 
@@ -134,8 +148,7 @@ pub async fn inspect_topic(settings: &KafkaSettings, name: &str, role: TopicRole
             Err(KafkaError::Unavailable { call: "looking at a topic", reason })
         }
         None if settings.topics.create => {
-            let spec = role.spec(&settings.topics);
-            create_topic(settings, name, spec.clone(), Creation::Question).await?;
+            let spec = create_topic(settings, name, role.spec(&settings.topics), Creation::Question).await?;
             Ok(TopicState::Creatable(spec))
         }
         None => Err(missing(settings, name, role)),
@@ -172,7 +185,7 @@ async fn report(
 
 /// The largest batch that a topic takes, if it tells. Blocks for at most [`KafkaSettings::call_timeout`].
 pub(crate) fn message_limit(settings: &KafkaSettings, topic: &str, runtime: &Handle) -> Option<usize> {
-    describe_blocking(settings, topic, runtime).ok()?.get("max.message.bytes")?.parse().ok()
+    numbers_of(settings, &[topic], MAX_MESSAGE_BYTES, runtime).ok()?.into_iter().next()?
 }
 
 /// The same of several topics at once, in their order.
@@ -180,25 +193,35 @@ pub(crate) async fn message_limits(
     settings: &KafkaSettings,
     topics: Vec<String>,
 ) -> Result<Vec<Option<usize>>, KafkaError> {
-    const CALL: &str = "reading how large batches may be";
     let (settings, runtime) = (settings.clone(), Handle::current());
     blocking(move || {
-        let (admin, context) = admin(&settings)?;
-        let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
-        let described = runtime
-            .block_on(admin.describe_configs(&asked, &options))
-            .map_err(|error| explain(CALL, &error, &context.connection))?;
-        let limit = |resource: ConfigResource| resource.get("max.message.bytes")?.value.as_ref()?.parse().ok();
-        Ok(described.into_iter().map(|resource| resource.ok().and_then(limit)).collect())
+        let asked: Vec<&str> = topics.iter().map(String::as_str).collect();
+        numbers_of(&settings, &asked, MAX_MESSAGE_BYTES, &runtime)
     })
     .await
 }
 
-/// How many replicas have to be in sync before the topic takes a write, if it tells. Blocks for at most
+/// How many replicas have to be in sync before each of these topics takes a write, as far as they tell. Blocks for at most
 /// [`KafkaSettings::call_timeout`].
-pub(crate) fn in_sync_needed(settings: &KafkaSettings, topic: &str, runtime: &Handle) -> Option<usize> {
-    describe_blocking(settings, topic, runtime).ok()?.get("min.insync.replicas")?.parse().ok()
+pub(crate) fn in_sync_needed(settings: &KafkaSettings, topics: &[&str], runtime: &Handle) -> Vec<Option<usize>> {
+    numbers_of(settings, topics, "min.insync.replicas", runtime).unwrap_or_default()
+}
+
+/// One setting of several topics, asked for at once, in their order.
+fn numbers_of(
+    settings: &KafkaSettings,
+    topics: &[&str],
+    property: &str,
+    runtime: &Handle,
+) -> Result<Vec<Option<usize>>, KafkaError> {
+    let (admin, context) = admin(settings)?;
+    let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let options = AdminOptions::new().request_timeout(Some(settings.call_timeout));
+    let described = runtime
+        .block_on(admin.describe_configs(&asked, &options))
+        .map_err(|error| explain("reading settings", &error, &context.connection))?;
+    let number = |resource: ConfigResource| resource.get(property)?.value.as_ref()?.parse().ok();
+    Ok(described.into_iter().map(|resource| resource.ok().and_then(number)).collect())
 }
 
 /// How a topic lies in the cluster.
@@ -251,23 +274,37 @@ enum Creation {
     Question,
 }
 
+/// Makes a topic, or asks whether it may be made; returns how it is made. Where the brokers do not take the settings, and
+/// some of them only help, it is made without those.
 async fn create_topic(
     settings: &KafkaSettings,
     name: &str,
     spec: TopicSpec,
     creation: Creation,
-) -> Result<(), KafkaError> {
+) -> Result<TopicSpec, KafkaError> {
     let (settings, name, runtime) = (settings.clone(), name.to_owned(), Handle::current());
-    blocking(move || create_topic_blocking(&settings, &name, &spec, creation, &runtime)).await
+    blocking(move || {
+        let made = |spec: &TopicSpec| create_topic_blocking(&settings, &name, spec, creation, &runtime);
+        match (made(&spec)?, spec.needed_only()) {
+            (None, _) => Ok(spec),
+            (Some(code), Some(needed)) => {
+                tracing::warn!(topic = %name, error = %code, "topic is made without the settings that only help");
+                made(&needed)?.map_or_else(|| Ok(needed.clone()), |code| Err(refused_topic(&name, &needed, code)))
+            }
+            (Some(code), None) => Err(refused_topic(&name, &spec, code)),
+        }
+    })
+    .await
 }
 
+/// The code with which the brokers refuse the topic's settings, if they do.
 fn create_topic_blocking(
     settings: &KafkaSettings,
     name: &str,
     spec: &TopicSpec,
     creation: Creation,
     runtime: &Handle,
-) -> Result<(), KafkaError> {
+) -> Result<Option<RDKafkaErrorCode>, KafkaError> {
     const CALL: &str = "creating a topic";
     let (admin, context) = admin(settings)?;
     let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(spec.replication));
@@ -285,8 +322,9 @@ fn create_topic_blocking(
             if creation == Creation::Real {
                 tracing::info!(topic = name, partitions = spec.partitions, "created topic");
             }
-            Ok(())
+            Ok(None)
         }
+        Some(Err((_, code @ (RDKafkaErrorCode::PolicyViolation | RDKafkaErrorCode::InvalidConfig)))) => Ok(Some(code)),
         Some(Err((_, code))) => Err(refused_topic(name, spec, code)),
     }
 }
@@ -393,5 +431,20 @@ impl Reader {
             brokers,
             led: !found.partitions().is_empty() && found.partitions().iter().all(|partition| partition.leader() >= 0),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_topic_can_do_without_what_only_helps_and_never_without_compaction() {
+        let defaults = TopicDefaults { create: true, check: true, partitions: 3, replication: -1 };
+        let needed = TopicRole::Checkpoints.spec(&defaults).needed_only().expect("something helps only");
+        assert_eq!(needed.config, [("cleanup.policy", "compact"), ("max.message.bytes", "4194304")]);
+        for role in [TopicRole::Entity, TopicRole::Conversation, TopicRole::DeadLetters, TopicRole::Gaps] {
+            assert_eq!(role.spec(&defaults).needed_only(), None, "{role:?}");
+        }
     }
 }

@@ -185,7 +185,8 @@ impl Worker {
         self.producer.begin_transaction().map_err(|error| explain(CALL, &error, &self.context.connection))?;
         self.write(&probe, deadline)?;
         self.enter(CALL);
-        let end = self.context.deliveries.offset();
+        // An old broker acknowledges what it had twice without saying where it stands.
+        let end = self.context.deliveries.offset().filter(|offset| *offset >= 0);
         self.repeat(CALL, deadline, |timeout| self.producer.abort_transaction(timeout))?;
         end.ok_or_else(|| KafkaError::Rebuild { call: CALL, reason: "the brokers told no offset".to_owned() })
     }
@@ -285,7 +286,11 @@ impl Worker {
         const CALL: &str = "waiting for the records to be acknowledged";
         self.enter(CALL);
         match self.context.deliveries.wait(deadline) {
-            Delivered::All => {}
+            Delivered::All => {
+                if let Some(back) = self.context.deliveries.went_back() {
+                    return Err(KafkaError::went_back(&back));
+                }
+            }
             Delivered::Late(outstanding) => {
                 let error = ClientError::Flush(RDKafkaErrorCode::OperationTimedOut);
                 tracing::warn!(outstanding, "records not acknowledged in time");
@@ -386,11 +391,22 @@ impl Worker {
     }
 
     fn refused_for_size(&self, index: usize, record: &OutputRecord) -> KafkaError {
+        const SENDING: &str = "sending records";
         match topics::message_limit(&self.for_diagnosis(), &record.topic, &self.runtime) {
-            // The topic came after the size of batches was found out. Whoever opens the next writer finds out anew.
-            Some(limit) if record.size() <= limit && self.fits_later(limit) => KafkaError::Rebuild {
-                call: "sending records",
+            // The topic came after the size of batches was found out, or takes less since. Whoever opens the next writer finds
+            // out anew, and only what is refused then is a record's own fault: it counts compressed, and so may fit alone.
+            Some(limit) if self.fits_later(limit) => KafkaError::Rebuild {
+                call: SENDING,
                 reason: format!("topic `{}` takes batches of {limit} bytes, less than the others", record.topic),
+            },
+            // It does not tell what it takes, so the next writer's batches are the least.
+            None if self.fits_later(LEAST_BATCH_BYTES) && record.size() <= LEAST_BATCH_BYTES => KafkaError::Rebuild {
+                call: SENDING,
+                reason: format!(
+                    "topic `{}` refused a batch of at most {} bytes",
+                    record.topic,
+                    self.settings.batch_limit()
+                ),
             },
             // The topic takes the record but not the batch around it: another record would be next.
             Some(limit) if record.size() <= limit => {

@@ -28,8 +28,9 @@ use crate::kafka::topic_findings::Severity;
 use crate::kafka::topics::{TopicRole, ensure_topic};
 use crate::kafka::transaction::{Batches, Command, ProducerThread, Transaction, checkpoint_too_large};
 
-/// How much longer than its own deadline the producer's thread may take before it counts as stalled.
-const WATCHDOG_GRACE: Duration = Duration::from_secs(5);
+/// How much longer than its own deadline the producer's thread may take before it counts as stalled. After the deadline it
+/// looks for the cause: a topic that is gone, replicas, settings, each for two or three seconds, and then aborts.
+const WATCHDOG_GRACE: Duration = Duration::from_secs(15);
 
 /// One record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -111,7 +111,8 @@ impl BulkListing {
         self.read += records.len() as u64;
         self.locator = page.next_locator().map(str::to_owned);
         let last = self.locator.is_none();
-        if last && self.read != self.found {
+        // A place that comes again would bring the same records for ever.
+        if self.read > self.found || (last && self.read != self.found) {
             let what = format!("the pages have {} records and the job says {}", self.read, self.found);
             return Err(BulkError::NotWhole(what));
         }
@@ -121,5 +122,53 @@ impl BulkListing {
     /// Gives the result back to Salesforce, which keeps it for seven days otherwise.
     pub async fn end(self) {
         self.held.give_back().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::Response;
+    use serde_json::json;
+
+    use super::*;
+    use crate::change::FieldPolicies;
+    use crate::config::FieldChoice;
+    use crate::salesforce::describe::Descriptions;
+    use crate::salesforce::scripted::{Asked, ORG, ScriptedHttp, answer, granted, session, soon};
+
+    /// A result of two records whose pages have one each and never say that they are the last.
+    fn going_round(asked: &Asked) -> Response {
+        if asked.path.ends_with("/token") {
+            return granted("token", &asked.host, ORG);
+        }
+        if !asked.path.ends_with("/results") {
+            let fields = [("Id", "id"), ("IsDeleted", "boolean"), ("SystemModstamp", "datetime")];
+            let fields = fields.map(|(name, kind)| json!({"name": name, "type": kind, "compoundFieldName": null}));
+            let described = json!({"name": "Case", "fields": fields});
+            let job = json!({"id": "7508d000000001AAAQ", "state": "JobComplete", "numberRecordsProcessed": 2});
+            let body = if asked.path.ends_with("/describe") { described } else { job };
+            return answer(200, body.to_string());
+        }
+        let csv =
+            "\"Id\",\"IsDeleted\",\"SystemModstamp\"\n\"5008d000000047SAAQ\",\"false\",\"2026-02-17T04:03:15.000Z\"\n";
+        let mut page = answer(200, csv);
+        page.headers_mut().insert("sforce-numberofrecords", http::HeaderValue::from_static("1"));
+        page.headers_mut().insert("sforce-locator", http::HeaderValue::from_static("MTAwMDA"));
+        page
+    }
+
+    #[tokio::test]
+    async fn a_listing_whose_places_come_again_ends_when_it_has_more_than_the_job_has_found() {
+        let server = ScriptedHttp::start(|asked| going_round(&asked)).await;
+        let client = RestClient::new(session(&server.url));
+        let descriptions = Descriptions::new(client.clone(), FieldChoice::All, FieldPolicies::default());
+        let reader = RecordReader::new(client, descriptions);
+        let mut listing = soon(reader.list_in_bulk("Case")).await.expect("a listing");
+        for _ in 0..2 {
+            let page = soon(listing.next_page()).await.expect("a page");
+            assert!(page.records.len() == 1 && !page.last);
+        }
+        let error = soon(listing.next_page()).await.expect_err("a third record of two");
+        assert!(matches!(error, BulkError::NotWhole(_)), "{error}");
     }
 }

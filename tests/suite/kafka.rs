@@ -328,6 +328,36 @@ async fn a_record_that_is_too_large_is_named_by_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn batches_fit_the_topics_that_there_are_when_a_writer_opens_and_no_record_is_blamed_for_a_topic_that_came_later()
+{
+    let Some(brokers) = broker("batches_fit_the_topics_that_there_are_when_a_writer_opens") else { return };
+    let settings = settings(&brokers);
+    entity_topic(&settings).await;
+    let (mut writer, ..) = open(&settings).await;
+    let later = format!("{}.Later", settings.topic_prefix);
+    create_raw(&brokers, &later, 1, &[("max.message.bytes", "600000")]).await;
+
+    // 1.5 MB that cannot be compressed, and one record that is too large for the topic until it is.
+    let noise = || (0..625).flat_map(|_| *uuid::Uuid::new_v4().as_bytes()).collect::<Vec<u8>>();
+    let mut records: Vec<_> = (0..150).map(|number| record(&later, &number.to_string(), noise())).collect();
+    records.push(record(&later, "large", vec![b'x'; 700_000]));
+    let error = writer.commit(records.clone(), checkpoint()).await.expect_err("a batch of two megabytes");
+    assert_eq!(error.verdict(), Verdict::Rebuild, "{error:?}");
+    assert!(error.to_string().contains(&later) && error.to_string().contains("600000"), "{error}");
+
+    let (mut writer, _, stored) = open(&settings).await;
+    assert_eq!(stored, None, "nothing was committed");
+    writer.commit(records, checkpoint()).await.expect("smaller batches");
+    assert_eq!(read(&settings, &later, ScanFrom::Beginning).await.len(), 151);
+
+    // What no batch can help is the record's own fault.
+    let records =
+        vec![record(&later, "a", "{}"), record(&later, "b", (0..70).flat_map(|_| noise()).collect::<Vec<u8>>())];
+    let error = writer.commit(records, checkpoint()).await.expect_err("too large, whatever is around it");
+    assert!(matches!(error, KafkaError::TooLarge { index: 1, limit: 600_000, .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn topics_are_made_once_and_checked_when_present() {
     let Some(brokers) = broker("topics_are_made_once_and_checked_when_present") else { return };
     let mut settings = settings(&brokers);
@@ -374,6 +404,31 @@ async fn a_topic_that_is_deleted_under_the_writer_is_named() {
     assert_eq!(error.verdict(), Verdict::Rebuild, "the next start tells what it means");
     let (_, _, stored) = open(&settings).await;
     assert_eq!(stored, Some(1), "the position did not move past what could not be written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_somebody_deleted_and_made_again_is_not_written_to_as_if_it_were_the_same() {
+    const TEST: &str = "a_topic_that_somebody_deleted_and_made_again_is_not_written_to_as_if_it_were_the_same";
+    let Some(brokers) = broker(TEST) else { return };
+    let mut settings = settings(&brokers);
+    settings.topics.partitions = 1;
+    let topic = entity_topic(&settings).await;
+    let (mut writer, ..) = open(&settings).await;
+    writer.commit(vec![record(&topic, "a", "{}"), record(&topic, "b", "{}")], checkpoint()).await.expect("committed");
+    let deleted = admin(&brokers).delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted[0].is_ok(), "{deleted:?}");
+    let again = NewTopic::new(&topic, 1, TopicReplication::Fixed(-1));
+    // The brokers may still be busy deleting it.
+    while admin(&brokers).create_topics([&again], &AdminOptions::new()).await.expect("an answer")[0].is_err() {
+        tokio::task::yield_now().await;
+    }
+    let error = writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect_err("it is another one");
+    let Verdict::Stop(failure) = error.verdict() else { panic!("{error:?}") };
+    assert!(error.to_string().contains("are gone") && failure.remedy.contains("reconcile"), "{failure}");
+    let (mut writer, _, stored) = open(&settings).await;
+    assert_eq!(stored, Some(1), "nothing was committed there");
+    writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect("whoever begins anew goes on");
+    assert_eq!(keys(&read(&settings, &topic, ScanFrom::Beginning).await), ["c"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -214,7 +214,7 @@ async fn a_collector_that_hangs_or_refuses_holds_nothing_up_and_what_is_lost_is_
     assert_eq!(running.board.snapshot().not_ready(), [], "it is ready all the same");
     running.stop().await.expect("an orderly end");
     assert_eq!(sorted(identities(&deployment.output("Case").await)), expected(&lines, "Case"));
-    assert_eq!(collector.seen().len(), 0);
+    assert!(collector.authorizations().len() >= 2, "it was asked while it hung and while it refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::kafka::{Checkpoint, OutputRecord};
 use crate::pipeline::jobs::desk::{Desk, Noted, State, kept};
-use crate::pipeline::jobs::job::{has_room, job_id, jobs_of, set};
+use crate::pipeline::jobs::job::{Job, has_room, job_id, jobs_of, set};
 use crate::pipeline::jobs::seam::{JobBatch, JobRow};
 
 impl Desk {
@@ -79,8 +79,11 @@ impl Desk {
 fn open_jobs(batch: &JobBatch, next: &mut Checkpoint, noted: &mut Noted) -> bool {
     let (seq, mut all) = (next.seq.saturating_add(1), true);
     for (number, job) in batch.opens.iter().enumerate() {
-        // The ledger may have been read between a transaction of the loop and the desk's note of it.
-        let healed = |gap: &String| jobs_of(next, true).values().any(|other| other.heals.contains(gap));
+        // The ledger may have been read between a transaction of the loop and the desk's note of it, and a poll may tell again of
+        // what it told already. A job that has dealt with some of the records does not heal what is told of them now.
+        let heals =
+            |other: &Job, gap: &String| other.heals.contains(gap) && job.ids.iter().all(|id| other.is_to_read(id));
+        let healed = |gap: &String| jobs_of(next, true).values().any(|other| heals(other, gap));
         if !job.heals.is_empty() && job.heals.iter().all(healed) {
             continue;
         }
@@ -93,6 +96,11 @@ fn open_jobs(batch: &JobBatch, next: &mut Checkpoint, noted: &mut Noted) -> bool
     }
     all
 }
+
+/// By so many seconds at most the clocks of Salesforce's servers differ: one stamps the change of a record, another one dates the
+/// commit of an event. They keep time by NTP, so this is many times what they are apart. A stamp that is later by less proves
+/// nothing, and costs one more read.
+const SERVERS: i64 = 5;
 
 /// Whether an event came between the read of a row and its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +124,9 @@ impl State {
         if !row.becomes.alive && !known.alive {
             return Overtaken::ByADelete;
         }
-        // A stamp of a later second than the event's was set after it, so the row was read after it too.
-        if *seq <= marker || known.as_of < row.stamp { Overtaken::No } else { Overtaken::Perhaps }
+        // A stamp that is later than the event was set after it, so the row was read after it too.
+        let later = row.stamp > known.as_of.saturating_add(SERVERS);
+        if *seq <= marker || later { Overtaken::No } else { Overtaken::Perhaps }
     }
 }
 
@@ -133,7 +142,6 @@ mod tests {
     use crate::kafka::{RunIdentity, StreamIdentity};
     use crate::pipeline::claims::EntityClaims;
     use crate::pipeline::context::StreamContext;
-    use crate::pipeline::jobs::job::Job;
     use crate::pipeline::jobs::touched::{Known, RecordKey};
     use crate::pipeline::ledger::{GapCause, GapEnd, OpenGap};
     use crate::pipeline::settings;
@@ -156,7 +164,13 @@ mod tests {
         assert_eq!(state.overtaken(7, &row(90, true)), Overtaken::No, "the read began after the event was in kafka");
         assert_eq!(state.overtaken(6, &row(99, true)), Overtaken::Perhaps);
         assert_eq!(state.overtaken(6, &row(100, true)), Overtaken::Perhaps, "the same second proves nothing");
-        assert_eq!(state.overtaken(6, &row(101, true)), Overtaken::No);
+        assert_eq!(
+            state.overtaken(6, &row(101, true)),
+            Overtaken::Perhaps,
+            "another server's clock may be ahead by that"
+        );
+        assert_eq!(state.overtaken(6, &row(100 + SERVERS, true)), Overtaken::Perhaps);
+        assert_eq!(state.overtaken(6, &row(100 + SERVERS + 1, true)), Overtaken::No);
         assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::Perhaps, "it may have come back");
         state.touched.insert(row(0, true).key, (7, Known { as_of: 100, alive: false }));
         assert_eq!(state.overtaken(6, &row(100, false)), Overtaken::ByADelete);

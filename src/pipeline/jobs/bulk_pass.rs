@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -27,6 +27,10 @@ use crate::salesforce::rest::{RestError, RestVerdict};
 
 /// Rows of one transaction: all of them may have to go back, and then stand in the checkpoint with the job.
 const MOST_ROWS: usize = 2_000;
+
+/// So long Salesforce may work on a query job. It says of no limit but that it begins a job again fifteen times at most, and one of
+/// many millions of records may take hours on a busy day; one that is not done after so many is not known to be done ever.
+const WORK: TimeDelta = TimeDelta::hours(6);
 
 /// What this attempt of the stream knows of a pass.
 #[derive(Default)]
@@ -133,7 +137,14 @@ impl Runner {
 
     async fn poll_bulk(&mut self, id: &str, job: &Job, pass: &BulkPass) -> Result<(), Setback> {
         let state = self.reader.client().bulk_state(&pass.job, Instant::now() + PATIENCE).await?;
-        let BulkState::Complete(found) = state else { return Err(Setback::Working) };
+        let found = match state {
+            BulkState::Complete(found) => found,
+            BulkState::Working if is_overdue(pass, Utc::now()) => {
+                let what = format!("{} is still worked on after {} h", pass.job.id, WORK.num_hours());
+                return Err(BulkError::Failed(what).into());
+            }
+            BulkState::Working => return Err(Setback::Working { bulk: Some(pass.job.id.clone()) }),
+        };
         info!(job = id, bulk = pass.job.id, records = found, "bulk query job complete");
         let pass = BulkPass { found: Some(found), ended: found == 0, ..pass.clone() };
         let job = Job { bulk: Some(pass), ..job.clone() };
@@ -353,10 +364,15 @@ impl Runner {
         }
         let successor = successor_id(id, job.passes);
         warn!(job = id, successor, error = %error, "bulk query job begun anew");
-        self.copies.remove(id);
+        self.forget(id);
         let changes = vec![(id.to_owned(), None), (successor, Some(job))];
         self.hand_over(self.desk.marker(), Vec::new(), changes).await.map(drop)
     }
+}
+
+/// Whether Salesforce has had its time. Both times are of our clock: one that is set back gives it more.
+fn is_overdue(pass: &BulkPass, now: DateTime<Utc>) -> bool {
+    now.signed_duration_since(pass.created_at) >= WORK
 }
 
 fn csv_plan(fields: Arc<RowPlan>) -> Result<Arc<CsvPlan>, BulkError> {

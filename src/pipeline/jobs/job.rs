@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
@@ -250,12 +250,18 @@ impl Job {
 
     /// Whether another job can be done together with this one: neither has read anything, and they read alike.
     pub fn takes(&self, other: &Self) -> bool {
-        let begun = |job: &Self| job.listing.as_ref().is_some_and(|listing| listing.after.is_some());
-        let nothing = |job: &Self| job.listed == 0 && job.rows == 0 && job.deletes == 0 && job.unread.is_empty();
-        let untouched = |job: &Self| nothing(job) && !begun(job);
         let alike = self.entity.is_some() && self.entity == other.entity && self.whole == other.whole;
-        let plain = |job: &Self| job.snapshot.is_none() && job.bulk.is_none();
-        alike && untouched(self) && untouched(other) && plain(self) && plain(other)
+        let may = |job: &Self| job.snapshot.is_none() && !job.has_begun();
+        alike && may(self) && may(other)
+    }
+
+    /// Whether anything of it was read, or may have been: a Bulk query job reads from its creation on.
+    pub fn has_begun(&self) -> bool {
+        let listed = match &self.listing {
+            Some(listing) => listing.after.is_some() || self.listed > 0,
+            None => self.whole,
+        };
+        listed || self.bulk.is_some() || self.rows > 0 || self.deletes > 0 || !self.unread.is_empty()
     }
 
     /// Takes another job's work over. What either would read is read.
@@ -278,14 +284,14 @@ impl Job {
         }
     }
 
-    /// So long before it was opened.
-    pub fn before_it_opened(&self, by: TimeDelta) -> DateTime<Utc> {
-        self.opened_at.checked_sub_signed(by).unwrap_or(self.opened_at)
-    }
-
     /// From when on a topic is read for what it holds of single records.
     pub fn begins_at(&self) -> DateTime<Utc> {
         self.compared_at.map_or(self.opened_at, |at| at.min(self.opened_at))
+    }
+
+    /// Whether it has still to read a single record, or to read it again.
+    pub fn is_to_read(&self, id: &String) -> bool {
+        self.ids.contains(id) || self.unread.contains(id)
     }
 
     /// Whether nothing is left to read.
@@ -411,8 +417,16 @@ mod tests {
         assert!(!begun.may_begin_bulk() && !begun.is_done());
         let jobs = Jobs::from([("heal-1".to_owned(), heals.clone()), ("snapshot-1".to_owned(), begun.clone())]);
         assert!(heals.waits_for_bulk("heal-1", &jobs) && !begun.waits_for_bulk("snapshot-1", &jobs));
-        let first = Job { opened_at: DateTime::<Utc>::MIN_UTC, ..heals.clone() };
-        assert_eq!(first.before_it_opened(TimeDelta::hours(1)), first.opened_at, "no time is before the first one");
+        assert!(begun.has_begun() && !heals.has_begun());
+        let empty = Job { listing: None, ..heals.clone() };
+        let id = "5008d000000047SAAQ".to_owned();
+        let single = |ids: &[&String], unread: &[&String]| {
+            let set = |ids: &[&String]| ids.iter().map(|id| (*id).clone()).collect();
+            Job { ids: set(ids), unread: set(unread), ..Job::new(Some("Case".into()), "gap".into(), None) }
+        };
+        assert!(single(&[&id], &[]).is_to_read(&id) && single(&[], &[&id]).is_to_read(&id), "it is tried again");
+        assert!(!single(&[], &[]).is_to_read(&id));
+        assert!(empty.has_begun() && !heals.takes(&empty), "all of an object without records is listed");
         let other = Job { entity: Some("User".into()), ..heals };
         assert!(!other.waits_for_bulk("heal-2", &jobs));
         begun.passes = MOST_PASSES;

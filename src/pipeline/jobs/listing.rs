@@ -44,7 +44,7 @@ pub(super) struct ShortRecord {
 }
 
 impl ShortRecord {
-    fn of(record: &ListedRecord) -> Option<Self> {
+    pub(super) fn of(record: &ListedRecord) -> Option<Self> {
         let key = RecordKey::of(record.id.as_bytes())?;
         Some(Self { key, deleted: record.deleted, as_of: record.as_of.timestamp_millis() })
     }
@@ -104,7 +104,7 @@ impl Runner {
         let Some(ids) = self.listings.get_mut(id) else { return self.list_in_bulk(id, entity).await };
         let coming = match ids {
             BulkIds::Listed(ids) => return Ok(Some(page_behind(ids, listing.after.as_deref()))),
-            BulkIds::Coming(coming) if !coming.is_finished() => return Err(Setback::Working),
+            BulkIds::Coming(coming) if !coming.is_finished() => return Err(Setback::Working { bulk: None }),
             BulkIds::Coming(coming) => coming.await,
         };
         let died = |_| BulkError::from(RestError::Unreachable("the task that lists ids has ended".to_owned()));
@@ -142,7 +142,7 @@ impl Runner {
         }
         let coming: JoinHandle<_> = tokio::spawn(all_ids(self.reader.clone(), entity.to_owned()));
         self.listings.insert(id.to_owned(), BulkIds::Coming(AbortOnDropHandle::new(coming)));
-        Err(Setback::Working)
+        Err(Setback::Working { bulk: None })
     }
 }
 

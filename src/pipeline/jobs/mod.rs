@@ -43,8 +43,8 @@
 //!    drop rows that are stamped before they were committed, and those that a converted field's type changed, which
 //!    leaves the stamp as it was.
 //! 2. If an event of the record was committed to Kafka behind the marker, the row may be older than it. The loop knows,
-//!    since it notes every id that it writes while there are jobs. It writes such a row only if its stamp is of a later second
-//!    than the event, which proves that it was read after it; otherwise the id goes back to the job and is read again
+//!    since it notes every id that it writes while there are jobs. It writes such a row only if its stamp is later
+//!    than the event by more than the clocks of Salesforce's servers differ (`admission`), which proves that it was read after it; otherwise the id goes back to the job and is read again
 //!    with a newer marker. It is never dropped, since a sparse event does not carry the other fields; the ids that
 //!    went back stand in the checkpoint with the job.
 //! 3. A row may be newer than events that are still to come. Those are older than `record_as_of`, and the fold skips them; of the
@@ -64,10 +64,12 @@
 //!
 //! - What was written since the marker is known within an attempt, because the loop notes it. After a restart it is read from the
 //!   entity's topic: every record that was produced since `BulkPass::created_at`, less some minutes for the clocks,
-//!   counts as written behind the marker. That is some too many, which costs a read each and nothing else.
+//!   counts as written behind the marker. That is some too many, which costs a read each and nothing else. What bears the job's id
+//!   was dealt with by it, if it was produced since then; what is older is another job's, since ids come again where a stream's
+//!   checkpoint was made anew.
 //! - Rows are dealt with in the order of the result, which does not change, and the place in it (page and row) is committed
 //!   with them. Should the result be gone, or not be what Salesforce says that it is, the job is replaced by a successor that
-//!   begins anew: no job writes a record twice.
+//!   begins anew: no job writes a record twice. So it is where Salesforce is at its query job for hours and does not end.
 //! - Two results of one object would be of two moments, and a row of the older one could follow one of the newer. So while
 //!   one job of an object is at its result, no other one begins a listing or a result of it; those of single records do go on,
 //!   and what they write counts as written.
@@ -111,6 +113,8 @@ mod reading;
 mod redriven;
 mod rows;
 mod runner;
+#[cfg(test)]
+mod runner_tests;
 pub(super) mod seam;
 mod setback;
 mod snapshots;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -116,12 +117,13 @@ impl Runner {
             let Some(key) = RecordKey::of(one.id.as_bytes()) else { continue };
             let held = window.get(&key);
             let Some((stamp, row)) = read_of(one, found.get(&one.id)) else {
-                // One that was purged since is not listed any more when the round is made again.
                 let read = Held { as_of: one.as_of.timestamp(), alive: true, content: None };
-                if !hidden.contains(&key) {
-                    slice.hidden.push(key);
-                } else if is_news(held, &read) {
-                    slice.unseen.push((one.id.clone(), key, read));
+                match hidden.contains(&key) {
+                    // It stands in the ledger. Of one that was shown since nobody knows what it says now, whatever its stamp is.
+                    _ if !is_news(held, &read) => {}
+                    // One that was purged since is not listed any more when the round is made again.
+                    false => slice.hidden.push(key),
+                    true => slice.unseen.push((one.id.clone(), key, read)),
                 }
                 continue;
             };
@@ -265,8 +267,8 @@ fn read_of<'a>(
     Some((as_of.timestamp(), row))
 }
 
-/// The ledger's entry of records that cannot be read or written. Its id is made of what it is about, so that a round that
-/// is made again writes the same one.
+/// The ledger's entry of records that cannot be read or written. Its id is made of all that it is about, so that a round that
+/// is made again writes the same one, and one that finds others, or the same with other stamps, writes another one.
 fn unread(entity: &str, cause: GapCause, unread: &[(String, RecordKey, Held)]) -> Option<OpenGap> {
     let (first, _, Held { as_of: stamp, .. }) = unread.first()?;
     let from = GapEnd { replay_id: None, time: DateTime::from_timestamp(*stamp, 0) };
@@ -276,7 +278,43 @@ fn unread(entity: &str, cause: GapCause, unread: &[(String, RecordKey, Held)]) -
         }
         _ => ("poll", "a poll could not read these records: in a form that is not known, or larger than Kafka takes"),
     };
-    let (id, entity) = (format!("{kind}-{entity}-{first}-{stamp}-{}", unread.len()), Some(entity.to_owned()));
+    let mut digest = Sha256::new();
+    for (id, _, Held { as_of, .. }) in unread {
+        // No id has such a byte in it.
+        digest.update(format!("{id}\0{as_of}\0"));
+    }
+    let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let (id, entity) = (format!("{kind}-{entity}-{first}-{stamp}-{digest}"), Some(entity.to_owned()));
     let records = unread.iter().map(|(id, ..)| id.clone()).collect();
     Some(OpenGap { id, entity, records, ..OpenGap::of_range(cause, from, GapEnd::default(), detail.to_owned()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_the_same_for_the_same_records_as_they_are_and_another_one_for_others() {
+        let id = |number: u32| crate::identity::case_safe_id(&format!("00a8d0000{number:06}")).into_owned();
+        let entry = |cause, records: &[(u32, i64)]| {
+            let one = |(number, as_of): &(u32, i64)| {
+                let key = RecordKey::of(id(*number).as_bytes()).expect("an id");
+                (id(*number), key, Held { as_of: *as_of, alive: true, content: None })
+            };
+            unread("CaseComment", cause, &records.iter().map(one).collect::<Vec<_>>()).expect("an entry")
+        };
+        let first = entry(GapCause::Unread, &[(1, 100), (2, 200)]);
+        assert_eq!(first.id, entry(GapCause::Unread, &[(1, 100), (2, 200)]).id, "the round is made again");
+        assert_eq!(first.records, [id(1), id(2)]);
+        for (other, why) in [
+            (entry(GapCause::Unread, &[(1, 100), (3, 200)]), "the second can be read meanwhile, and a third cannot"),
+            (entry(GapCause::Unread, &[(1, 100), (2, 201)]), "the second was changed"),
+            (entry(GapCause::Unread, &[(1, 101), (2, 200)]), "the first was changed"),
+            (entry(GapCause::Unread, &[(1, 100)]), "the second can be read"),
+            (entry(GapCause::Hidden, &[(1, 100), (2, 200)]), "another cause"),
+        ] {
+            assert_ne!(first.id, other.id, "{why}");
+        }
+        assert!(unread("CaseComment", GapCause::Unread, &[]).is_none());
+    }
 }

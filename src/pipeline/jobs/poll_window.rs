@@ -13,10 +13,10 @@ use crate::kafka::{ScanFrom, scan};
 use crate::pipeline::jobs::polled::{Held, Window};
 use crate::pipeline::jobs::polling::Poll;
 use crate::pipeline::jobs::reading::PATIENCE;
-use crate::pipeline::jobs::runner::{CLOCKS, Runner};
+use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::JobRow;
 use crate::pipeline::jobs::setback::Setback;
-use crate::pipeline::jobs::touched::{RecordKey, told};
+use crate::pipeline::jobs::touched::{CLOCKS, RecordKey, told};
 
 /// What Kafka holds of records of a polled object once a job has written them; none of those that fall out of the window.
 pub(super) struct Rewritten {

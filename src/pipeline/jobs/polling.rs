@@ -28,7 +28,9 @@
 //! under way no round begins, and afterwards the topic is read again.
 //!
 //! **The beginning.** The first poll opens a snapshot, in the transaction that keeps the first position: what was changed
-//! before is in the snapshot, and what was changed later is stamped in the window.
+//! before is in the snapshot, and what was changed later is stamped in the window. A snapshot of the whole object that somebody else
+//! has opened does as well as long as nothing of it is read. Of one that is under way only our clock says since when it reads,
+//! which may be hours off Salesforce's: the poll waits until it has ended, and opens its own.
 //!
 //! **What polls cannot see**: records that were deleted for good between two rounds. Comparing all ids shows those
 //! (`reconcile`).
@@ -47,7 +49,7 @@ use crate::pipeline::jobs::entry::{self, Entry};
 use crate::pipeline::jobs::job::{Job, SnapshotScope};
 use crate::pipeline::jobs::poll_round::Round;
 use crate::pipeline::jobs::polled::{Position, Window};
-use crate::pipeline::jobs::runner::{CLOCKS, Runner};
+use crate::pipeline::jobs::runner::Runner;
 use crate::pipeline::jobs::seam::JobBatch;
 use crate::pipeline::jobs::setback::{LIMITS, Setback};
 use crate::pipeline::jobs::touched::RecordKey;
@@ -149,24 +151,25 @@ impl Runner {
     }
 
     /// Keeps the first position, and opens the snapshot that brings what is older.
-    async fn begin_poll(&mut self, number: usize, entity: &str) -> Result<(), Setback> {
+    pub(super) async fn begin_poll(&mut self, number: usize, entity: &str) -> Result<(), Setback> {
         let Some(poll) = self.polls.get(number) else { return Ok(()) };
         let (since, look_back) = (poll.config.since, poll.look_back());
         let now = self.reader.client().session().salesforce_now();
         let (mut opens, mut from) = (Vec::new(), since.unwrap_or(now - look_back));
         if since.is_none() {
             let (jobs, _) = self.desk.jobs();
-            match jobs.iter().find(|(_, job)| job.snapshot.is_some() && job.entity.as_deref() == Some(entity)) {
-                // What it does not read is wanted too.
-                Some((id, job)) if job.is_partial() => return self.wait_for_snapshot(number, entity, id),
-                Some((_, job)) => from = from.min(job.before_it_opened(CLOCKS + look_back)),
-                None => {
-                    let mut scope = SnapshotScope::default();
-                    scope.expected = self.expected(entity, &scope).await?;
-                    // The answer has set the clock.
-                    from = from.min(self.reader.client().session().salesforce_now() - look_back);
-                    opens.push(Job::snapshot_of(entity.to_owned(), scope));
-                }
+            let under_way =
+                jobs.iter().find(|(_, job)| job.snapshot.is_some() && job.entity.as_deref() == Some(entity));
+            // What it does not read is wanted too, and so is what was changed since it was read.
+            if let Some((id, _)) = under_way.filter(|(_, job)| job.is_partial() || job.has_begun()) {
+                return self.wait_for_snapshot(number, entity, id);
+            }
+            let mut scope = SnapshotScope::default();
+            scope.expected = self.expected(entity, &scope).await?;
+            // The answer has set the clock.
+            from = from.min(self.reader.client().session().salesforce_now() - look_back);
+            if under_way.is_none() {
+                opens.push(Job::snapshot_of(entity.to_owned(), scope));
             }
         }
         let opening = !opens.is_empty();

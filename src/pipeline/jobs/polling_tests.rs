@@ -19,7 +19,7 @@ use crate::kafka::{Checkpoint, RunIdentity, StreamIdentity};
 use crate::pipeline::claims::EntityClaims;
 use crate::pipeline::context::StreamContext;
 use crate::pipeline::jobs::desk::Desk;
-use crate::pipeline::jobs::job::{Job, set};
+use crate::pipeline::jobs::job::{BulkPass, Job, SnapshotScope, set};
 use crate::pipeline::jobs::polled::Window;
 use crate::pipeline::jobs::reading::Step;
 use crate::pipeline::jobs::runner::Runner;
@@ -30,6 +30,7 @@ use crate::pipeline::schemas::SchemaCache;
 use crate::pipeline::settings;
 use crate::position::{Anchor, Position};
 use crate::salesforce::backoff::BackoffLimits;
+use crate::salesforce::bulk::BulkJob;
 use crate::salesforce::describe::Descriptions;
 use crate::salesforce::record_read::RecordReader;
 use crate::salesforce::rest_client::RestClient;
@@ -37,19 +38,22 @@ use crate::salesforce::scripted::{Asked, ORG, ScriptedHttp, answer, granted, ses
 use crate::status::{Board, Metrics};
 
 const CASES: &str = "/data/CaseChangeEvent";
-const ENTITY: &str = "CaseComment";
-const ID: &str = "00a8d000000047SAAQ";
+pub(super) const ENTITY: &str = "CaseComment";
+pub(super) const ID: &str = "00a8d000000047SAAQ";
+
+/// A Bulk query job of which Salesforce never says anything but that it is at it.
+pub(super) const BULK: &str = "7508d000000001AAAQ";
 
 /// What the org says of the one comment that there is.
 #[derive(Debug, Clone)]
-struct Comment {
+pub(super) struct Comment {
     text: String,
     stamp: DateTime<Utc>,
     /// Whether listings have it, and whether reads do.
     listed: bool,
     readable: bool,
     /// Salesforce's clock beside ours, as answers have it.
-    ahead: TimeDelta,
+    pub(super) ahead: TimeDelta,
 }
 
 impl Comment {
@@ -68,7 +72,11 @@ impl Comment {
             json!({"name": ENTITY, "fields": fields})
         } else if asked.path.contains("/composite/") {
             json!([self.readable.then(|| self.json())])
-        } else if soql.contains("SystemModstamp >=") {
+        } else if asked.path.contains("/jobs/query") {
+            json!({"id": BULK, "state": "InProgress"})
+        } else if soql.contains("COUNT()") {
+            json!({"totalSize": 1, "done": true, "records": []})
+        } else if soql.contains("ORDER BY Id") {
             json!({"totalSize": 1, "done": true, "records": records(self.listed)})
         } else {
             assert!(soql.contains("Id IN ("), "{soql}");
@@ -82,12 +90,12 @@ impl Comment {
 }
 
 /// A record of the output: its topic's name without the prefix, its operation, and its value.
-type Written = (String, String, Value);
+pub(super) type Written = (String, String, Value);
 
 /// A runner that polls comments, and all that it has written.
-struct Scene {
+pub(super) struct Scene {
     org: Arc<Mutex<Comment>>,
-    runner: Runner,
+    pub(super) runner: Runner,
     written: Arc<Mutex<Vec<Written>>>,
     topic: Arc<str>,
     _loop: AbortOnDropHandle<()>,
@@ -140,6 +148,11 @@ async fn commit_all(
 impl Scene {
     /// With a job that is to read these records.
     async fn begin(job: Option<Job>) -> Self {
+        Self::begin_with(job.map(|job| ("heal-1", job))).await
+    }
+
+    /// With these jobs.
+    pub(super) async fn begin_with(jobs: impl IntoIterator<Item = (&'static str, Job)>) -> Self {
         let stamp = Utc::now() - TimeDelta::seconds(20);
         let comment = Comment { text: "a".into(), stamp, listed: true, readable: true, ahead: TimeDelta::zero() };
         let org = Arc::new(Mutex::new(comment));
@@ -159,8 +172,8 @@ impl Scene {
         let config = Config::from_table(text.parse().expect("TOML"), &BTreeMap::new()).expect("a configuration");
         let context = Arc::new(context(&config));
         let mut checkpoint = Checkpoint::at(Position::starting(Anchor::Earliest { since: DateTime::UNIX_EPOCH }));
-        if let Some(job) = &job {
-            set(&mut checkpoint, "heal-1", job);
+        for (id, job) in jobs {
+            set(&mut checkpoint, id, &job);
         }
         let desk = Arc::new(Desk::new(context.clone(), config.gaps, &checkpoint));
         let (out, batches) = mpsc::channel(1);
@@ -182,7 +195,7 @@ impl Scene {
         Self { org, runner, written, topic: format!("p.{ENTITY}").into(), _loop: AbortOnDropHandle::new(committing) }
     }
 
-    fn org(&self, change: impl FnOnce(&mut Comment)) {
+    pub(super) fn org(&self, change: impl FnOnce(&mut Comment)) {
         change(&mut self.org.lock().expect("no panic"));
     }
 
@@ -194,14 +207,24 @@ impl Scene {
 
     /// The job reads the comment.
     async fn job(&mut self) -> Vec<Written> {
-        soon(self.runner.read("heal-1", ENTITY, &[ID.to_owned()], &Step::Ids)).await.expect("read");
+        self.job_named("heal-1").await
+    }
+
+    async fn job_named(&mut self, id: &str) -> Vec<Written> {
+        soon(self.runner.read(id, ENTITY, &[ID.to_owned()], &Step::Ids)).await.expect("read");
         self.news()
     }
 
     /// What was written of records and of the ledger since this was asked.
-    fn news(&self) -> Vec<Written> {
+    pub(super) fn news(&self) -> Vec<Written> {
         let written = std::mem::take(&mut *self.written.lock().expect("no panic"));
         written.into_iter().filter(|(topic, ..)| topic == ENTITY || topic == "gaps").collect()
+    }
+
+    /// Rounds that are complete.
+    fn rounds(&self) -> u64 {
+        let status = self.runner.context.board.status().expect("the stream's");
+        status.polls.first().map_or(0, |poll| poll.rounds)
     }
 
     fn from(&self) -> DateTime<Utc> {
@@ -209,8 +232,14 @@ impl Scene {
     }
 }
 
-fn ops(written: &[Written]) -> Vec<&str> {
+pub(super) fn ops(written: &[Written]) -> Vec<&str> {
     written.iter().map(|(_, op, _)| op.as_str()).collect()
+}
+
+/// A pass over Bulk that has brought nothing yet.
+pub(super) fn bulk_pass(created_at: DateTime<Utc>) -> BulkPass {
+    let job = BulkJob { id: BULK.to_owned(), version: "66.0".to_owned() };
+    BulkPass { job, marker: 0, created_at, found: None, locator: None, dealt: 0, before: 0, ended: false }
 }
 
 fn job_of_the_comment() -> Job {
@@ -285,7 +314,71 @@ async fn a_record_that_is_listed_and_that_no_read_shows_is_an_entry_of_the_ledge
     let job = jobs.values().next().expect("a job that reads it");
     assert!(job.ids.contains(ID) && job.entity.as_deref() == Some(ENTITY), "{job:?}");
     assert!(scene.from() > before, "the position is behind it, in the same transaction");
-    // It was shown and hidden again: told once.
-    scene.poll().await;
-    assert!(scene.poll().await.is_empty());
+    let before = scene.rounds();
+    assert!(scene.poll().await.is_empty(), "told once");
+    assert_eq!(scene.rounds(), before + 1, "what is told holds nothing up");
+
+    // It is shown and hidden again with the stamp that it had. Nobody knows whether it says the same, so it is told again.
+    let hidden_again = async |scene: &mut Scene| {
+        scene.org(|comment| comment.readable = false);
+        assert!(scene.poll().await.is_empty(), "the round is made again");
+        let written = scene.poll().await;
+        let [(_, _, again)] = written.as_slice() else { panic!("{written:?}") };
+        assert_eq!((&again["id"], &again["state"]), (&entry["id"], &json!("open")), "{again}");
+        assert!(scene.poll().await.is_empty(), "told once");
+    };
+    scene.org(|comment| comment.readable = true);
+    assert_eq!(ops(&scene.poll().await), ["refresh"], "it is shown, and nobody knew of it");
+    hidden_again(&mut scene).await;
+    let (jobs, _) = scene.runner.desk.jobs();
+    assert_eq!(jobs.len(), 1, "that has still to read it: {jobs:?}");
+    // That job reads it before it is hidden once more, so it says nothing of what comes after.
+    let first = jobs.keys().next().expect("a job").clone();
+    scene.org(|comment| comment.readable = true);
+    assert_eq!(ops(&scene.job_named(&first).await), ["refresh"]);
+    hidden_again(&mut scene).await;
+    let (jobs, _) = scene.runner.desk.jobs();
+    let to_read: Vec<bool> = jobs.values().map(|job| job.ids.contains(ID)).collect();
+    assert_eq!(to_read, [false, true], "another one reads it: {jobs:?}");
+}
+
+#[tokio::test]
+async fn a_poll_begins_beside_a_snapshot_of_which_nothing_is_read_and_waits_for_one_that_is_under_way() {
+    let snapshot = Job::snapshot_of(ENTITY.to_owned(), SnapshotScope::default());
+    for (job, begins) in [
+        (None, true),
+        (Some(snapshot.clone()), true),
+        // What was changed while it was read may be older than the first window.
+        (Some(Job { listed: 1, ..snapshot.clone() }), false),
+        (Some(Job { bulk: Some(bulk_pass(Utc::now())), ..snapshot.clone() }), false),
+        (
+            Some(Job {
+                snapshot: Some(SnapshotScope {
+                    condition: Some("A = 1".into()),
+                    ..snapshot.snapshot.clone().unwrap_or_default()
+                }),
+                ..snapshot.clone()
+            }),
+            false,
+        ),
+    ] {
+        let what = format!("{job:?}");
+        let mut scene = Scene::begin_with(job.map(|job| ("snapshot-1", job))).await;
+        // Ours is two hours ahead.
+        scene.org(|comment| comment.ahead = TimeDelta::hours(-2));
+        scene.runner.polls[0].from = None;
+        soon(scene.runner.begin_poll(0, ENTITY)).await.expect("asked");
+        let status = scene.runner.context.board.status().expect("the stream's");
+        let waits = status.polls.first().and_then(|poll| poll.waits_for.as_deref());
+        assert_eq!(scene.runner.desk.jobs().0.len(), 1, "one snapshot: {what}");
+        if begins {
+            let latest = Utc::now() - TimeDelta::hours(2) - TimeDelta::seconds(50);
+            assert!(scene.from() < latest && waits.is_none(), "{} {waits:?} {what}", scene.from());
+        } else {
+            assert!(
+                scene.runner.polls[0].from.is_none() && waits.is_some_and(|waits| waits.contains("snapshot-1")),
+                "{what}"
+            );
+        }
+    }
 }

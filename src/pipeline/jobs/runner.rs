@@ -30,7 +30,7 @@ use crate::pipeline::jobs::reading::Step;
 use crate::pipeline::jobs::rows::RowWriter;
 use crate::pipeline::jobs::seam::JobBatch;
 use crate::pipeline::jobs::setback::{LIMITS, POLLS, Setback};
-use crate::pipeline::jobs::touched::{Copy, Known, RecordKey, copy_beside};
+use crate::pipeline::jobs::touched::{CLOCKS, Copy, WrittenSince, copy_beside};
 use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::pipeline::read_back;
@@ -44,9 +44,6 @@ const FIRST_SLICE: usize = 200;
 
 /// Single records that one job reads; what is more waits for the next.
 const MOST_IDS: usize = 2_000;
-
-/// How much earlier than a job its records may have been produced: clocks of brokers differ.
-pub(super) const CLOCKS: TimeDelta = TimeDelta::minutes(5);
 
 /// Before records are read again that events have overtaken. Of a record that changes all the time one read soon falls
 /// into a second without a change.
@@ -185,7 +182,7 @@ impl Runner {
     }
 
     /// Lets a job wait after a setback, and says so.
-    fn note(&mut self, id: &str, outcome: Result<(), Setback>) -> ControlFlow<()> {
+    pub(super) fn note(&mut self, id: &str, outcome: Result<(), Setback>) -> ControlFlow<()> {
         let Err(setback) = outcome else {
             self.waits.remove(id);
             self.desk.wait(id, None);
@@ -194,18 +191,15 @@ impl Runner {
         if matches!(setback, Setback::Gone) {
             return ControlFlow::Break(());
         }
-        let working = matches!(setback, Setback::Working);
+        let working = matches!(setback, Setback::Working { .. });
         let limits = if working { POLLS } else { LIMITS };
         let (_, backoff) = self.waits.entry(id.to_owned()).or_insert_with(|| (Instant::now(), Backoff::new(limits)));
         let wait = setback.wait(backoff);
-        if working {
-            // Nothing is wrong.
-            self.waits.entry(id.to_owned()).and_modify(|(until, _)| *until = Instant::now() + wait);
-            self.desk.wait(id, None);
-            return ControlFlow::Continue(());
-        }
         let failure = setback.failure();
-        warn!(topic = %self.context.identity.topic, job = id, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "job waits");
+        // Of what Salesforce works on nothing is wrong, and is looked at often.
+        if !working {
+            warn!(topic = %self.context.identity.topic, job = id, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "job waits");
+        }
         if let Some((until, _)) = self.waits.get_mut(id) {
             *until = Instant::now() + wait;
         }
@@ -307,7 +301,7 @@ impl Runner {
     }
 
     /// Takes jobs together that read alike and have not begun.
-    async fn gather(&mut self, id: &str, mut job: Job) -> Result<(), Setback> {
+    pub(super) async fn gather(&mut self, id: &str, mut job: Job) -> Result<(), Setback> {
         let (jobs, fresh) = self.desk.jobs();
         let mut changes: Vec<(String, Option<Job>)> = Vec::new();
         let mut all_fresh = fresh.contains(id);
@@ -325,6 +319,12 @@ impl Runner {
             self.copies.remove(id);
             self.desk.not_fresh(id);
         }
+        // A listing that was begun for one of them may be older than the gap of another: what changed in between would be left out.
+        self.listings.remove(id);
+        for (other, _) in &changes {
+            self.forget(other);
+            self.waits.remove(other);
+        }
         changes.insert(0, (id.to_owned(), Some(job)));
         self.commit(changes, Vec::new(), Vec::new(), Vec::new()).await
     }
@@ -341,24 +341,21 @@ impl Runner {
         } else {
             ScanFrom::Timestamp(job.begins_at().checked_sub_signed(CLOCKS).unwrap_or(job.opened_at))
         };
-        let began = job.bulk.as_ref().map(|pass| pass.created_at.checked_sub_signed(CLOCKS).unwrap_or(pass.created_at));
+        let created = job.bulk.as_ref().map(|pass| pass.created_at);
         let (seq, end) = (self.desk.marker(), RowWriter::end(id));
-        let found: Arc<Mutex<Written>> = Arc::default();
+        let found: Arc<Mutex<WrittenSince>> = Arc::default();
         let collected = found.clone();
         let also = move |key, known, record: &ScannedRecord| {
-            let Some(began) = began else { return };
+            let Some(created) = created else { return };
+            let by_job = record.value.as_deref().is_some_and(|value| value.ends_with(end.as_bytes()));
             let mut found = collected.lock().unwrap_or_else(PoisonError::into_inner);
-            if record.value.as_deref().is_some_and(|value| value.ends_with(end.as_bytes())) {
-                found.by_job.insert(key);
-            } else if record.timestamp.is_none_or(|at| at >= began) {
-                found.by_others.push((key, known));
-            }
+            found.note((key, known), record.timestamp, by_job, created);
         };
         let held = copy_beside(&self.kafka, topic, &self.context.identity.org, from, also).await?;
         info!(job = id, topic, records = held.len(), whole = job.whole, "job begins or goes on");
         self.copies.insert(id.to_owned(), held);
-        if began.is_some() {
-            let Written { by_job, by_others } =
+        if created.is_some() {
+            let WrittenSince { by_job, by_others } =
                 std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
             info!(job = id, dealt = by_job.len(), touched = by_others.len(), "bulk query job goes on");
             self.desk.learn_touches(seq, by_others);
@@ -396,13 +393,6 @@ impl Runner {
             sleep(self.overtaken.next_wait()).await;
         }
     }
-}
-
-/// What was written since a Bulk query job was created.
-#[derive(Default)]
-struct Written {
-    by_job: HashSet<RecordKey>,
-    by_others: Vec<(RecordKey, Known)>,
 }
 
 /// What the runner does next.

@@ -29,8 +29,11 @@ pub(super) enum Setback {
     Rest(RestError),
     /// The same of the Bulk API.
     Bulk(BulkError),
-    /// Salesforce is still at a Bulk query job.
-    Working,
+    /// Salesforce is still at a Bulk query job. Nothing is wrong as long as that ends.
+    Working {
+        /// The id of one that reads the object; none where it lists the object's ids.
+        bulk: Option<String>,
+    },
     /// What Kafka holds cannot be read.
     Kafka(KafkaError),
     /// Something that an operator mends.
@@ -104,7 +107,7 @@ impl Setback {
                 | RestVerdict::AskForLess => backoff.next_wait(),
                 RestVerdict::Stop => MENDED,
             },
-            Self::Bulk(_) | Self::Working | Self::Kafka(_) | Self::Gone => backoff.next_wait(),
+            Self::Bulk(_) | Self::Working { .. } | Self::Kafka(_) | Self::Gone => backoff.next_wait(),
             // The next success of the job would forget a backoff.
             Self::Unread { tried, .. } | Self::Letter { tried, .. } => (*tried / 4).clamp(LIMITS.minimum(), HOUR),
             Self::Stopped(_) | Self::Absent { .. } | Self::NothingKnown => MENDED,
@@ -118,7 +121,17 @@ impl Setback {
         match self {
             Self::Rest(error) => error.failure(),
             Self::Bulk(error) => error.failure(),
-            Self::Working => said(Exit::Temporary, "Salesforce is working on the query".to_owned(), ""),
+            Self::Working { bulk: Some(bulk) } => said(
+                Exit::Temporary,
+                format!("Salesforce is working on the Bulk query job {bulk}"),
+                "nothing to do: Setup > Bulk Data Load Jobs shows the job; one that is not done after six hours is given up \
+                 and made anew, and after four of them the object is read over REST",
+            ),
+            Self::Working { bulk: None } => said(
+                Exit::Temporary,
+                "Salesforce is listing all ids of the object in a Bulk query job".to_owned(),
+                "nothing to do: what is not listed after an hour is listed over REST",
+            ),
             Self::Kafka(error) => error.failure(),
             Self::Stopped(failure) => failure.clone(),
             Self::Share { used } => said(
@@ -162,7 +175,8 @@ impl Setback {
 #[cfg(test)]
 pub(crate) fn one_of_each() -> Vec<Failure> {
     let samples = [
-        Setback::Working,
+        Setback::Working { bulk: Some("JOB".to_owned()) },
+        Setback::Working { bulk: None },
         Setback::Share { used: 80 },
         Setback::Absent { entity: "Case".to_owned(), absent: 900, held: 1_000 },
         Setback::Unread { records: 3, tried: HOUR },
@@ -172,7 +186,7 @@ pub(crate) fn one_of_each() -> Vec<Failure> {
     for sample in &samples {
         match sample {
             Setback::Rest(_) | Setback::Bulk(_) | Setback::Kafka(_) | Setback::Stopped(_) | Setback::Gone => {}
-            Setback::Working | Setback::Share { .. } | Setback::Absent { .. } => {}
+            Setback::Working { .. } | Setback::Share { .. } | Setback::Absent { .. } => {}
             Setback::Unread { .. } | Setback::NothingKnown | Setback::Letter { .. } => {}
         }
     }

@@ -1,13 +1,16 @@
 //! What Kafka holds of each record: the time up to which it is current, and whether it is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::identity::OrgId;
 use crate::kafka::{KafkaError, KafkaSettings, OutputRecord, ScanFrom, ScannedRecord, scan};
+
+/// How much earlier than a job its records may have been produced: clocks of brokers differ.
+pub(super) const CLOCKS: TimeDelta = TimeDelta::minutes(5);
 
 /// The first fifteen characters of a record id, which tell records apart; the other three are a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,9 +127,65 @@ pub(super) async fn copy_beside(
     Ok(std::mem::take(&mut *collected.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
+/// What a topic was told since a Bulk query job was created.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct WrittenSince {
+    /// Records that the job has dealt with.
+    pub by_job: HashSet<RecordKey>,
+    /// What else was written.
+    pub by_others: Vec<(RecordKey, Known)>,
+}
+
+impl WrittenSince {
+    /// Takes note of a record that was produced at `at`, for a job that was created at `created`, by another clock perhaps.
+    ///
+    /// Ids of jobs come again where a stream's checkpoint was made anew and its topics were not: what was written under one of them
+    /// before `created` was another job's. It may have been the job's own by a clock that is behind; to take it for written by
+    /// others costs one more read, and to take what is another's for its own would leave a record out.
+    pub fn note(
+        &mut self,
+        (key, known): (RecordKey, Known),
+        at: Option<DateTime<Utc>>,
+        by_job: bool,
+        created: DateTime<Utc>,
+    ) {
+        let since = |time: DateTime<Utc>| at.is_none_or(|at| at >= time);
+        if by_job && since(created) {
+            self.by_job.insert(key);
+        } else if since(created.checked_sub_signed(CLOCKS).unwrap_or(created)) {
+            self.by_others.push((key, known));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_before_a_bulk_query_job_was_created_is_not_its_own_whatever_its_id_says() {
+        let (key, known) = (RecordKey::of(b"5008d000000047SAAQ").expect("an id"), Known { as_of: 1, alive: true });
+        let created = DateTime::from_timestamp(1_771_300_995, 0).expect("a time");
+        let noted = |at: Option<DateTime<Utc>>, by_job| {
+            let mut written = WrittenSince::default();
+            written.note((key, known), at, by_job, created);
+            written
+        };
+        let before = |length: TimeDelta| created.checked_sub_signed(length);
+        let millisecond = TimeDelta::milliseconds(1);
+        let nothing = WrittenSince::default();
+        let own = WrittenSince { by_job: HashSet::from([key]), by_others: Vec::new() };
+        let others = WrittenSince { by_job: HashSet::new(), by_others: vec![(key, known)] };
+        for (at, of_its_id, of_another) in [
+            (before(CLOCKS + millisecond), &nothing, &nothing),
+            (before(CLOCKS), &others, &others),
+            (before(millisecond), &others, &others),
+            (Some(created), &own, &others),
+            (None, &own, &others),
+        ] {
+            assert_eq!((&noted(at, true), &noted(at, false)), (of_its_id, of_another), "{at:?}");
+        }
+    }
 
     #[test]
     fn a_record_is_current_since_its_event_or_its_full_record_whichever_is_later() {

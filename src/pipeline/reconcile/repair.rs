@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::SecondsFormat;
-use serde::Deserialize;
+use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::kafka::{KafkaSettings, ScanFrom, ScannedRecord, StreamIdentity, scan};
 use crate::pipeline::context::ledger_topic;
+use crate::pipeline::jobs::stored::{Job, LedgerEntry, ledger_entry};
 use crate::pipeline::ledger::{Compared, GapEnd, OpenGap};
 use crate::pipeline::ledger_entries::append_entries;
 use crate::pipeline::reconcile::comparison::{Difference, Finding};
@@ -34,27 +34,15 @@ pub struct Repair {
     pub left: u64,
 }
 
-/// What the open entries of a stream's ledger concern already.
+/// What is read for the open entries of a stream's ledger.
 #[derive(Debug, Default)]
 pub struct OpenEntries {
-    /// Objects of which all records are to be read; none stands for every object.
-    whole: HashSet<Option<String>>,
+    /// Objects that are gone through, and since when what was changed is read; all of it where there is no time. None stands for
+    /// every object.
+    whole: BTreeMap<Option<String>, Option<DateTime<Utc>>>,
     records: HashSet<String>,
     /// Of them, those that may be taken for deleted.
     absent: HashSet<String>,
-}
-
-/// What has to be known of an entry.
-#[derive(Debug, Deserialize)]
-struct Told {
-    id: String,
-    state: String,
-    topic: String,
-    entity: Option<String>,
-    #[serde(default)]
-    records: Vec<String>,
-    #[serde(default)]
-    absent: Vec<String>,
 }
 
 impl OpenEntries {
@@ -63,37 +51,62 @@ impl OpenEntries {
     /// # Errors
     /// When it cannot be read to its end.
     pub async fn read(kafka: &KafkaSettings, identity: &StreamIdentity) -> Result<Self, Unable> {
-        let newest: Arc<Mutex<HashMap<String, Told>>> = Arc::default();
+        let newest: Arc<Mutex<HashMap<String, LedgerEntry>>> = Arc::default();
         let (found, org, topic) = (newest.clone(), identity.org.clone(), identity.topic.clone());
         let own = move |record: &ScannedRecord| {
             let own = record.header("org") == Some(org.as_str().as_bytes());
-            let told: Told = serde_json::from_slice(record.value.as_deref().filter(|_| own)?).ok()?;
-            (told.topic == topic.as_str()).then_some(told)
+            ledger_entry(record.value.as_deref().filter(|_| own)?, &topic)
         };
         scan(kafka, &ledger_topic(&identity.prefix), ScanFrom::Beginning, move |record| {
-            if let Some(told) = own(record) {
-                found.lock().unwrap_or_else(PoisonError::into_inner).insert(told.id.clone(), told);
+            if let Some((id, entry)) = own(record) {
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                match entry {
+                    Some(entry) => drop(found.insert(id, entry)),
+                    None => drop(found.remove(&id)),
+                }
             }
             ControlFlow::Continue(())
         })
         .await?;
         let newest = std::mem::take(&mut *newest.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut open = Self::default();
-        for told in newest.into_values().filter(|told| told.state == "open") {
-            if told.records.is_empty() {
-                open.whole.insert(told.entity);
-            }
-            open.records.extend(told.records);
-            open.absent.extend(told.absent);
-        }
-        Ok(open)
+        Ok(newest.into_values().filter_map(|entry| entry.job(&identity.topic)).collect())
     }
 
     /// Whether what is found will be mended anyway. Ids tell objects apart.
     fn concern(&self, entity: &str, finding: &Finding) -> bool {
-        let whole = self.whole.contains(&None) || self.whole.contains(&Some(entity.to_owned()));
+        let of = |entity: Option<&str>| self.whole.get(&entity.map(str::to_owned));
+        let whole = of(None).into_iter().chain(of(Some(entity))).any(|since| is_read(*since, finding));
         let named = if finding.finding == Difference::Extra { &self.absent } else { &self.records };
         whole || named.contains(&finding.id)
+    }
+}
+
+/// Of what the jobs of the entries read.
+impl FromIterator<Job> for OpenEntries {
+    fn from_iter<T: IntoIterator<Item = Job>>(jobs: T) -> Self {
+        let mut open = Self::default();
+        for job in jobs {
+            if let Some(listing) = job.listing {
+                // No time is the earliest.
+                open.whole.entry(job.entity).and_modify(|own| *own = listing.since.min(*own)).or_insert(listing.since);
+            }
+            open.records.extend(job.ids);
+            open.absent.extend(job.gone);
+        }
+        open
+    }
+}
+
+/// Whether a job that goes through the whole object, and reads what was changed since a time, mends a finding. What is deleted or
+/// gone it finds by all ids; of the other records it reads those that are stamped since then.
+fn is_read(since: Option<DateTime<Utc>>, finding: &Finding) -> bool {
+    match finding.finding {
+        Difference::Deleted | Difference::Extra => true,
+        Difference::Missing | Difference::Stale => {
+            since.is_none_or(|since| finding.changed_at.is_some_and(|at| at >= since))
+        }
+        // Nothing that a job reads mends it.
+        Difference::Unseen => false,
     }
 }
 
@@ -150,7 +163,7 @@ fn entries(inspected: &Inspected, findings: &[&Finding]) -> Vec<OpenGap> {
 }
 
 /// Up to when Kafka knew a record, where what is written for it would be older by the record's own stamp.
-fn ahead(finding: &Finding) -> Option<chrono::DateTime<chrono::Utc>> {
+fn ahead(finding: &Finding) -> Option<DateTime<Utc>> {
     finding.known_to.filter(|known| finding.changed_at.is_none_or(|changed| changed <= *known))
 }
 
@@ -171,6 +184,7 @@ fn detail(inspected: &Inspected, findings: &[&Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::TopicName;
     use crate::pipeline::reconcile::comparison::time;
 
     fn finding(number: usize, kind: Difference, changed: Option<i64>, known: Option<i64>) -> Finding {
@@ -241,7 +255,51 @@ mod tests {
         assert!(!open.concern("Case", &extra), "that entry does not let anybody take it for deleted");
         open.absent.insert(extra.id.clone());
         assert!(open.concern("Case", &extra));
-        let whole = OpenEntries { whole: HashSet::from([Some("Case".to_owned())]), ..OpenEntries::default() };
+        let whole = OpenEntries { whole: [(Some("Case".to_owned()), None)].into(), ..OpenEntries::default() };
         assert!(whole.concern("Case", &extra) && !whole.concern("Contact", &extra));
+    }
+
+    #[test]
+    fn a_gap_of_a_range_of_time_concerns_what_its_job_reads_and_no_more() {
+        const HOUR: i64 = 3_600;
+        let (cases, all): (TopicName, TopicName) =
+            ("/data/CaseChangeEvent".parse().expect("a topic"), "/data/ChangeEvents".parse().expect("a topic"));
+        let job = |topic: &TopicName, cause: &str, members: &[(&str, serde_json::Value)]| {
+            let mut value = serde_json::json!({"id": "gap", "state": "open", "cause": cause, "topic": topic,
+                "entity": null, "records": [], "to": {"time": time(11 * HOUR)}, "source": null});
+            for (name, member) in members {
+                value[name] = member.clone();
+            }
+            let entry = ledger_entry(value.to_string().as_bytes(), topic).expect("own").1.expect("open");
+            entry.job(topic).expect("a job")
+        };
+        let open = |topic: &TopicName, cause: &str, members: &[(&str, serde_json::Value)]| {
+            OpenEntries::from_iter([job(topic, cause, members)])
+        };
+        let from = |hours: i64| ("from", serde_json::json!({"time": time(hours * HOUR)}));
+        let of = |entity: &str| ("entity", serde_json::json!(entity));
+        let stale = |at: i64| finding(1, Difference::Stale, Some(at), Some(0));
+        let missing = |at: i64| finding(1, Difference::Missing, Some(at), None);
+        let deleted = finding(1, Difference::Deleted, Some(1), Some(0));
+        let extra = finding(1, Difference::Extra, None, Some(0));
+
+        let refused = open(&cases, "refused", &[from(10)]);
+        for one in [stale, missing] {
+            assert!(refused.concern("Case", &one(9 * HOUR)), "an hour before it is read too");
+            assert!(!refused.concern("Case", &one(9 * HOUR - 1)), "stamped before all that is read");
+        }
+        assert!(refused.concern("Case", &deleted) && refused.concern("Case", &extra), "all ids are looked at");
+        assert!(!refused.concern("CaseComment", &stale(10 * HOUR)), "a polled object of a stream of cases");
+        let two = ["refused", "expired"].into_iter().zip([from(10), from(5)]);
+        let two: OpenEntries = two.map(|(cause, from)| job(&cases, cause, &[from])).collect();
+        assert!(two.concern("Case", &stale(4 * HOUR)) && !two.concern("Case", &stale(4 * HOUR - 1)));
+        assert!(open(&cases, "refused", &[]).concern("Case", &stale(1)), "without a beginning all is read");
+        assert!(open(&cases, "overflow", &[from(10), of("Case")]).concern("Case", &stale(1)), "and for an object");
+        let compared = open(&cases, "reconciled", &[from(10), of("Case")]);
+        assert!(compared.concern("Case", &stale(9 * HOUR)) && !compared.concern("Case", &stale(1)));
+        let channel = open(&all, "moved", &[from(10)]);
+        assert!(channel.concern("CaseComment", &stale(9 * HOUR)) && !channel.concern("Case", &stale(1)));
+        let wildcard = open(&cases, "wildcard", &[of("Case"), ("records", serde_json::json!(["500*"]))]);
+        assert!(wildcard.concern("Case", &stale(1)), "its records cannot be told, so all are read");
     }
 }
