@@ -12,7 +12,8 @@
 //!
 //! What is repaired lies on one side of the floor of its conversation. **Before it** no fetch ever looks, so the comparison writes
 //! the entry itself, and a comparison after it finds it in the topic. **Behind it** a fetch is ordered, with what is known of
-//! the conversation changed so that it writes these entries. The floor only moves forward, and both happen in this one task:
+//! the conversation changed so that it writes these entries; of one that is not known that is what Kafka holds of it, since the
+//! digests that were kept are gone. The floor only moves forward, and both happen in this one task:
 //! no entry is written by both. What is written is what the source said at the second look, and nothing in Kafka is newer:
 //! a record that was fetched in the last ten minutes is not judged.
 //!

@@ -267,21 +267,26 @@ impl MessageRunner {
         if used >= self.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
     }
 
+    /// What comes next that costs no call for entries.
+    fn next_without_call(&self, triggers: &BTreeMap<String, Trigger>, now: Instant) -> Option<Next> {
+        let unresolved = self.unresolved(triggers);
+        if !unresolved.is_empty() {
+            return Some(Next::Resolve(unresolved));
+        }
+        if self.list_at <= now {
+            return Some(Next::List);
+        }
+        if self.forget_at <= now {
+            return Some(Next::Forget);
+        }
+        self.next_without_records().map(|id| Next::Records(id.to_owned()))
+    }
+
     /// What comes next: what costs no call for entries first, then the most urgent conversation that may be asked for.
     fn next(&mut self, triggers: &BTreeMap<String, Trigger>) -> Next {
         let (now, wall) = (Instant::now(), self.now());
-        let unresolved = self.unresolved(triggers);
-        if !unresolved.is_empty() {
-            return Next::Resolve(unresolved);
-        }
-        if self.list_at <= now {
-            return Next::List;
-        }
-        if self.forget_at <= now {
-            return Next::Forget;
-        }
-        if let Some(id) = self.next_without_records() {
-            return Next::Records(id.to_owned());
+        if let Some(next) = self.next_without_call(triggers, now) {
+            return next;
         }
         let call_at = self.budget.next_call(now).max(self.doubt.not_before());
         let mut first: Option<(Reason, i64, &str)> = None;
