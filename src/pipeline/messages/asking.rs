@@ -123,8 +123,8 @@ impl MessageRunner {
             Err(setback) if setback.concerns() == Concern::All => self.comparing.wait_for(&setback),
             Err(setback) => {
                 let fault = self.doubt.failed(id);
-                let (own, _) = self.doubt.pauses(&setback, fault);
-                self.comparing.wait(own, &setback);
+                let (own, others) = self.doubt.pauses(&setback, fault);
+                self.comparing.wait(if fault == Fault::Everybody { others } else { own }, &setback);
             }
         }
     }

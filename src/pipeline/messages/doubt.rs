@@ -85,10 +85,12 @@ impl Doubt {
             .collect()
     }
 
-    /// How long whoever failed waits, and the others: until then no conversation is asked for.
+    /// How long whoever failed waits, and the others: until then no conversation is asked for. Also where somebody has to mend
+    /// it the pauses of the others begin short: two in a row can be refused, and the third be read.
     pub fn pauses(&mut self, setback: &Setback, fault: Fault) -> (Duration, Duration) {
-        let own = setback.wait(&mut self.backoff);
-        let others = if fault == Fault::Everybody { own } else { setback.least_wait().min(own) };
+        let step = self.backoff.next_wait_at_least(setback.least_wait());
+        let own = setback.wait(&mut self.backoff.clone()).max(step);
+        let others = if fault == Fault::Everybody { step } else { setback.least_wait() };
         self.not_before = self.not_before.max(Instant::now() + others);
         (own, others)
     }
@@ -137,9 +139,9 @@ impl MessageRunner {
             Concern::Perhaps if !self.is_in_vain(id) => {
                 let fault = self.doubt.failed(id);
                 if fault != Fault::Own {
-                    let (own, _) = self.doubt.pauses(&setback, fault);
+                    let (own, others) = self.doubt.pauses(&setback, fault);
                     self.wait_for(id, 0, own);
-                    self.say(&setback, own);
+                    self.say(&setback, if fault == Fault::Everybody { others } else { own });
                     return Ok(false);
                 }
             }
@@ -203,7 +205,12 @@ mod tests {
         while begin.elapsed() < Duration::from_secs(6 * 3600) {
             let fault = doubt.failed(&name(calls));
             assert_eq!(fault, if calls == 0 { Fault::Unknown } else { Fault::Everybody });
-            let _ = doubt.pauses(&refused(503), fault);
+            // A right that is missing is asked for no more often than a server that is down.
+            let (_, others) = doubt.pauses(&refused(if calls % 2 == 0 { 503 } else { 403 }), fault);
+            assert!(
+                calls > 3 || others <= Duration::from_secs(2 << calls),
+                "the second may be one of its own: {others:?}"
+            );
             advance(doubt.not_before() - now).await;
             now = Instant::now();
             calls += 1;
