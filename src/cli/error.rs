@@ -329,6 +329,9 @@ pub enum ReconcileError {
     /// Told to end.
     #[error("The comparison was interrupted")]
     Interrupted,
+    /// The same, and who compares goes on.
+    #[error("The comparison of messages was left before it was done")]
+    MessagesInterrupted,
     /// `--entity ConversationEntry` beside another.
     #[error("Messages are compared for themselves")]
     MessagesApart,
@@ -370,6 +373,11 @@ impl ReconcileError {
             Self::Interrupted => {
                 (Exit::Temporary, "nothing was compared to the end; what --repair put into the gap ledger stands there")
             }
+            Self::MessagesInterrupted => (
+                Exit::Temporary,
+                "it goes on where it is, in the service or with its next start: `messages.comparison` in /status shows it, and so does the same \
+                 command again",
+            ),
             Self::MessagesApart => {
                 (Exit::Usage, "give --entity ConversationEntry alone, and the other objects to a second call")
             }

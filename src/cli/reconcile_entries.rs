@@ -70,12 +70,7 @@ pub async fn run(arguments: &ReconcileArguments, config: Config, stop: Cancellat
             run_until(process, watch(&board, &topic, &wanted), stop).await?
         }
     };
-    let Some(Compared { status, org }) = compared else {
-        note(
-            "the comparison goes on where it is, in the service or with its next start; `messages.comparison` in /status shows it",
-        );
-        return Ok(());
-    };
+    let Compared { status, org } = compared.ok_or(ReconcileError::MessagesInterrupted)?;
     let identity = StreamIdentity { prefix: kafka.topic_prefix.clone(), org, topic };
     let id = status.get("id").and_then(Value::as_str).unwrap_or_default();
     let findings = findings_of(&kafka, &identity, id).await.map_err(|error| error.failure())?;
@@ -129,9 +124,8 @@ async fn ask_and_watch(
             () = stop.cancelled() => return Ok(None),
             () = tokio::time::sleep(LOOK) => {}
         }
-        if let Some(status) = service.follow(&topics).await
-            && let Some(compared) = progress.show(&status, topic)?
-        {
+        let status = service.follow(&topics).await;
+        if let Some(compared) = progress.show(status.as_ref(), topic)? {
             return Ok(Some(compared));
         }
     }
@@ -148,7 +142,7 @@ async fn watch(board: &Board, topic: &TopicName, wanted: &WantedComparison) -> R
     };
     let mut progress = Progress::new(id, known);
     loop {
-        if let Some(compared) = progress.show(&json!({ "process": board.snapshot() }), topic)? {
+        if let Some(compared) = progress.show(Some(&json!({ "process": board.snapshot() })), topic)? {
             return Ok(compared);
         }
         tokio::time::sleep(LOOK).await;
@@ -180,11 +174,12 @@ impl Progress {
         Self { id, bar, terminal, said: Instant::now(), told: false, unseen: 0 }
     }
 
-    /// Shows what `/status` says; what it came to when it has ended.
+    /// Shows what `/status` says, if anybody does; what it came to when it has ended.
     ///
     /// # Errors
-    /// When nobody knows how it ended.
-    fn show(&mut self, status: &Value, topic: &TopicName) -> Result<Option<Compared>, Failure> {
+    /// When nobody knows how it ended, or who would know has been gone for long.
+    fn show(&mut self, status: Option<&Value>, topic: &TopicName) -> Result<Option<Compared>, Failure> {
+        let status = status.unwrap_or(&Value::Null);
         let streams = status.pointer("/process/streams").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let stream = streams.iter().find(|stream| stream.get("topic").and_then(Value::as_str) == Some(topic.as_str()));
         let messages = stream.and_then(|stream| stream.get("messages")).unwrap_or(&Value::Null);
@@ -445,11 +440,19 @@ mod tests {
             json!({"process": {"org": "00D8d00000AbCdEEAV", "streams": streams}})
         };
         let mut progress = Progress::new("one".to_owned(), false);
-        assert!(progress.show(&json!({}), &topic).is_ok_and(|ended| ended.is_none()), "the service begins again");
-        assert!(progress.show(&shown("one", Value::Null), &topic).is_ok_and(|ended| ended.is_none()));
-        let ended = progress.show(&shown("one", json!("2026-11-23T10:00:00Z")), &topic);
+        assert!(progress.show(Some(&json!({})), &topic).is_ok_and(|ended| ended.is_none()), "the service begins again");
+        assert!(progress.show(Some(&shown("one", Value::Null)), &topic).is_ok_and(|ended| ended.is_none()));
+        let ended = progress.show(Some(&shown("one", json!("2026-11-23T10:00:00Z"))), &topic);
         assert!(ended.is_ok_and(|ended| ended.is_some_and(|compared| compared.status["conversations_done"] == 4)));
         let mut progress = Progress::new("one".to_owned(), false);
-        assert!(progress.show(&shown("other", Value::Null), &topic).is_err());
+        assert!(progress.show(Some(&shown("other", Value::Null)), &topic).is_err());
+        let mut progress = Progress::new("one".to_owned(), false);
+        for _ in 1..PATIENCE {
+            assert!(progress.show(None, &topic).is_ok_and(|ended| ended.is_none()), "the service begins again");
+        }
+        assert!(
+            progress.show(None, &topic).is_err_and(|failure| failure.exit == Exit::Temporary),
+            "it is gone for good"
+        );
     }
 }

@@ -51,7 +51,8 @@ pub struct MessagesConfig {
     pub settle: Duration,
     /// How far back each fetch looks for entries that changed, or came late.
     pub reread: Duration,
-    /// How far back the first fetch of a conversation goes, and the sessions that a snapshot finds are fetched.
+    /// How far back the first fetch of a conversation goes, and the sessions that a snapshot finds are fetched. A conversation that was
+    /// quiet for longer is forgotten, so a longer one than before can repeat what was written of it.
     pub history: Duration,
     /// How often the conversation of an open session is looked at while things happen in it.
     pub sweep_least: Duration,

@@ -163,6 +163,7 @@ fn reconcile() -> Vec<Failure> {
         ReconcileError::Repaired(_) => [ReconcileError::Repaired(text("2 missing"))],
         ReconcileError::Unseen(_) => [ReconcileError::Unseen(text("2 unseen"))],
         ReconcileError::Interrupted => [ReconcileError::Interrupted],
+        ReconcileError::MessagesInterrupted => [ReconcileError::MessagesInterrupted],
         ReconcileError::MessagesApart => [ReconcileError::MessagesApart],
         ReconcileError::MessagesDiffer(_) => [ReconcileError::MessagesDiffer(text("2 missing"))],
         ReconcileError::MessagesRepaired(_) => [ReconcileError::MessagesRepaired(text("2 missing"))],

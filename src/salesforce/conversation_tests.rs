@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::salesforce::backoff::BackoffLimits;
 use crate::salesforce::conversation_entries::Place;
-use crate::salesforce::messaging_sessions::MessagingSession;
+use crate::salesforce::messaging_sessions::{MessagingSession, SessionsConversations};
 use crate::salesforce::rest::{RestError, RestVerdict};
 use crate::salesforce::rest_client::RestClient;
 use crate::salesforce::scripted::{Asked, ORG, PATIENCE, ScriptedHttp, answer, granted, session};
@@ -97,6 +97,31 @@ async fn the_limit_of_the_resource_pauses_nobody_else_and_that_of_the_org_everyb
     assert!(matches!(fails("fourth").await, RestError::Paused(_)));
     assert!(client.paused_until().is_some());
     assert!(matches!(client.open_messaging_sessions(later()).await, Err(RestError::Paused(_))));
+}
+
+#[tokio::test]
+async fn conversations_of_sessions_are_listed_and_those_that_are_hidden_are_counted_once_each() {
+    let client = org(|asked| {
+        let soql = asked.query["q"].as_str();
+        assert!(soql.ends_with("FROM MessagingSession") || soql.contains(" WHERE SystemModstamp >= 1970-"), "{soql}");
+        let session = |id: &str, conversation: Json, identifier: Json| {
+            let of = identifier.is_string().then(|| json!({"ConversationIdentifier": identifier}));
+            json!({"Id": id, "Status": "Ended", "CaseId": null, "ConversationId": conversation, "Conversation": of})
+        };
+        let records = json!([
+            session("0Mw1", json!("0dw1"), json!(CONVERSATION)),
+            session("0Mw2", Json::Null, Json::Null),
+            session("0Mw3", json!("0dw3"), Json::Null),
+            session("0Mw4", json!("0dw3"), Json::Null),
+            session("0Mw5", json!("0dw5"), Json::Null),
+        ]);
+        answer(200, json!({"totalSize": 5, "done": true, "records": records}).to_string())
+    })
+    .await;
+    let expected = SessionsConversations { identifiers: [CONVERSATION.to_owned()].into(), hidden: 2 };
+    for since in [None, Some(chrono::DateTime::UNIX_EPOCH)] {
+        assert_eq!(client.conversations_since(since, PATIENCE).await.expect("conversations"), expected);
+    }
 }
 
 #[tokio::test]

@@ -33,6 +33,15 @@ pub struct MessagingSession {
     pub hides_its_conversation: bool,
 }
 
+/// The conversations of sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionsConversations {
+    /// The identifiers of those that are there for the user.
+    pub identifiers: BTreeSet<String>,
+    /// How many others there are.
+    pub hidden: u64,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
@@ -96,21 +105,25 @@ impl RestClient {
         &self,
         since: Option<DateTime<Utc>>,
         patience: Duration,
-    ) -> Result<BTreeSet<String>, RestError> {
+    ) -> Result<SessionsConversations, RestError> {
         let mut soql = format!("SELECT {FIELDS} FROM MessagingSession");
         if let Some(since) = since {
             let statuses = OPEN.map(|status| format!("'{status}'")).join(",");
             let since = since.to_rfc3339_opts(SecondsFormat::Millis, true);
             soql.push_str(&format!(" WHERE SystemModstamp >= {since} OR Status IN ({statuses})"));
         }
-        let (mut query, mut conversations) = (self.query(&soql, Scope::Live)?, BTreeSet::new());
+        let mut query = self.query(&soql, Scope::Live)?;
+        let (mut identifiers, mut hidden) = (BTreeSet::new(), BTreeSet::new());
         while let Some(page) = query.next_page(Instant::now() + patience).await? {
             for row in page.records {
-                let session: MessagingSession = read_json::<Row>("a messaging session", row.get().as_bytes())?.into();
-                conversations.extend(session.conversation);
+                let row: Row = read_json("a messaging session", row.get().as_bytes())?;
+                let record = row.conversation_id.clone();
+                let session = MessagingSession::from(row);
+                hidden.extend(record.filter(|_| session.hides_its_conversation));
+                identifiers.extend(session.conversation);
             }
         }
-        Ok(conversations)
+        Ok(SessionsConversations { identifiers, hidden: u64::try_from(hidden.len()).unwrap_or(u64::MAX) })
     }
 
     async fn sessions_of(

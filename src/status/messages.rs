@@ -79,7 +79,7 @@ pub struct ComparisonStatus {
     pub seconds_left: Option<u64>,
     /// Conversations that were left because a fetch that is to come looks at all of it.
     pub conversations_under_way: u64,
-    /// Conversations that cannot be read.
+    /// Conversations that cannot be read, and those of sessions that hide theirs from the user.
     pub conversations_unreadable: u64,
     /// Calls for entries.
     pub calls: u64,

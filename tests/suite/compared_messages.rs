@@ -69,6 +69,17 @@ async fn compare(installation: &Installation, words: &str) -> (Value, Option<i32
     (said, finished.code, finished.stderr)
 }
 
+/// Has the service compare and repair.
+async fn ask(admin: &Admin, since: &str) {
+    let wanted = json!({ "entity": "ConversationEntry", "since": since, "repair": true });
+    let asked = reqwest::Client::new().post(format!("http://{}/comparisons", admin.address)).bearer_auth("sesame");
+    assert_eq!(asked.json(&wanted).send().await.expect("answered").status(), 202);
+}
+
+fn has_ended(status: &Value) -> bool {
+    status["process"]["streams"][0]["messages"]["comparison"]["ended_at"].is_string()
+}
+
 /// What differs, and what was in Kafka before it was repaired.
 struct Differing {
     redacted: EntryLine,
@@ -183,12 +194,39 @@ async fn an_old_redaction_and_what_nobody_told_are_found_and_written_once_over_e
     assert_eq!(deployment.output("ConversationEntry").await.len(), before.len());
     assert!(service.terminated().await.code == Some(0));
 
+    // One that always fails is told, and does not hold up the others.
+    let service = start(&installation, "run", None);
+    let admin = running(&service).await;
+    let fails = Fault::FailRest {
+        path: format!("/connect/conversation/{}", redacted.conversation),
+        status: 403,
+        error_code: "INSUFFICIENT_ACCESS".to_owned(),
+        message: "No".to_owned(),
+        retry_after: None,
+        times: 2,
+    };
+    control.inflict(fails).await.expect("inflicted");
+    let (said, code, _) = compare(&installation, &format!("--service http://{}", admin.address)).await;
+    assert_eq!((counts(&said), code), ([2, 0, 1], Some(1)), "{said}");
+    let entity = &said["streams"][0]["entities"][0];
+    assert_eq!((&entity["unreadable"], &entity["conversations"]), (&json!(1), &json!(4)), "{said}");
+    // Who does not wait for the end does not say that both sides agree.
+    control
+        .inflict(Fault::DelayHttp { path: "/connect/conversation/".to_owned(), milliseconds: 3_000, times: 1 })
+        .await
+        .expect("inflicted");
+    let left =
+        start(&installation, &format!("reconcile --entity ConversationEntry --service http://{}", admin.address), None);
+    let begun = |status: &Value| status["process"]["streams"][0]["messages"]["comparison"]["ended_at"].is_null();
+    admin.until("another comparison", begun).await;
+    left.terminated().await.failed_with(75, &["was left before it was done", "messages.comparison"]);
+    admin.until("its end", has_ended).await;
+    assert!(service.terminated().await.code == Some(0));
+
     // Dies before the first of it is written, then right behind that, and goes on each time.
     let service = start(&installation, "run", Some("after_fetched:1"));
     let admin = running(&service).await;
-    let wanted = json!({ "entity": "ConversationEntry", "since": "2020-01-01T00:00:00Z", "repair": true });
-    let asked = reqwest::Client::new().post(format!("http://{}/comparisons", admin.address)).bearer_auth("sesame");
-    assert_eq!(asked.json(&wanted).send().await.expect("answered").status(), 202);
+    ask(&admin, "2020-01-01T00:00:00Z").await;
     assert_eq!(service.ended().await.code, None, "it was ended by the failpoint");
     assert_eq!(deployment.output("ConversationEntry").await.len(), before.len());
     assert_eq!(start(&installation, "run", Some("after_said:1")).ended().await.code, None);
@@ -237,4 +275,99 @@ async fn an_old_redaction_and_what_nobody_told_are_found_and_written_once_over_e
     assert_eq!((counts(&said), code), ([0, 0, 1], Some(1)), "{said}");
     assert_eq!(deployment.output("ConversationEntry").await.len(), before.len() + 4, "what was too young before");
     assert_eq!(control.stats().conversation_calls_refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fetch_is_to_read_anyway_is_left_to_it_also_when_it_comes_between_two_looks() {
+    let name = "what_a_fetch_is_to_read_anyway_is_left_to_it_also_when_it_comes_between_two_looks";
+    let Some(brokers) = brokers(name) else { return };
+    let deployment = Deployment::new(brokers, org()).await;
+    let control = deployment.control();
+    let settings = format!("{TOLD_ONLY}\nMESSAGES__REREAD = 1min\nMESSAGES__HISTORY = 1h");
+    let open = session(&control, 1, "Active").await;
+    say(&control, &open, "the first", true).await;
+    let busy = session(&control, 2, "Ended").await;
+    say(&control, &busy, "the first of another", true).await;
+    let long = session(&control, 3, "Ended").await;
+    for number in 0..150 {
+        say(&control, &long, &format!("number {number}"), number == 149).await;
+    }
+    let running_here = deployment.run(&[SESSIONS], &settings);
+    let fetched =
+        |status: &StreamStatus| messages(status).entries_written == 152 && messages(status).sessions_waiting == 0;
+    running_here.until("what was said", fetched).await;
+    running_here.stop().await.expect("an orderly end");
+    // A sweep of the one and the last looks at the others; the next sweep is an hour later.
+    say(&control, &open, "swept", false).await;
+    say(&control, &busy, "looked at last", false).await;
+    say(&control, &long, "looked at last too", false).await;
+    hours_pass(&control, 61).await;
+    let running_here = deployment.run(&[SESSIONS], &settings);
+    let last_looks = |status: &StreamStatus| messages(status).entries_written == 3;
+    running_here.until("the sweep and both last looks", last_looks).await;
+    running_here.stop().await.expect("an orderly end");
+
+    // Nobody is told. A sweep would find the one, and nothing the other; but then an event comes, while it is looked at.
+    say(&control, &open, "for the next sweep", false).await;
+    let late = say(&control, &busy, "for nobody", false).await;
+    hours_pass(&control, 11).await;
+    let path = format!("/connect/conversation/{}", late.conversation);
+    control.inflict(Fault::DelayHttp { path, milliseconds: 4_000, times: 1 }).await.expect("inflicted");
+    let installation =
+        Installation::new(&deployment.simulator, &deployment.brokers, &deployment.prefix, &[SESSIONS], SHORT);
+    let service = start(&installation, "run", None);
+    let admin = running(&service).await;
+    // What was said first in the open one is older than that, and all that is younger is for the sweep.
+    let since = chrono::DateTime::from_timestamp_millis(late.server_time - 1_000).expect("in range");
+    ask(&admin, &since.to_rfc3339()).await;
+    let looks = |status: &Value| status["process"]["streams"][0]["messages"]["fetches"].as_u64() >= Some(1);
+    admin.until("the first look", looks).await;
+    say(&control, &busy, "between the looks", true).await;
+    let status = admin.until("the end of the comparison", has_ended).await;
+    let comparison = &status["process"]["streams"][0]["messages"]["comparison"];
+    assert_eq!(comparison["findings"], json!({ "missing": 0, "changed": 0, "gone": 0 }), "{comparison}");
+    let numbers = ["conversations_under_way", "judged", "young", "settled", "entries_written", "entries_ordered"];
+    assert_eq!(numbers.map(|name| comparison[name].as_u64()), [1, 1, 1, 1, 0, 0].map(Some), "{comparison}");
+    let truth = || control.messages().into_iter();
+    let records = deployment.output("ConversationEntry").await;
+    let swept: Vec<EntryLine> = truth().filter(|entry| entry.text.as_deref() != Some("for the next sweep")).collect();
+    assert_once(&records, &swept);
+    let written = records.iter().find(|record| record.headers["entry_id"] == late.identifier).expect("it is written");
+    assert_eq!(written.json()["source"]["trigger"], json!("event"));
+
+    assert!(service.terminated().await.code == Some(0));
+
+    hours_pass(&control, 61).await;
+    let running_here = deployment.run(&[SESSIONS], &settings);
+    running_here.until("the sweep", |status| messages(status).entries_written == 1).await;
+    running_here.stop().await.expect("an orderly end");
+    assert_once(&deployment.output("ConversationEntry").await, &truth().collect::<Vec<_>>());
+
+    // What was found in one conversation is more than a record may be: that one is left out, and the stream does not begin anew for ever.
+    let many: Vec<EntryLine> = truth().filter(|entry| entry.session == long).collect();
+    for EntryLine { conversation, identifier: entry, .. } in many {
+        control.inflict(Fault::Redact { conversation, entry, text: "***".to_owned() }).await.expect("inflicted");
+    }
+    hours_pass(&control, 120).await;
+    let small = format!("{SHORT}[kafka.properties]\n\"message.max.bytes\" = 20000\n");
+    let small = Installation::new(&deployment.simulator, &deployment.brokers, &deployment.prefix, &[SESSIONS], &small);
+    let service = start(&small, "run", None);
+    let admin = running(&service).await;
+    ask(&admin, "2020-01-01T00:00:00Z").await;
+    let status = admin.until("the end of the comparison", has_ended).await;
+    let comparison = &status["process"]["streams"][0]["messages"]["comparison"];
+    let numbers = ["conversations_done", "conversations_unreadable", "entries_written"];
+    assert_eq!(numbers.map(|name| comparison[name].as_u64()), [3, 1, 0].map(Some), "{comparison}");
+
+    // Whoever asks is answered also while nothing can be fetched for a quarter of an hour.
+    control.inflict(Fault::ConversationCalls { left: 0 }).await.expect("inflicted");
+    say(&control, &busy, "later", true).await;
+    let waits = |status: &Value| {
+        let waits = &status["process"]["streams"][0]["messages"]["waits_for"];
+        waits.as_str().is_some_and(|waits| waits.contains("are used up"))
+    };
+    admin.until("the limit", waits).await;
+    ask(&admin, "2020-01-01T00:00:00Z").await;
+    admin.until("the new comparison", |status| !has_ended(status)).await;
+    assert!(service.terminated().await.code == Some(0));
 }

@@ -251,14 +251,17 @@ async fn a_long_conversation_is_written_once_whatever_pages_look_like_and_over_a
         let running = deployment.run(&[SESSIONS], &settings);
         running.until("some of it", |status| messages(status).entries_written >= 300).await;
         running.abort().await;
-        // Fails behind the last page, of which a part is written by then.
+        // What fails behind the last page holds up nothing of it, and costs no other call for entries.
         let path = "ConversationParticipant".to_owned();
         let (error_code, message) = (String::new(), String::new());
-        let unavailable = Fault::FailRest { path, status: 503, error_code, message, retry_after: None, times: 2 };
-        control.inflict(unavailable).await.expect("inflicted");
+        let too_much = Fault::FailRest { path, status: 431, error_code, message, retry_after: None, times: 1 };
+        control.inflict(too_much).await.expect("inflicted");
         let running = deployment.run(&[SESSIONS], &settings);
         let records = until_told(&deployment, &running).await;
-        running.until("its trigger to be gone", |status| messages(status).sessions_waiting == 0).await;
+        let status = running.until("its trigger to be gone", |status| messages(status).sessions_waiting == 0).await;
+        let fetches = messages(&status).fetches;
+        let status = running.until("its records", |status| messages(status).records_written > 0).await;
+        assert_eq!(messages(&status).fetches, fetches);
         running.stop().await.expect("an orderly end");
         assert_once(&records, &control.messages());
         assert!(records.is_sorted_by_key(|record| record.json()["server_time"].as_str().map(str::to_owned)));
@@ -315,6 +318,18 @@ async fn a_limit_or_a_missing_right_delays_messages_and_neither_loses_one_nor_ho
         assert_once(&records, &control.messages());
         assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("event")));
     }
+    // What is to come with the entries can never be read: they are written with one call all the same.
+    let path = "ConversationParticipant".to_owned();
+    let (error_code, message) = (String::new(), String::new());
+    let too_much = Fault::FailRest { path, status: 431, error_code, message, retry_after: None, times: 100_000 };
+    control.inflict(too_much).await.expect("inflicted");
+    let running = deployment.run(&[SESSIONS, CASES], TOLD_ONLY);
+    say(&control, &first, "without participants", true).await;
+    let records = until_told(&deployment, &running).await;
+    let status = running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
+    running.stop().await.expect("an orderly end");
+    assert_once(&records, &control.messages());
+    assert_eq!((messages(&status).fetches, messages(&status).records_written), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -430,36 +445,66 @@ async fn a_session_that_no_query_finds_stands_in_the_ledger_and_is_fetched_when_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can() {
-    let Some(brokers) = brokers("a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can") else {
-        return;
-    };
+async fn a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can_and_holds_no_other_up() {
+    let name = "a_conversation_that_cannot_be_read_is_one_entry_of_the_ledger_until_it_can_and_holds_no_other_up";
+    let Some(brokers) = brokers(name) else { return };
     let deployment = Deployment::new(brokers, org()).await;
     let control = deployment.control();
-    let session = session(&control, 1, "Ended").await;
-    say(&control, &session, "can you read me?", true).await;
-    let gone = Fault::FailRest {
-        path: "/connect/conversation/".to_owned(),
-        status: 404,
-        error_code: "NOT_FOUND".to_owned(),
-        message: "The requested resource does not exist".to_owned(),
+    let settings = format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s");
+    let fails = |path: &str, status, code: &str, times| Fault::FailRest {
+        path: format!("/connect/conversation/{path}"),
+        status,
+        error_code: code.to_owned(),
+        message: "No".to_owned(),
         retry_after: None,
-        times: 4,
+        times,
     };
-    control.inflict(gone).await.expect("inflicted");
-    let running = deployment.run(&[SESSIONS], &format!("{TOLD_ONLY}\nMESSAGES__GIVE_UP_AFTER = 1s"));
-    let told = |status: &StreamStatus| status.gaps_open.get("unread") == Some(&1) && messages(status).fetches >= 3;
-    let status = running.until("the open entry", told).await;
-    assert_eq!(messages(&status).sessions_waiting, 0, "the conversation is fetched for itself");
-    say(&control, &session, "and now?", true).await;
+    // Only the first of them says whom it concerns.
+    for (number, status, code) in
+        [(1, 404, "NOT_FOUND"), (2, 500, "UNKNOWN_EXCEPTION"), (3, 403, "INSUFFICIENT_ACCESS")]
+    {
+        let before = deployment.output("gaps").await.len();
+        let bad = session(&control, number, "Ended").await;
+        let asked = say(&control, &bad, "can you read me?", true).await;
+        control.inflict(fails(&asked.conversation, status, code, 4)).await.expect("inflicted");
+        let running = deployment.run(&[SESSIONS], &settings);
+        running.until("the first failure", |status| messages(status).fetches > 0).await;
+        let good = session(&control, 10 + number, "Ended").await;
+        say(&control, &good, "and me?", true).await;
+        let told = |status: &StreamStatus| {
+            let messages = messages(status);
+            // The conversation is fetched for itself.
+            status.gaps_open.get("unread") == Some(&1)
+                && (messages.entries_written, messages.sessions_waiting) == (1, 0)
+        };
+        let status = running.until(&format!("the open entry of {code}, and what can be read"), told).await;
+        say(&control, &bad, "and now?", true).await;
+        let records = until_told(&deployment, &running).await;
+        running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
+        running.stop().await.expect("an orderly end");
+        assert_once(&records, &control.messages());
+        let entries = deployment.output("gaps").await.split_off(before);
+        let states: Vec<&Value> = entries.iter().map(|entry| &entry.json()["state"]).collect();
+        assert_eq!(states, ["open", "healed"], "{status:?}");
+        assert_eq!(entries[0].json()["records"], json!([asked.conversation]));
+    }
+
+    // What fails for all of them is the fault of none.
+    let before = deployment.output("gaps").await.len();
+    for number in 1..=2 {
+        let session = session(&control, 20 + number, "Ended").await;
+        say(&control, &session, "is anybody there?", true).await;
+    }
+    control.inflict(fails("", 503, "SERVER_UNAVAILABLE", 2)).await.expect("inflicted");
+    let fetches = control.stats().api_calls["conversation-entries"];
+    let running = deployment.run(&[SESSIONS], &settings);
     let records = until_told(&deployment, &running).await;
-    running.until("the entry to be healed", |status| status.gaps_open.is_empty() && status.gaps_healed == 1).await;
+    running.until("nothing waits", |status| messages(status).sessions_waiting == 0).await;
     running.stop().await.expect("an orderly end");
     assert_once(&records, &control.messages());
-    let entries = deployment.output("gaps").await;
-    let states: Vec<&Value> = entries.iter().map(|entry| &entry.json()["state"]).collect();
-    assert_eq!(states, ["open", "healed"]);
-    assert_eq!(entries[0].json()["records"], json!([records[0].key]));
+    assert_eq!(deployment.output("gaps").await.len(), before, "nobody was given up");
+    let used = control.stats().api_calls["conversation-entries"] - fetches;
+    assert!(used <= 4, "{used} calls for two conversations, of which two failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -515,12 +560,12 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
         let at = chrono::Utc::now() - chrono::TimeDelta::days(days);
         json!(at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
     };
-    let mut ended = BTreeMap::new();
+    let (mut ended, mut said) = (BTreeMap::new(), BTreeMap::new());
     for (number, ago) in [(1, 3), (2, 1), (3, 5), (4, 30), (5, 2)] {
         let session = session(&control, number, "Ended").await;
         let update = EventOrder::new("MessagingSession", "UPDATE").on([session.as_str()]);
         control.publish(update.with("EndTime", days(ago))).await.expect("published");
-        say(&control, &session, &format!("{ago} days ago"), false).await;
+        said.insert(ago, say(&control, &session, &format!("{ago} days ago"), false).await.conversation);
         ended.insert(session, ago);
     }
     // The stream begins behind all of that: only the snapshot finds it.
@@ -536,6 +581,11 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     running.until("four of five, one being too old", found).await;
     running.abort().await;
     control.inflict(Fault::Allow { entity: entity() }).await.expect("inflicted");
+    // One that fails waits for another, and not the others for it.
+    let path = format!("/connect/conversation/{}", said[&1]);
+    let (error_code, message) = ("UNKNOWN_EXCEPTION".to_owned(), String::new());
+    let fails = Fault::FailRest { path, status: 500, error_code, message, retry_after: None, times: 1 };
+    control.inflict(fails).await.expect("inflicted");
     let running = deployment.run(&[SESSIONS], &settings);
     running.until("the first of them", |status| messages(status).entries_written >= 1).await;
     running.abort().await;
@@ -550,6 +600,6 @@ async fn messages_of_the_sessions_that_a_snapshot_finds_are_fetched_newest_first
     assert_once(&records, &truth);
     assert!(records.iter().all(|record| record.json()["source"]["trigger"] == json!("history")));
     let order: Vec<&str> = records.iter().filter_map(|record| record.json()["text"].as_str()).collect();
-    assert_eq!(order, ["1 days ago", "2 days ago", "3 days ago", "5 days ago"]);
+    assert_eq!(order, ["2 days ago", "1 days ago", "3 days ago", "5 days ago"]);
     assert_eq!(control.stats().conversation_calls_refused, 0);
 }

@@ -77,11 +77,24 @@ impl MessageRunner {
         Ok(())
     }
 
-    /// The conversation that an old session is fetched for next; none while the next one needs no call.
+    /// The conversation that an old session is fetched for next; none while all of them need no call, or wait. One that waits holds
+    /// no other up: what is fetched before its turn is passed over when that comes.
     pub(super) fn next_past(&self) -> Option<&str> {
-        let front = self.ahead.front()?;
-        match &front.step {
-            Step::Fetch(id) if !self.is_fetched_since(id, front.old.found_at) => Some(id),
+        let asked = self.ahead.iter().filter_map(|ahead| self.asked_for(ahead));
+        let mut asked = asked.filter(|id| !self.is_waiting(id, 0));
+        let first = asked.next()?;
+        if self.doubt.is_of(first) { asked.find(|id| !self.doubt.is_of(id)).or(Some(first)) } else { Some(first) }
+    }
+
+    /// Whether there is an old session at the front that needs no call.
+    pub(super) fn has_nothing_to_ask(&self) -> bool {
+        self.ahead.front().is_some_and(|ahead| self.asked_for(ahead).is_none())
+    }
+
+    /// The conversation that an old session needs a call for.
+    fn asked_for<'a>(&self, ahead: &'a Ahead) -> Option<&'a str> {
+        match &ahead.step {
+            Step::Fetch(id) if !self.is_fetched_since(id, ahead.old.found_at) => Some(id),
             _ => None,
         }
     }
@@ -89,7 +102,7 @@ impl MessageRunner {
     /// Passes over the old sessions at the front that need no call.
     pub(super) async fn pass_over(&mut self) -> Result<(), Setback> {
         let mut batch = MessageBatch::default();
-        while self.next_past().is_none() {
+        while self.has_nothing_to_ask() {
             let Some(ahead) = self.ahead.pop_front() else { break };
             batch.done.push(ahead.old.place);
             batch.owes.extend((ahead.step == Step::Owe).then_some(ahead.old.session));

@@ -13,12 +13,15 @@ use tracing::{debug, info, warn};
 use crate::failure::Failure;
 use crate::kafka::ScanFrom;
 use crate::pipeline::messages::comparison::Comparison;
+use crate::pipeline::messages::conversation::Conversation;
 use crate::pipeline::messages::held::{HeldEntry, Slice, conversations};
 use crate::pipeline::messages::looks::Current;
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
-use crate::pipeline::messages::setback::Setback;
+use crate::pipeline::messages::setback::{LIMITS, Setback};
 use crate::pipeline::stop::StreamError;
+use crate::salesforce::backoff::Backoff;
+use crate::salesforce::messaging_sessions::SessionsConversations;
 use crate::status::{ComparisonRequest, ComparisonStatus, OpenedComparison, RefusedComparison};
 
 /// Conversations of one slice, at most: with the limits of Salesforce, those of half an hour or more.
@@ -45,14 +48,19 @@ pub(super) struct Comparing {
     /// What was written while a slice is read back.
     meanwhile: Vec<(Bytes, Bytes)>,
     pub current: Option<Current>,
+    /// The conversation that was read last: it can be asked for again to see whose fault a failure is.
+    read: Option<String>,
     not_before: Instant,
+    backoff: Backoff,
     waits_for: Option<String>,
 }
 
 /// What is read beside the fetches, which it would hold up.
 enum Gathering {
-    Conversations(AbortOnDropHandle<Result<BTreeSet<String>, Failure>>),
-    Slice(AbortOnDropHandle<Result<Slice, Failure>>),
+    /// With how many are hidden.
+    Conversations(AbortOnDropHandle<Result<(BTreeSet<String>, u64), Failure>>),
+    /// With the conversations that it is of.
+    Slice(AbortOnDropHandle<Result<Slice, Failure>>, BTreeSet<String>),
 }
 
 /// What comes next of a comparison.
@@ -75,7 +83,9 @@ impl Comparing {
             gathering: None,
             meanwhile: Vec::new(),
             current: None,
+            read: None,
             not_before: Instant::now(),
+            backoff: Backoff::new(LIMITS),
             waits_for: None,
         }
     }
@@ -90,7 +100,7 @@ impl Comparing {
         }
         let finished = match &self.gathering {
             Some(Gathering::Conversations(task)) => task.is_finished(),
-            Some(Gathering::Slice(task)) => task.is_finished(),
+            Some(Gathering::Slice(task, _)) => task.is_finished(),
             None => true,
         };
         // Whoever gathers tells the runner when it is done.
@@ -110,7 +120,10 @@ impl Comparing {
         for (conversation, value) in entries {
             if let (Some(slice), Ok(id)) = (&mut self.slice, std::str::from_utf8(&conversation)) {
                 slice.note(id, &value);
-            } else if matches!(self.gathering, Some(Gathering::Slice(_))) {
+            } else if let (Some(Gathering::Slice(_, of)), Ok(id)) =
+                (&self.gathering, std::str::from_utf8(&conversation))
+                && of.contains(id)
+            {
                 self.meanwhile.push((conversation, value));
             }
         }
@@ -123,9 +136,35 @@ impl Comparing {
         self.committed(meanwhile);
     }
 
+    /// Waits, and says why.
+    pub fn wait(&mut self, pause: Duration, why: &Setback) {
+        self.not_before = Instant::now() + pause;
+        self.waits_for = Some(why.failure().what);
+    }
+
+    /// The same, for as long as that takes to be mended; longer each time until a conversation is done with.
+    pub fn wait_for(&mut self, setback: &Setback) {
+        let pause = setback.wait(&mut self.backoff);
+        warn!(error = setback.failure().what, wait_s = pause.as_secs(), "the comparison of messages waits");
+        self.wait(pause, setback);
+    }
+
+    /// Notes that a conversation was read.
+    pub fn was_read(&mut self, conversation: &str) {
+        self.read = Some(conversation.to_owned());
+        self.waits_for = None;
+    }
+
+    /// Conversations that can be asked for in the place of one: the one that was read last, and those that are next.
+    pub fn others_than(&self, conversation: &str) -> impl Iterator<Item = &String> {
+        let next = self.slice.iter().flat_map(|slice| slice.conversations.keys());
+        self.read.iter().chain(next).filter(move |other| *other != conversation)
+    }
+
     /// Notes that a conversation is done with.
     pub fn done(&mut self, conversation: &str, kept: Comparison) {
         self.kept = Some(kept);
+        self.backoff.reset();
         if let Some(slice) = &mut self.slice {
             slice.conversations.remove(conversation);
         }
@@ -177,7 +216,11 @@ impl MessageRunner {
     pub(super) async fn prepare_comparison(&mut self) -> Result<(), Setback> {
         match self.comparing.gathering.take() {
             Some(Gathering::Conversations(task)) => match joined(task.await) {
-                Ok(conversations) => {
+                Ok((conversations, hidden)) => {
+                    if let Some(kept) = &mut self.comparing.kept {
+                        // Listed anew after a restart, and not counted twice.
+                        kept.hidden = hidden;
+                    }
                     let after = self.comparing.kept.as_ref().and_then(|kept| kept.after.clone());
                     let left: BTreeSet<String> =
                         conversations.into_iter().filter(|id| after.as_ref().is_none_or(|after| id > after)).collect();
@@ -187,7 +230,7 @@ impl MessageRunner {
                 }
                 Err(failure) => self.compare_later(failure),
             },
-            Some(Gathering::Slice(task)) => match joined(task.await) {
+            Some(Gathering::Slice(task, _)) => match joined(task.await) {
                 Ok(slice) => {
                     debug!(conversations = slice.conversations.len(), "what kafka holds of conversations read back");
                     self.comparing.take_slice(slice);
@@ -232,9 +275,10 @@ impl MessageRunner {
         let task = tokio::spawn(async move {
             let found = async {
                 let sessions = rest.conversations_since(since, PATIENCE).await;
-                let mut all = sessions.map_err(|error| Setback::Sessions(error).failure())?;
+                let SessionsConversations { identifiers: mut all, hidden } =
+                    sessions.map_err(|error| Setback::Sessions(error).failure())?;
                 all.extend(conversations(&kafka, &topic, &org, at).await.map_err(|error| error.failure())?);
-                Ok(all)
+                Ok((all, hidden))
             };
             let found = found.await;
             desk.changed.notify_one();
@@ -245,7 +289,10 @@ impl MessageRunner {
 
     fn read_slice_back(&mut self, next: Vec<String>) {
         let Some(kept) = &self.comparing.kept else { return };
-        let (slice, at) = (Slice::of(next, kept.from()), self.written_since(kept.since));
+        let of: BTreeSet<String> = next.iter().cloned().collect();
+        let since = self.held_since(kept);
+        let from = since.map_or(0, |since| since.timestamp_millis());
+        let (slice, at) = (Slice::of(next, from), self.written_since(since));
         let (kafka, topic) = (self.kafka.clone(), self.topic.clone());
         let (org, desk) = (self.context.identity.org.clone(), self.desk.clone());
         let task = tokio::spawn(async move {
@@ -254,7 +301,15 @@ impl MessageRunner {
             read
         });
         self.comparing.slice = None;
-        self.comparing.gathering = Some(Gathering::Slice(AbortOnDropHandle::new(task)));
+        self.comparing.gathering = Some(Gathering::Slice(AbortOnDropHandle::new(task), of));
+    }
+
+    /// From when on it has to be known what Kafka holds. A fetch that is ordered of a conversation that is not known looks as far back
+    /// as any first fetch, and has to know what is written there.
+    fn held_since(&self, kept: &Comparison) -> Option<DateTime<Utc>> {
+        let first = Conversation::default().looked_at_from(self.now(), false, &self.config);
+        let first = DateTime::from_timestamp_millis(first).filter(|_| kept.repair);
+        kept.since.map(|since| first.map_or(since, |first| since.min(first)))
     }
 
     async fn end_comparison(&mut self, cancelled: bool) -> Result<(), Setback> {
@@ -288,4 +343,52 @@ fn joined<T>(outcome: Result<Result<T, Failure>, tokio::task::JoinError>) -> Res
 /// A number as it is counted.
 pub(super) fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::salesforce::rest::RestError;
+
+    fn pair(conversation: &str) -> (Bytes, Bytes) {
+        (Bytes::copy_from_slice(conversation.as_bytes()), Bytes::from_static(b"{}"))
+    }
+
+    #[tokio::test]
+    async fn while_a_slice_is_read_back_only_what_is_written_of_its_conversations_is_held_in_memory() {
+        let mut comparing = Comparing::new(Some(Comparison::new(None, true)));
+        comparing.committed(vec![pair("a")]);
+        assert!(comparing.meanwhile.is_empty(), "nothing is read back");
+        let reading = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        comparing.gathering = Some(Gathering::Slice(reading, ["a".to_owned()].into()));
+        comparing.committed(vec![pair("a"), pair("b")]);
+        assert_eq!(comparing.meanwhile, [pair("a")]);
+        comparing.take_slice(Slice::of(["a".to_owned()], 0));
+        assert!(comparing.meanwhile.is_empty());
+    }
+
+    #[test]
+    fn another_conversation_is_the_one_that_was_read_last_or_one_that_is_next() {
+        let mut comparing = Comparing::new(Some(Comparison::new(None, false)));
+        assert_eq!(comparing.others_than("b").count(), 0);
+        comparing.slice = Some(Slice::of(["b", "c", "d"].map(str::to_owned), 0));
+        assert_eq!(comparing.others_than("b").collect::<Vec<_>>(), ["c", "d"]);
+        comparing.was_read("a");
+        assert_eq!(comparing.others_than("b").collect::<Vec<_>>(), ["a", "c", "d"]);
+    }
+
+    #[test]
+    fn what_fails_lets_the_comparison_wait_longer_each_time_and_says_why() {
+        let mut comparing = Comparing::new(Some(Comparison::new(None, false)));
+        assert!(matches!(comparing.step(Instant::now()), Step::Prepare));
+        for least in [1, 2, 4] {
+            comparing.wait_for(&Setback::Sessions(RestError::Unreachable("reset".into())));
+            assert!(comparing.not_before >= Instant::now() + Duration::from_millis(least * 1_000 - 500));
+            assert!(matches!(comparing.step(Instant::now()), Step::Wait(Some(_))));
+        }
+        assert!(comparing.waits_for.as_deref().is_some_and(|why| why.contains("reset")));
+        comparing.done("a", Comparison::new(None, false));
+        comparing.wait_for(&Setback::Sessions(RestError::Unreachable("reset".into())));
+        assert!(comparing.not_before <= Instant::now() + Duration::from_secs(2), "it begins anew");
+    }
 }

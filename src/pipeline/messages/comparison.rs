@@ -71,6 +71,8 @@ pub(super) struct Comparison {
     pub under_way: u64,
     /// … and those that cannot be read.
     pub unreadable: u64,
+    /// Conversations of sessions of which the identifier is hidden, so that they are not even among those.
+    pub hidden: u64,
     /// Calls for entries.
     pub calls: u64,
     /// Entries of the source that were judged.
@@ -165,7 +167,7 @@ impl Comparison {
             conversations_per_hour: an_hour,
             seconds_left: left.filter(|_| self.is_open()),
             conversations_under_way: self.under_way,
-            conversations_unreadable: self.unreadable,
+            conversations_unreadable: self.unreadable.saturating_add(self.hidden),
             calls: self.calls,
             judged: self.judged,
             young: self.young,
@@ -240,6 +242,9 @@ mod tests {
         assert_eq!(Comparison::kept(&stored).as_ref(), Some(&comparison));
         let status = comparison.status(Some(100), 50, None);
         assert_eq!((status.seconds_left, status.findings["missing"]), (Some(7_200), 20_000));
+        (comparison.unreadable, comparison.hidden) = (2, 3);
+        let unreadable = comparison.status(None, 50, None).conversations_unreadable;
+        assert_eq!(unreadable, 5, "of those that are hidden nothing is known either");
         assert_eq!(keep(comparison.forget()).len(), 1, "nothing but the comparison itself");
     }
 }

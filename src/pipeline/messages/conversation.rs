@@ -25,11 +25,8 @@ use crate::salesforce::messaging_sessions::MessagingSession;
 /// last millisecond.
 const MOST_KNOWN: [usize; 3] = [4_000, 250, 0];
 
-/// How far Salesforce's clock may be taken for another one from one look to the next, in milliseconds.
-const CLOCKS: i64 = 60_000;
-
 /// In the place of a digest: no entry has it, so the next fetch writes the entry whatever it says.
-const OWED: &str = "?";
+pub(super) const OWED: &str = "?";
 
 /// How many digests of a conversation are kept whose record was refused so often; `None` if no number is small enough.
 pub(super) fn most_known(refused: usize) -> Option<usize> {
@@ -109,6 +106,12 @@ pub struct Conversation {
     /// Whether it was read over the Conversation Data API last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub over_data_api: bool,
+    /// From when on entries are that a comparison has ordered and no fetch has read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed_from: Option<i64>,
+    /// Whether entries were written without the records that are to come with them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub records_owed: bool,
     /// Digests of the records of it and of who takes part in it, as they were written, by their ids.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub records: BTreeMap<String, String>,
@@ -158,7 +161,8 @@ impl Conversation {
             self.known.values_mut().filter(|(_, digest)| digest != OWED).for_each(|(_, digest)| digest.clear());
         }
         if self.cursor == 0 {
-            self.floor = now.saturating_sub(millis(config.history)).max(0);
+            let first = now.saturating_sub(millis(config.history)).max(0);
+            self.floor = self.owed_from.map_or(first, |owed| owed.min(first));
         }
         self.floor
     }
@@ -183,7 +187,8 @@ impl Conversation {
     /// Lets go of what is not looked at again, after everything up to the cursor was read; keeps `most_known` digests, and
     /// all of the oldest millisecond among them.
     pub fn settle(&mut self, now: i64, config: &MessagesConfig, most_known: usize) {
-        self.floor = self.floor.max(self.cursor.min(now.saturating_sub(millis(config.reread))));
+        let read = self.cursor.min(now.saturating_sub(millis(config.reread)));
+        self.floor = self.floor.max(self.owed_from.map_or(read, |owed| owed.min(read)));
         if self.known.len() > most_known {
             let mut times: Vec<i64> = self.known.values().map(|(time, _)| *time).collect();
             times.sort_unstable();
@@ -201,12 +206,14 @@ impl Conversation {
         self.sweep_every = if quiet { self.sweep_every.max(least).saturating_mul(2).min(most) } else { least };
         self.asked_at = Some(now);
         self.final_at = self.final_at.filter(|at| *at > now);
+        // What was ordered since this fetch began is for the next one, which is still asked for.
+        self.owed_from = self.owed_from.filter(|_| self.final_at.is_some());
     }
 
     /// Ends what asks for it. An event does anew.
     pub fn give_up(&mut self, now: i64) {
         self.open.clear();
-        (self.final_at, self.in_vain_since, self.entry) = (None, None, None);
+        (self.final_at, self.in_vain_since, self.entry, self.owed_from) = (None, None, None, None);
         self.asked_at = Some(now);
     }
 
@@ -215,6 +222,7 @@ impl Conversation {
         self.known.clear();
         self.records.clear();
         self.open.clear();
+        self.owed_from = None;
         self.floor = self.cursor.saturating_add(1);
     }
 
@@ -248,31 +256,6 @@ impl Conversation {
     /// When it was asked for last, whatever for.
     pub fn active_at(&self) -> Option<i64> {
         self.asked_at.max(self.compared_at)
-    }
-
-    /// From when on a fetch that began now or later would look at entries; the one that is `underway` looks from where it began.
-    /// What is older is nobody's but a comparison's.
-    pub fn looked_at_from(&self, now: i64, underway: bool, config: &MessagesConfig) -> i64 {
-        // The first fetch begins at `now - history` of its own moment, and Salesforce's clock is known to about a second.
-        let first = now.saturating_sub(millis(config.history)).saturating_sub(CLOCKS);
-        if self.cursor == 0 && !underway { first } else { self.floor }
-    }
-
-    /// Has a fetch write entries that a comparison found to differ: those of which nothing is in Kafka, and those that say
-    /// something else.
-    pub fn owe<'a>(
-        &mut self,
-        missing: impl Iterator<Item = &'a str>,
-        changed: impl Iterator<Item = (&'a str, i64)>,
-        now: i64,
-    ) {
-        for identifier in missing {
-            self.known.remove(identifier);
-        }
-        for (identifier, server_time) in changed {
-            self.known.insert(identifier.to_owned(), (server_time, OWED.to_owned()));
-        }
-        self.final_at = Some(now);
     }
 
     /// The value of its record.
@@ -309,7 +292,7 @@ pub(super) mod tests {
         }
     }
 
-    fn entry(identifier: &str, time: i64, text: &str) -> Entry {
+    pub(in crate::pipeline::messages) fn entry(identifier: &str, time: i64, text: &str) -> Entry {
         Entry {
             identifier: identifier.to_owned(),
             server_time: time,
@@ -358,31 +341,6 @@ pub(super) mod tests {
         // A day later nothing of it can be redacted any more, and still it is not written again.
         conversation.settle(NOW + 48 * HOUR, &config(), MOST);
         assert_eq!((conversation.floor, conversation.take(&entry("d", NOW - HOUR, "new"))), (NOW - HOUR, None));
-    }
-
-    #[test]
-    fn what_a_comparison_found_is_written_by_the_next_fetch_and_only_once() {
-        let mut conversation = Conversation::default();
-        assert_eq!(conversation.looked_at_from(NOW, false, &config()), NOW - 168 * HOUR - CLOCKS, "its first fetch");
-        conversation.begin(NOW, &config());
-        assert_eq!(conversation.looked_at_from(NOW + HOUR, true, &config()), NOW - 168 * HOUR, "which is under way");
-        for identifier in ["a", "b", "c"] {
-            conversation.take(&entry(identifier, NOW - HOUR, "text"));
-        }
-        conversation.settle(NOW, &config(), MOST);
-        assert_eq!(conversation.looked_at_from(NOW, false, &config()), NOW - 24 * HOUR);
-        // Of one Kafka holds nothing, of another an older text, although it was told of both.
-        conversation.owe(["a"].into_iter(), [("b", NOW - HOUR)].into_iter(), NOW);
-        assert_eq!(conversation.due(&config()), Some((NOW, Reason::Final)));
-        let stored = BTreeMap::from([(key("c"), conversation.value())]);
-        let mut conversation = kept(&stored).remove("c").expect("kept");
-        let data = MessagesConfig { api: MessagesApi::Data, ..config() };
-        let mut other = conversation.clone();
-        other.begin(NOW, &data);
-        assert_eq!(other.take(&entry("b", NOW - HOUR, "text")), Some(Op::Redaction), "over the other API too");
-        let mut fetch = || ["a", "b", "c"].map(|identifier| conversation.take(&entry(identifier, NOW - HOUR, "text")));
-        assert_eq!(fetch(), [Some(Op::Message), Some(Op::Redaction), None]);
-        assert_eq!(fetch(), [None; 3]);
     }
 
     #[test]

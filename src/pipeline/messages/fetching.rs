@@ -19,6 +19,7 @@ use crate::pipeline::messages::setback::Setback;
 use crate::pipeline::messages::unread::{End, LedgerWriter, Stage, shortest, since, stage};
 use crate::pipeline::messages::walk::Walk;
 use crate::salesforce::conversation_entries::Entry;
+use crate::salesforce::rest::RestError;
 
 /// One call may take so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,11 +73,9 @@ impl MessageRunner {
         self.budget.take(id, Instant::now());
         self.context.board.update(|status| status.messages.get_or_insert_default().fetches += 1);
         let deadline = Instant::now() + PATIENCE;
-        let failed = match self.config.api {
-            MessagesApi::Connect => Setback::Entries,
-            MessagesApi::Data => Setback::Data,
-        };
+        let failed = self.entries_setback();
         let page = self.entries.page(id, underway.walk.place(), deadline).await.map_err(failed)?;
+        self.answered(id);
         let Some(stretch) = underway.walk.take(page, now).map_err(failed)? else {
             self.underway.insert(id.to_owned(), Underway { since: self.now(), ..underway });
             return Ok(());
@@ -97,6 +96,14 @@ impl MessageRunner {
         self.commit(id, batch, &mut conversation).await?;
         self.waits.remove(id);
         Ok(())
+    }
+
+    /// What a failed call for entries is.
+    pub(super) fn entries_setback(&self) -> fn(RestError) -> Setback {
+        match self.config.api {
+            MessagesApi::Connect => Setback::Entries,
+            MessagesApi::Data => Setback::Data,
+        }
     }
 
     /// Writes what is new among entries, but for the last transaction, which it returns, and whether there was anything.
@@ -251,7 +258,7 @@ impl MessageRunner {
 
     /// Has a batch committed together with its conversation as it is then: everything up to the cursor is written. From then
     /// on that is what is known of it, whatever becomes of what follows.
-    async fn commit(
+    pub(super) async fn commit(
         &mut self,
         id: &str,
         mut batch: MessageBatch,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::identity::OrgId;
 use crate::kafka::{KafkaError, KafkaSettings, ScanFrom, ScannedRecord, scan};
@@ -143,13 +144,14 @@ impl Slice {
     pub async fn read(self, kafka: &KafkaSettings, topic: &str, org: &OrgId, at: ScanFrom) -> Result<Self, KafkaError> {
         let slice = Arc::new(Mutex::new(self));
         let (noted, org) = (slice.clone(), org.clone());
-        scan(kafka, topic, at, move |record| {
+        let note = move |record: &ScannedRecord| {
             if let Some((conversation, value)) = of_org(record, &org).zip(record.value.as_deref()) {
                 locked(&noted).note(conversation, value);
             }
-            ControlFlow::Continue(())
-        })
-        .await?;
+        };
+        let over = CancellationToken::new();
+        let _ends = over.clone().drop_guard();
+        scan(kafka, topic, at, while_wanted(over, note)).await?;
         Ok(std::mem::take(&mut *locked(&slice)))
     }
 }
@@ -166,17 +168,32 @@ pub(super) async fn conversations(
 ) -> Result<BTreeSet<String>, KafkaError> {
     let found: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let (noted, org) = (found.clone(), org.clone());
-    scan(kafka, topic, at, move |record| {
+    let note = move |record: &ScannedRecord| {
         if let Some(conversation) = of_org(record, &org) {
             let mut noted = locked(&noted);
             if !noted.contains(conversation) {
                 noted.insert(conversation.to_owned());
             }
         }
-        ControlFlow::Continue(())
-    })
-    .await?;
+    };
+    let over = CancellationToken::new();
+    let _ends = over.clone().drop_guard();
+    scan(kafka, topic, at, while_wanted(over, note)).await?;
     Ok(std::mem::take(&mut *locked(&found)))
+}
+
+/// Notes records until nobody waits for them any more: a thread that reads a topic cannot be ended from outside.
+fn while_wanted(
+    over: CancellationToken,
+    mut note: impl FnMut(&ScannedRecord),
+) -> impl FnMut(&ScannedRecord) -> ControlFlow<()> {
+    move |record| {
+        if over.is_cancelled() {
+            return ControlFlow::Break(());
+        }
+        note(record);
+        ControlFlow::Continue(())
+    }
 }
 
 /// The conversation of a record of an organisation.
@@ -244,6 +261,27 @@ mod tests {
         let (_, large) = read(&value(&full, "data", &FieldPolicies::default(), true)).expect("an entry");
         assert!(large.says(Mark::of(&entry("e", 5, "anything")), true), "its content was never written");
         assert!(read(b"{}").is_none() && read(b"\xff").is_none());
+    }
+
+    #[test]
+    fn a_topic_is_read_no_further_once_nobody_waits_for_it() {
+        let record = ScannedRecord {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            timestamp: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        };
+        let (over, mut noted) = (CancellationToken::new(), 0);
+        let ends = over.clone().drop_guard();
+        let mut visit = while_wanted(over, |_| noted += 1);
+        assert_eq!((visit(&record), visit(&record)), (ControlFlow::Continue(()), ControlFlow::Continue(())));
+        drop(ends);
+        assert_eq!(visit(&record), ControlFlow::Break(()));
+        drop(visit);
+        assert_eq!(noted, 2);
     }
 
     #[test]

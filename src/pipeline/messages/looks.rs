@@ -12,7 +12,8 @@
 //!
 //! What is repaired lies on one side of the floor of its conversation. **Before it** no fetch ever looks, so the comparison writes
 //! the entry itself, and a comparison after it finds it in the topic. **Behind it** a fetch is ordered, with what is known of
-//! the conversation changed so that it writes these entries. The floor only moves forward, and both happen in this one task:
+//! the conversation changed so that it writes these entries; of one that is not known that is what Kafka holds of it, since the
+//! digests that were kept are gone. The floor only moves forward, and both happen in this one task:
 //! no entry is written by both. What is written is what the source said at the second look, and nothing in Kafka is newer:
 //! a record that was fetched in the last ten minutes is not judged.
 //!
@@ -22,20 +23,18 @@
 //! shown any more, and there is no record that takes an entry back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use chrono::DateTime;
-use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{info, warn};
 
 use crate::config::MessagesApi;
 use crate::kafka::OutputRecord;
 use crate::pipeline::messages::comparing::count;
 use crate::pipeline::messages::comparison::{Comparison, EntryFinding};
-use crate::pipeline::messages::conversation::{Op, Reason, key};
+use crate::pipeline::messages::conversation::{Conversation, Op, Reason, key};
 use crate::pipeline::messages::difference::{Bounds, EntryDifference, Found, Look};
 use crate::pipeline::messages::entry_record::{EntryWriter, TreatedEntry};
-use crate::pipeline::messages::held::Mark;
+use crate::pipeline::messages::held::{HeldEntry, Mark};
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::setback::Setback;
@@ -45,32 +44,32 @@ use crate::salesforce::conversation_entries::Entry;
 /// Younger entries, and those that were fetched later, are not judged: ten minutes, in milliseconds.
 const MARGIN: i64 = 600_000;
 
-/// One call may take so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// The conversation that is compared.
 pub(super) struct Current {
     /// Its identifier.
     pub id: String,
-    walk: Walk,
-    bounds: Bounds,
-    calls: u64,
+    pub walk: Walk,
+    pub bounds: Bounds,
+    /// Calls for it.
+    pub calls: u64,
     look: Look,
     /// What the first look found, during the second.
-    first: Option<First>,
+    pub first: Option<First>,
 }
 
 /// What the first look found.
-struct First {
+pub(super) struct First {
     judged: u64,
     young: u64,
     found: BTreeMap<String, Found>,
     /// Nothing younger is looked at again.
     until: i64,
+    /// When the second look began: where a first fetch would begin, which moves with the time, is that of this moment for all of it.
+    at: i64,
 }
 
 /// How a conversation was compared.
-enum Outcome {
+pub(super) enum Outcome {
     /// It was.
     Compared,
     /// A fetch that is to come looks at all of it.
@@ -80,45 +79,7 @@ enum Outcome {
 }
 
 impl MessageRunner {
-    /// Reads the next page of a conversation, and compares it.
-    pub(super) async fn compare(&mut self, id: &str) -> Result<(), Setback> {
-        let now = self.now();
-        let current = self.comparing.current.take().filter(|current| current.id == id);
-        let mut current = current.unwrap_or_else(|| self.begin_to_compare(id, now));
-        if current.bounds.to < current.bounds.from {
-            return self.conclude(current, Outcome::UnderWay, MessageBatch::default()).await;
-        }
-        self.budget.take(id, Instant::now());
-        self.context.board.update(|status| status.messages.get_or_insert_default().fetches += 1);
-        current.calls += 1;
-        let failed = match self.config.api {
-            MessagesApi::Connect => Setback::Entries,
-            MessagesApi::Data => Setback::Data,
-        };
-        let page = self.entries.page(id, current.walk.place(), Instant::now() + PATIENCE).await;
-        let stretch = match page.and_then(|page| current.walk.take(page, now)).map_err(failed) {
-            Ok(Some(stretch)) => stretch,
-            Ok(None) => {
-                self.comparing.current = Some(current);
-                return Ok(());
-            }
-            Err(setback) if setback.concerns_one() => {
-                debug!(conversation = id, error = setback.failure().what, "a conversation cannot be compared");
-                return self.conclude(current, Outcome::Unreadable, MessageBatch::default()).await;
-            }
-            Err(setback) => {
-                self.comparing.current = Some(current);
-                return Err(setback);
-            }
-        };
-        if current.first.is_some() {
-            self.look_again(current, stretch).await
-        } else {
-            self.look(current, stretch).await
-        }
-    }
-
-    fn begin_to_compare(&self, id: &str, now: i64) -> Current {
+    pub(super) fn begin_to_compare(&self, id: &str, now: i64) -> Current {
         let from = self.comparing.kept.as_ref().map(Comparison::from).unwrap_or_default();
         let old = now.saturating_sub(MARGIN);
         let conversation = self.conversations.get(id);
@@ -145,7 +106,7 @@ impl MessageRunner {
     }
 
     /// The first look.
-    async fn look(&mut self, mut current: Current, stretch: Stretch) -> Result<(), Setback> {
+    pub(super) async fn look(&mut self, mut current: Current, stretch: Stretch) -> Result<(), Setback> {
         for entry in &stretch.entries {
             self.take_entry(&mut current, entry);
         }
@@ -157,7 +118,7 @@ impl MessageRunner {
                 return self.conclude(current, Outcome::Compared, MessageBatch::default()).await;
             };
             let Look { judged, young, found, .. } = std::mem::take(&mut current.look);
-            current.first = Some(First { judged, young, found, until });
+            current.first = Some(First { judged, young, found, until, at: self.now() });
             current.walk = Walk::from(from);
         }
         self.comparing.current = Some(current);
@@ -165,10 +126,10 @@ impl MessageRunner {
     }
 
     /// The second look: what differs as it did at the first is a finding, and written where that is wanted and no fetch does it.
-    async fn look_again(&mut self, mut current: Current, stretch: Stretch) -> Result<(), Setback> {
+    pub(super) async fn look_again(&mut self, mut current: Current, stretch: Stretch) -> Result<(), Setback> {
         let repair = self.comparing.kept.as_ref().is_some_and(|kept| kept.repair);
-        let floor = self.looked_at_from(&current.id, self.now());
-        let until = current.first.as_ref().map_or(i64::MIN, |first| first.until);
+        let (until, at) = current.first.as_ref().map_or((i64::MIN, self.now()), |first| (first.until, first.at));
+        let floor = self.looked_at_from(&current.id, at);
         let passed = stretch.entries.last().is_some_and(|entry| entry.server_time > until);
         let mut differ = Vec::new();
         for entry in stretch.entries {
@@ -183,7 +144,7 @@ impl MessageRunner {
         }
         let batch = self.write_differences(&mut current, differ).await?;
         if stretch.more && !passed {
-            if !batch.entries.is_empty() {
+            if !batch.tells_nothing() {
                 self.commit_part(&mut current, batch).await?;
             }
             self.comparing.current = Some(current);
@@ -238,14 +199,14 @@ impl MessageRunner {
         let told = kept.tell(named(&current.id, &findings));
         batch.kept.extend(told);
         batch.kept.push(kept.record());
-        current.id.clone_into(&mut batch.conversation);
+        batch.conversation = named_in_refusals(&current.id);
         self.hand_over(batch).await?;
         self.comparing.kept = Some(kept);
         Ok(())
     }
 
     /// Ends a conversation: what was found of it, what is written of that, and how far the comparison is, in one transaction.
-    async fn conclude(
+    pub(super) async fn conclude(
         &mut self,
         mut current: Current,
         outcome: Outcome,
@@ -253,48 +214,36 @@ impl MessageRunner {
     ) -> Result<(), Setback> {
         let Some(mut kept) = self.comparing.kept.clone() else { return Ok(()) };
         let (now, id) = (self.now(), current.id.clone());
-        let mut conversation = self.conversations.get(&id).cloned();
         kept.done += 1;
         kept.calls += current.calls;
         kept.after = Some(id.clone());
-        let mut findings = Vec::new();
-        match outcome {
-            Outcome::UnderWay => kept.under_way += 1,
-            Outcome::Unreadable => kept.unreadable += 1,
-            Outcome::Compared => {
-                let look = std::mem::take(&mut current.look);
-                let empty = First { judged: look.judged, young: look.young, found: BTreeMap::new(), until: 0 };
-                let mut first = current.first.take().unwrap_or(empty);
-                kept.judged += first.judged;
-                kept.young += first.young;
-                // A page of the second look may be older than a fetch that came between.
-                let held = self.comparing.held(&id);
-                let holds =
-                    |entry: &str, found: &Found| found.holds(held.and_then(|held| held.get(entry)), &current.bounds);
-                findings = take(&mut first.found, |entry, found| look.confirms(entry, found) && holds(entry, found));
-                kept.settled += count(first.found.len());
+        let at = current.first.as_ref().map_or(now, |first| first.at);
+        let findings = match outcome {
+            Outcome::UnderWay => {
+                kept.under_way += 1;
+                Vec::new()
             }
-        }
+            Outcome::Unreadable => {
+                kept.unreadable += 1;
+                Vec::new()
+            }
+            Outcome::Compared => self.findings(&mut current, &mut kept),
+        };
         let written = written(&batch);
         kept.written += count(written.len());
+        let mut conversation = None;
         if kept.repair {
-            let floor = self.looked_at_from(&id, now);
-            let owed = |(entry, found): &&(String, Found)| {
-                found.difference != EntryDifference::Gone && found.server_time >= floor && !written.contains(entry)
-            };
-            let of = |wanted: EntryDifference| {
-                let owed = findings.iter().filter(owed).filter(move |(_, found)| found.difference == wanted);
-                owed.map(|(entry, found)| (entry.as_str(), found.server_time))
-            };
-            let ordered = findings.iter().filter(owed).count();
-            if ordered > 0 {
-                let missing = of(EntryDifference::Missing).map(|(entry, _)| entry);
-                conversation.get_or_insert_default().owe(missing, of(EntryDifference::Changed), now);
-                kept.ordered += count(ordered);
+            let left = findings.iter().filter(|(entry, _)| !written.contains(entry));
+            let known = self.conversations.get(&id).cloned().unwrap_or_default();
+            let (held, floor) = (self.comparing.held(&id), self.looked_at_from(&id, at));
+            if let Some((entries, owing)) = ordered(known, held, left, floor, now) {
+                kept.ordered += count(entries);
+                conversation = Some(owing);
             }
         }
         if current.calls > 0 {
-            conversation.get_or_insert_default().compared_at = Some(now);
+            let known = || self.conversations.get(&id).cloned().unwrap_or_default();
+            conversation.get_or_insert_with(known).compared_at = Some(now);
         }
         if !findings.is_empty() {
             info!(
@@ -308,12 +257,64 @@ impl MessageRunner {
         batch.kept.extend(told);
         batch.kept.push(kept.record());
         batch.kept.extend(conversation.as_ref().map(|conversation| (key(&id), Some(conversation.value()))));
-        id.clone_into(&mut batch.conversation);
+        batch.conversation = named_in_refusals(&id);
         self.hand_over(batch).await?;
         self.conversations.extend(conversation.map(|conversation| (id.clone(), conversation)));
         self.comparing.done(&id, kept);
         Ok(())
     }
+
+    /// What both looks found alike and is so still.
+    fn findings(&self, current: &mut Current, kept: &mut Comparison) -> Vec<(String, Found)> {
+        let look = std::mem::take(&mut current.look);
+        let Some(mut first) = current.first.take() else {
+            kept.judged += look.judged;
+            kept.young += look.young;
+            return Vec::new();
+        };
+        kept.judged += first.judged;
+        kept.young += first.young;
+        // A page of the second look may be older than a fetch that came between.
+        let held = self.comparing.held(&current.id);
+        let holds = |entry: &str, found: &Found| found.holds(held.and_then(|held| held.get(entry)), &current.bounds);
+        let findings = take(&mut first.found, |entry, found| look.confirms(entry, found) && holds(entry, found));
+        kept.settled += count(first.found.len());
+        findings
+    }
+}
+
+/// The conversation as it is once a fetch is ordered of what lies behind its `floor`, and how many entries that are; none if it is
+/// nothing. One that is not known learns what Kafka holds of it there, or its first fetch would write that again.
+fn ordered<'f>(
+    mut conversation: Conversation,
+    held: Option<&BTreeMap<String, HeldEntry>>,
+    findings: impl Iterator<Item = &'f (String, Found)>,
+    floor: i64,
+    now: i64,
+) -> Option<(usize, Conversation)> {
+    let is_owed = |found: &Found| found.difference != EntryDifference::Gone && found.server_time >= floor;
+    let owed: Vec<_> = findings.filter(|(_, found)| is_owed(found)).collect();
+    if owed.is_empty() {
+        return None;
+    }
+    if conversation.cursor == 0 {
+        let behind = held.into_iter().flatten().filter(|(_, held)| held.server_time >= floor);
+        if !conversation.learn_held(behind.map(|(entry, held)| (entry.clone(), held.server_time))) {
+            warn!("kafka holds too many entries of a conversation for a fetch of it to be ordered");
+            return None;
+        }
+    }
+    let of = |wanted: EntryDifference| {
+        let of = owed.iter().filter(move |(_, found)| found.difference == wanted);
+        of.map(|(entry, found)| (entry.as_str(), found.server_time))
+    };
+    conversation.owe(of(EntryDifference::Missing), of(EntryDifference::Changed), now);
+    Some((owed.len(), conversation))
+}
+
+/// What the records of a comparison of a conversation are called if Kafka refuses one: fetches keep no less of it for that.
+pub(super) fn named_in_refusals(id: &str) -> String {
+    format!("comparison of {id}")
 }
 
 /// Takes some of what was found out of the rest.
@@ -341,4 +342,74 @@ fn named(conversation: &str, findings: &[(String, Found)]) -> Vec<EntryFinding> 
         server_time: DateTime::from_timestamp_millis(found.server_time),
     };
     findings.iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::messages::conversation::tests::config;
+    use crate::salesforce::conversation_entries::Sender;
+
+    const NOW: i64 = 1_790_000_000_000;
+    const HOUR: i64 = 3_600_000;
+
+    fn entry(identifier: &str, server_time: i64, text: &str) -> Entry {
+        let (identifier, text, sender) = (identifier.to_owned(), Some(text.to_owned()), Sender::default());
+        let (client_time, kind, payload, related) = (None, None, None, Vec::new());
+        Entry { identifier, server_time, client_time, text, kind, payload, sender, related }
+    }
+
+    fn held(entries: &[Entry]) -> BTreeMap<String, HeldEntry> {
+        let held = |entry: &Entry| HeldEntry {
+            server_time: entry.server_time,
+            fetched_at: entry.server_time,
+            over_data_api: false,
+            too_large: false,
+            mark: Mark::of(entry),
+        };
+        entries.iter().map(|entry| (entry.identifier.clone(), held(entry))).collect()
+    }
+
+    /// What both sides differ on.
+    fn differences(shown: &[Entry], held: &BTreeMap<String, HeldEntry>) -> Vec<(String, Found)> {
+        let (mut look, to) = (Look::default(), NOW - HOUR);
+        let bounds = Bounds { from: 0, to, fetched_by: to, over_data_api: false };
+        for entry in shown {
+            let marks = (Mark::of(entry), Mark::of(entry));
+            look.take((&entry.identifier, entry.server_time), marks, held.get(&entry.identifier), &bounds);
+        }
+        look.end(held, &bounds);
+        look.found.into_iter().collect()
+    }
+
+    #[test]
+    fn a_forgotten_conversation_of_which_one_entry_differs_has_only_that_written_by_the_fetch_that_is_ordered() {
+        // Twelve days old and forgotten when messages.history had seven days; it has thirty now.
+        let config =
+            crate::config::MessagesConfig { history: std::time::Duration::from_secs(30 * 24 * 3600), ..config() };
+        let old = NOW - 12 * 24 * HOUR;
+        let kafka = held(&[entry("a", old, "one"), entry("b", old + 1, "two"), entry("gone", old + 2, "three")]);
+        let shown = [entry("a", old, "one"), entry("b", old + 1, "***"), entry("late", old + 3, "four")];
+        let floor = Conversation::default().looked_at_from(NOW, false, &config);
+        let findings = differences(&shown, &kafka);
+        assert_eq!(findings.len(), 3);
+        let (entries, mut conversation) =
+            ordered(Conversation::default(), Some(&kafka), findings.iter(), floor, NOW).expect("something is owed");
+        assert_eq!(entries, 2, "what is gone is not written");
+        conversation.begin(NOW + HOUR, &config);
+        let written: Vec<Option<Op>> = shown.iter().map(|entry| conversation.take(entry)).collect();
+        assert_eq!(written, [None, Some(Op::Redaction), Some(Op::Message)]);
+        // What lies before the floor is the comparison's own.
+        assert!(ordered(Conversation::default(), Some(&kafka), findings.iter(), NOW, NOW).is_none());
+    }
+
+    #[test]
+    fn no_fetch_is_ordered_of_an_unknown_conversation_of_which_kafka_holds_more_than_can_be_kept() {
+        let many: Vec<Entry> = (0..5_000).map(|number| entry(&number.to_string(), NOW - 9 * HOUR, "text")).collect();
+        let (kafka, shown) = (held(&many), [entry("late", NOW - 9 * HOUR, "text")]);
+        let late: Vec<_> = differences(&shown, &kafka).into_iter().filter(|(id, _)| id == "late").collect();
+        assert!(ordered(Conversation::default(), Some(&kafka), late.iter(), NOW - 10 * HOUR, NOW).is_none());
+        let known = Conversation { cursor: NOW, floor: NOW - 10 * HOUR, ..Conversation::default() };
+        assert!(ordered(known, Some(&kafka), late.iter(), NOW - 10 * HOUR, NOW).is_some(), "what it wrote it knows");
+    }
 }

@@ -18,11 +18,14 @@
 //! | `entry_record` | from an entry to the record that consumers read |
 //! | `comparison` | a comparison of conversations with what Kafka holds of them, as it is kept in Kafka |
 //! | `comparing` | the same on its way: opened, prepared, ended |
+//! | `asking` | the pages of what is compared, and those that are not answered |
 //! | `looks` | two looks at one conversation of it, and what is written for them |
+//! | `owed` | what a comparison orders of a conversation |
 //! | `held` | what Kafka holds of entries, read back from their topic |
 //! | `difference` | one conversation as Kafka holds it against what the source shows |
 //! | `budget` | how much may be asked |
 //! | `setback` | why fetching waits, and for how long |
+//! | `doubt` | whether a failed call is the fault of one conversation or of all |
 //!
 //! # Why every entry is written, and none twice
 //!
@@ -54,7 +57,11 @@
 //! token are held until the last of them, in windows of time that bound what is held (`walk`).
 //!
 //! **A conversation that is not known** is fetched from `now − history` on. One that was forgotten had no entry younger than
-//! that when it was, and those that come later are younger: nothing is left out and nothing repeated.
+//! that when it was, and those that come later are younger: nothing is left out and nothing repeated. That holds for as long as
+//! `history` is not raised: then its entries between the two are repeated, and operators are told so where the key is described.
+//!
+//! **What a comparison orders** is owed until a fetch has read it that began after it (`owed_from`): the floor stays before it, and a first
+//! fetch begins there if that is earlier. A conversation that is not known learns what Kafka holds of it before that (`looks`).
 //!
 //! **Sweeps.** It is not known that each message raises an event. So conversations of open sessions are looked at without
 //! being told to, and once more some minutes after a session ended. Which sessions are open is kept with the conversation,
@@ -63,6 +70,9 @@
 //! **What snapshots found.** A row of a session that a snapshot read did not just happen, and there can be a million of them.
 //! Those in which something can have been said since `history` are listed, some hundred in a record, in the transaction of
 //! the rows (`history`); how far a list is done with is committed with the entries. What is not there by then becomes a trigger.
+//!
+//! **What fails** can be the fault of one conversation or of all of them, and many answers do not say which. None is blamed that
+//! does not fail while others are read, and none holds the others up (`doubt`).
 //!
 //! **What cannot be read** is tried on after growing pauses (`unread`). After `give_up_after` it has one open entry in the
 //! gap ledger, whose value stands with the trigger or the conversation: so it is opened once, over restarts and whatever
@@ -76,6 +86,7 @@
 //! **Budget.** Calls for entries are few. Triggers come before last looks, last looks before sweeps, sweeps before what
 //! snapshots found, and that before a comparison; both also leave some calls to what comes meanwhile. What does not fit waits, in Kafka. Nothing of this ever waits in the way of events: the run loop takes a page when there is one.
 
+mod asking;
 mod budget;
 mod catching_up;
 mod comparing;
@@ -83,12 +94,14 @@ mod comparison;
 mod conversation;
 mod desk;
 mod difference;
+mod doubt;
 mod entry_record;
 mod fetching;
 mod held;
 mod history;
 mod inlet;
 mod looks;
+mod owed;
 mod participants;
 mod reach;
 mod runner;

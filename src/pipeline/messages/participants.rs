@@ -1,7 +1,8 @@
 //! The records of conversations and of who takes part in them, written when they changed, together with the entries.
 //!
 //! No event tells of them. They are read for all conversations that are next, with two queries, and compared by digest
-//! with what was written. What is missing here never holds up what was said.
+//! with what was written. What is missing here never holds up what was said: entries are committed without them, and the
+//! conversation says that its records are still to be read, which needs no call for entries.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use crate::pipeline::messages::catching_up::Step;
 use crate::pipeline::messages::conversation::Conversation;
 use crate::pipeline::messages::runner::MessageRunner;
 use crate::pipeline::messages::seam::MessageBatch;
-use crate::pipeline::messages::setback::{MENDED, Setback};
+use crate::pipeline::messages::setback::{LIMITS, Setback};
+use crate::salesforce::backoff::Backoff;
 use crate::salesforce::conversation_records::{CONVERSATION, ConversationRow, PARTICIPANT};
-use crate::salesforce::rest::RestVerdict;
 
 /// Conversations of one query.
 const TOGETHER: usize = 100;
@@ -43,8 +44,15 @@ const JOB: &str = "messages";
 #[derive(Default)]
 pub(super) struct Beside {
     read: HashMap<String, (DateTime<Utc>, Vec<ConversationRow>)>,
-    /// Nothing is read until then: somebody has to mend something.
+    /// Nothing is read until then: somebody has to mend something, or it mends itself.
     not_before: Option<Instant>,
+    backoff: Option<Backoff>,
+}
+
+impl Beside {
+    fn waits(&self) -> bool {
+        self.not_before.is_some_and(|at| at > Instant::now())
+    }
 }
 
 /// The digest of a record; half of it is enough to see a change.
@@ -78,22 +86,20 @@ impl MessageRunner {
         conversation: &mut Conversation,
         batch: &mut MessageBatch,
     ) -> Result<(), Setback> {
-        if !self.config.records || self.beside.not_before.is_some_and(|at| at > Instant::now()) {
+        conversation.records_owed = self.config.records;
+        if !self.config.records || self.beside.waits() {
             return Ok(());
         }
         let rows = match self.rows_of(id).await {
             Ok(rows) => rows,
-            Err(Setback::Records(error))
-                if !matches!(error.verdict(), RestVerdict::Stop | RestVerdict::DescribeAnew) =>
-            {
-                return Err(Setback::Records(error));
-            }
             Err(Setback::Gone) => return Err(Setback::Gone),
             Err(setback) => {
-                self.do_without(setback.failure());
+                self.do_without(&setback);
                 return Ok(());
             }
         };
+        self.beside.backoff = None;
+        conversation.records_owed = false;
         let context = self.context.clone();
         let (news, kept) = changed(&rows, &conversation.records);
         for row in news {
@@ -115,6 +121,26 @@ impl MessageRunner {
         }
         conversation.records = kept;
         Ok(())
+    }
+
+    /// A conversation of which the entries are written and the records are not, as soon as these may be read.
+    pub(super) fn next_without_records(&self) -> Option<&str> {
+        if !self.config.records || self.beside.waits() {
+            return None;
+        }
+        // A fetch that is under way brings its own.
+        let without = |(id, conversation): &(&String, &Conversation)| {
+            conversation.records_owed && !self.underway.contains_key(id.as_str())
+        };
+        self.conversations.iter().find(without).map(|(id, _)| id.as_str())
+    }
+
+    /// Writes the records of a conversation without its entries.
+    pub(super) async fn fetch_records(&mut self, id: &str) -> Result<(), Setback> {
+        let (mut conversation, mut batch) =
+            (self.conversations.get(id).cloned().unwrap_or_default(), MessageBatch::default());
+        self.add_records(id, &mut conversation, &mut batch).await?;
+        if conversation.records_owed { Ok(()) } else { self.commit(id, batch, &mut conversation).await }
     }
 
     /// The records of a conversation, as they are since the last event that its fetch is for.
@@ -146,6 +172,8 @@ impl MessageRunner {
     /// A conversation, and others that are fetched soon.
     fn next_ones(&self, id: &str) -> BTreeSet<String> {
         let wall = self.now();
+        let owed = self.conversations.iter().filter(|(_, conversation)| conversation.records_owed);
+        let owed = owed.map(|(id, _)| id.clone());
         let told = self.sessions.resolved.values().map(|(_, id)| id.clone());
         let due = |conversation: &Conversation| conversation.due(&self.config).is_some_and(|(at, _)| at <= wall);
         let watched = self.conversations.iter().filter(|(_, conversation)| due(conversation)).map(|(id, _)| id.clone());
@@ -154,7 +182,7 @@ impl MessageRunner {
             Step::Nothing | Step::Owe => None,
         });
         let mut next = BTreeSet::from([id.to_owned()]);
-        for other in told.chain(watched).chain(old) {
+        for other in owed.chain(told).chain(watched).chain(old) {
             if next.len() >= TOGETHER {
                 break;
             }
@@ -163,12 +191,13 @@ impl MessageRunner {
         next
     }
 
-    /// Goes on without these records until somebody may have mended what is wrong.
-    fn do_without(&mut self, failure: Failure) {
-        let Failure { what, remedy, .. } = failure;
+    /// Goes on without these records until somebody may have mended what is wrong, or it has mended itself.
+    fn do_without(&mut self, setback: &Setback) {
+        let Failure { what, remedy, .. } = setback.failure();
         warn!(topic = %self.context.identity.topic, error = what, remedy, "records of conversations are not written");
         self.context.board.error(what, remedy);
-        self.beside.not_before = Some(Instant::now() + MENDED);
+        let backoff = self.beside.backoff.get_or_insert_with(|| Backoff::new(LIMITS));
+        self.beside.not_before = Some(Instant::now() + setback.wait(backoff));
     }
 }
 

@@ -22,6 +22,7 @@ use crate::pipeline::messages::comparing::{Comparing, Step};
 use crate::pipeline::messages::comparison::Comparison;
 use crate::pipeline::messages::conversation::{self, Conversation, Reason};
 use crate::pipeline::messages::desk::{MessageDesk, Trigger};
+use crate::pipeline::messages::doubt::Doubt;
 use crate::pipeline::messages::fetching::Underway;
 use crate::pipeline::messages::participants::Beside;
 use crate::pipeline::messages::seam::MessageBatch;
@@ -79,6 +80,8 @@ pub(in crate::pipeline) struct MessageRunner {
     pub(super) comparing: Comparing,
     /// Conversations and sessions that wait alone, each with the number of the event that it waits since.
     pub(super) waits: HashMap<String, (Instant, u64)>,
+    /// Whose fault it is that entries could not be read.
+    pub(super) doubt: Doubt,
     backoff: Backoff,
     listing_backoff: Backoff,
     list_at: Instant,
@@ -92,6 +95,7 @@ enum Next {
     Forget,
     LookAhead,
     PassOver,
+    Records(String),
     PrepareComparison,
     Compare(String),
     Fetch(String, Reason),
@@ -137,6 +141,7 @@ impl MessageRunner {
             underway: HashMap::new(),
             ahead: VecDeque::new(),
             waits: HashMap::new(),
+            doubt: Doubt::new(),
             backoff: Backoff::new(LIMITS),
             listing_backoff: Backoff::new(LIMITS),
             list_at: Instant::now(),
@@ -159,7 +164,22 @@ impl MessageRunner {
             }
             let wait = setback.wait(&mut self.backoff);
             self.say(&setback, wait);
-            sleep(wait).await;
+            if self.pause(wait).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Lets all messages wait; whoever asks for a comparison, or for its end, is answered meanwhile.
+    async fn pause(&mut self, wait: Duration) -> Result<(), Setback> {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return Ok(()),
+                () = self.context.board.requests().comparison_come() => {}
+            }
+            self.answer_comparisons().await?;
+            self.show();
         }
     }
 
@@ -197,6 +217,10 @@ impl MessageRunner {
             }
             Next::PassOver => self.pass_over().await?,
             Next::PrepareComparison => self.prepare_comparison().await?,
+            Next::Records(id) => {
+                self.within_share()?;
+                self.fetch_records(&id).await?;
+            }
             Next::Compare(id) => {
                 self.within_share()?;
                 self.compare(&id).await?;
@@ -204,15 +228,8 @@ impl MessageRunner {
             Next::Fetch(id, reason) => {
                 failpoint::pass(After::ChoosingConversation);
                 self.within_share()?;
-                match self.fetch(&id, reason).await {
-                    Err(setback) if setback.concerns_one() => {
-                        let failure = setback.failure();
-                        warn!(conversation = id, error = failure.what, remedy = failure.remedy, "a conversation waits");
-                        self.in_vain(&id, &failure.what).await?;
-                        self.context.board.error(failure.what, failure.remedy);
-                        return Ok(());
-                    }
-                    outcome => outcome?,
+                if !self.fetch_or_wait(&id, reason).await? {
+                    return Ok(());
                 }
             }
             Next::Wait(until) => {
@@ -221,7 +238,9 @@ impl MessageRunner {
             }
         }
         self.backoff.reset();
-        self.all_is_well();
+        if !self.doubt.is_open() {
+            self.all_is_well();
+        }
         Ok(())
     }
 
@@ -248,20 +267,28 @@ impl MessageRunner {
         if used >= self.config.api_share { Err(Setback::Share { used }) } else { Ok(()) }
     }
 
+    /// What comes next that costs no call for entries.
+    fn next_without_call(&self, triggers: &BTreeMap<String, Trigger>, now: Instant) -> Option<Next> {
+        let unresolved = self.unresolved(triggers);
+        if !unresolved.is_empty() {
+            return Some(Next::Resolve(unresolved));
+        }
+        if self.list_at <= now {
+            return Some(Next::List);
+        }
+        if self.forget_at <= now {
+            return Some(Next::Forget);
+        }
+        self.next_without_records().map(|id| Next::Records(id.to_owned()))
+    }
+
     /// What comes next: what costs no call for entries first, then the most urgent conversation that may be asked for.
     fn next(&mut self, triggers: &BTreeMap<String, Trigger>) -> Next {
         let (now, wall) = (Instant::now(), self.now());
-        let unresolved = self.unresolved(triggers);
-        if !unresolved.is_empty() {
-            return Next::Resolve(unresolved);
+        if let Some(next) = self.next_without_call(triggers, now) {
+            return next;
         }
-        if self.list_at <= now {
-            return Next::List;
-        }
-        if self.forget_at <= now {
-            return Next::Forget;
-        }
-        let call_at = self.budget.next_call(now);
+        let call_at = self.budget.next_call(now).max(self.doubt.not_before());
         let mut first: Option<(Reason, i64, &str)> = None;
         // Nothing is later than the end of a wait, whatever it is for.
         let mut wake = self.list_at.min(self.forget_at);
@@ -292,7 +319,7 @@ impl MessageRunner {
                 // Its end is among those above.
             } else if !self.budget.admits(id) {
                 full = true;
-            } else if first.is_none_or(|first| (reason, due, id) < first) {
+            } else if first.is_none_or(|first| self.doubt.prefers((reason, due, id), first)) {
                 first = Some((reason, due, id));
             }
         }
@@ -309,13 +336,13 @@ impl MessageRunner {
 
     /// What comes next when nothing urgent is to be done: what snapshots found, as far as it leaves calls to what comes.
     fn past(&mut self, now: Instant, wake: Instant) -> Next {
-        if self.ahead.front().is_some() && self.next_past().is_none() {
+        if self.has_nothing_to_ask() {
             return Next::PassOver;
         }
         if self.ahead.is_empty() && !self.has_unknown_old() {
             return self.compared(now, wake);
         }
-        let call_at = self.budget.next_spare_call(now);
+        let call_at = self.budget.next_spare_call(now).max(self.doubt.not_before());
         if call_at > now {
             return Next::Wait(wake.min(call_at));
         }
@@ -324,7 +351,8 @@ impl MessageRunner {
         }
         match self.next_past().map(str::to_owned) {
             Some(id) if self.budget.admits_spare(&id) => Next::Fetch(id, Reason::History),
-            _ => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
+            Some(_) => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
+            None => self.compared(now, wake),
         }
     }
 
@@ -333,7 +361,7 @@ impl MessageRunner {
         match self.comparing.step(now) {
             Step::Wait(until) => Next::Wait(until.map_or(wake, |until| until.min(wake))),
             Step::Prepare => Next::PrepareComparison,
-            Step::Ask(id) => match self.budget.next_spare_call(now) {
+            Step::Ask(id) => match self.budget.next_spare_call(now).max(self.doubt.not_before()) {
                 at if at > now => Next::Wait(wake.min(at)),
                 _ if self.budget.admits_spare(&id) => Next::Compare(id),
                 _ => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
@@ -369,7 +397,7 @@ impl MessageRunner {
     }
 
     /// Shows why nothing is fetched.
-    fn say(&self, setback: &Setback, wait: Duration) {
+    pub(super) fn say(&self, setback: &Setback, wait: Duration) {
         let failure = setback.failure();
         warn!(topic = %self.context.identity.topic, error = failure.what, remedy = failure.remedy, wait_s = wait.as_secs(), "messages wait");
         let at = Utc::now() + TimeDelta::from_std(wait).unwrap_or_default();

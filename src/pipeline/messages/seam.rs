@@ -58,6 +58,11 @@ impl MessageBatch {
         entries.chain(rows).chain(self.kept.iter().map(|_| self.conversation.clone())).collect()
     }
 
+    /// Whether it says nothing of entries, neither to those who read them nor in the ledger.
+    pub(super) fn tells_nothing(&self) -> bool {
+        self.entries.is_empty() && self.ledger.is_empty()
+    }
+
     /// Its entries, the redactions among them, and its other records.
     pub(in crate::pipeline) fn counts(&self) -> (u64, u64, u64) {
         let count = |records: &[OutputRecord]| u64::try_from(records.len()).unwrap_or(u64::MAX);
@@ -78,4 +83,18 @@ pub struct Admitted {
     pub(super) told: Vec<(String, Value)>,
     pub(super) owed: Vec<String>,
     pub(super) done: Vec<(Uuid, usize)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_only_the_ledger_can_tell_of_is_something_to_commit() {
+        let record = OutputRecord { topic: "t".into(), key: Bytes::new(), value: None, headers: Vec::new() };
+        let none = MessageBatch::default();
+        let entry = MessageBatch { entries: vec![record.clone()], ..MessageBatch::default() };
+        let lost = MessageBatch { ledger: vec![record], ..MessageBatch::default() };
+        assert_eq!([none, entry, lost].map(|batch| batch.tells_nothing()), [true, false, false]);
+    }
 }

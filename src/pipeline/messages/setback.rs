@@ -11,10 +11,21 @@ use crate::salesforce::session::SessionError;
 pub(super) const LIMITS: BackoffLimits = BackoffLimits::constant(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Between attempts of what somebody has to mend, mostly by clicks in Setup that nobody reports back.
-pub(super) const MENDED: Duration = Duration::from_secs(300);
+const MENDED: Duration = Duration::from_secs(300);
 
 /// Between looks at the API requests of the org.
 const ALLOWANCE: Duration = Duration::from_secs(60);
+
+/// Whom a setback concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// Only the conversation that was asked for.
+    One,
+    /// That one or all of them: others show it (`doubt`).
+    Perhaps,
+    /// All of them.
+    All,
+}
 
 /// Why nothing can be fetched, or one conversation not.
 #[derive(Debug)]
@@ -39,23 +50,38 @@ pub(super) enum Setback {
 }
 
 impl Setback {
-    /// Whether only the conversation that was asked for is concerned.
-    pub fn concerns_one(&self) -> bool {
-        match self {
+    /// Whom it concerns.
+    pub fn concerns(&self) -> Concern {
+        let (Self::Entries(error) | Self::Data(error)) = self else { return Concern::All };
+        match error {
+            RestError::Unexpected(_) | RestError::Path(_) | RestError::TooLong(_) => Concern::One,
+            // A time-out can be that of one long conversation.
+            RestError::Unreachable(_) | RestError::Page(_) => Concern::Perhaps,
+            RestError::Session(_) | RestError::Paused(_) => Concern::All,
+            RestError::Refused { code, .. } if code == "REQUEST_LIMIT_EXCEEDED" => Concern::All,
+            RestError::Refused { status: 401 | 429, .. } => Concern::All,
             // The call itself, or the conversation: not the user's rights, the limits or the network.
-            Self::Entries(RestError::Refused { status: 400 | 404 | 410, .. })
-            | Self::Data(RestError::Refused { status: 400 | 404 | 410, .. }) => true,
-            Self::Entries(error) | Self::Data(error) => {
-                matches!(error, RestError::Unexpected(_) | RestError::Path(_) | RestError::TooLong(_))
-            }
-            _ => false,
+            RestError::Refused { status: 400 | 404 | 410, .. } => Concern::One,
+            RestError::Refused { .. } => Concern::Perhaps,
         }
+    }
+
+    /// The least that everybody waits, whoever is concerned: what the server asked for.
+    pub fn least_wait(&self) -> Duration {
+        let hint = match self {
+            Self::Entries(error) | Self::Data(error) => match error.verdict() {
+                RestVerdict::RetryAfter(hint) => hint,
+                _ => Duration::ZERO,
+            },
+            _ => Duration::ZERO,
+        };
+        hint.max(LIMITS.minimum())
     }
 
     /// How long to wait.
     pub fn wait(&self, backoff: &mut Backoff) -> Duration {
         match self {
-            _ if self.concerns_one() => backoff.next_wait(),
+            _ if self.concerns() == Concern::One => backoff.next_wait(),
             Self::Data(RestError::Refused { status: 401 | 403, .. }) => MENDED,
             Self::Sessions(error) | Self::Records(error) | Self::Entries(error) | Self::Data(error) => {
                 match error.verdict() {
@@ -196,34 +222,44 @@ mod tests {
     }
 
     #[test]
-    fn one_conversation_waits_alone_and_limits_and_rights_concern_all() {
+    fn one_conversation_waits_alone_limits_concern_all_and_what_can_be_both_is_told_apart_by_others() {
         let entries = |status, code| Setback::Entries(refused(status, code));
         let data = |status, code| Setback::Data(refused(status, code));
         let sign_in = SessionError::Refused { code: "invalid_client".into(), description: String::new() };
         let minutes = |setback: &Setback| setback.wait(&mut Backoff::new(LIMITS)).as_secs() / 60;
-        for (setback, one, waits, says) in [
-            (entries(404, "NOT_FOUND"), true, 0, "enhanced Messaging"),
-            (entries(400, "ILLEGAL_QUERY_PARAMETER_VALUE"), true, 0, "Developer Guide"),
-            (Setback::Entries(RestError::Unexpected("x".into())), true, 0, "api_version"),
-            (entries(403, "REQUEST_LIMIT_EXCEEDED"), false, 15, "none is lost"),
-            (entries(429, ""), false, 0, "status.salesforce.com"),
-            (entries(403, "INSUFFICIENT_ACCESS"), false, 5, "Access Conversation Entries"),
-            (entries(503, "SERVER_UNAVAILABLE"), false, 0, "status.salesforce.com"),
-            (Setback::Sessions(refused(400, "INVALID_TYPE")), false, 5, "Messaging Sessions"),
-            (Setback::Sessions(refused(400, "INVALID_FIELD")), false, 5, "Conversations"),
-            (Setback::Sessions(refused(400, "QUERY_TIMEOUT")), false, 0, "Developer Guide"),
-            (Setback::Records(refused(400, "INVALID_TYPE")), false, 5, "messages.records"),
-            (Setback::Records(refused(503, "SERVER_UNAVAILABLE")), false, 0, "status.salesforce.com"),
-            (data(404, ""), true, 0, "Conversation Service API"),
-            (data(401, ""), false, 5, "sfap_api"),
-            (data(403, ""), false, 5, "sfap_api"),
-            (data(429, ""), false, 0, "calls_per_minute"),
-            (data(503, ""), false, 0, "status.salesforce.com"),
-            (Setback::Data(RestError::Session(sign_in)), false, 5, "Client Credentials Flow"),
-            (Setback::Share { used: 80 }, false, 1, "messages.api_share"),
+        let (one, perhaps, all) = (Concern::One, Concern::Perhaps, Concern::All);
+        for (setback, concerns, waits, says) in [
+            (entries(404, "NOT_FOUND"), one, 0, "enhanced Messaging"),
+            (entries(400, "ILLEGAL_QUERY_PARAMETER_VALUE"), one, 0, "Developer Guide"),
+            (Setback::Entries(RestError::Unexpected("x".into())), one, 0, "api_version"),
+            (entries(403, "REQUEST_LIMIT_EXCEEDED"), all, 15, "none is lost"),
+            (entries(429, ""), all, 0, "status.salesforce.com"),
+            (entries(403, "INSUFFICIENT_ACCESS"), perhaps, 5, "Access Conversation Entries"),
+            (entries(503, "SERVER_UNAVAILABLE"), perhaps, 0, "status.salesforce.com"),
+            (entries(500, "UNKNOWN_EXCEPTION"), perhaps, 0, "status.salesforce.com"),
+            (Setback::Entries(RestError::Unreachable("no answer".into())), perhaps, 0, "firewall"),
+            (Setback::Entries(RestError::Page(200)), perhaps, 0, "status.salesforce.com"),
+            (entries(401, "INVALID_SESSION_ID"), all, 0, "scope `api`"),
+            (Setback::Sessions(refused(400, "INVALID_TYPE")), all, 5, "Messaging Sessions"),
+            (Setback::Sessions(refused(400, "INVALID_FIELD")), all, 5, "Conversations"),
+            (Setback::Sessions(refused(400, "QUERY_TIMEOUT")), all, 0, "Developer Guide"),
+            (Setback::Records(refused(400, "INVALID_TYPE")), all, 5, "messages.records"),
+            (Setback::Records(refused(503, "SERVER_UNAVAILABLE")), all, 0, "status.salesforce.com"),
+            (data(404, ""), one, 0, "Conversation Service API"),
+            (data(401, ""), all, 5, "sfap_api"),
+            (data(403, ""), perhaps, 5, "sfap_api"),
+            (data(429, ""), all, 0, "calls_per_minute"),
+            (data(503, ""), perhaps, 0, "status.salesforce.com"),
+            (Setback::Data(RestError::Session(sign_in)), all, 5, "Client Credentials Flow"),
+            (Setback::Share { used: 80 }, all, 1, "messages.api_share"),
         ] {
-            assert_eq!((setback.concerns_one(), minutes(&setback)), (one, waits), "{setback:?}");
+            assert_eq!((setback.concerns(), minutes(&setback)), (concerns, waits), "{setback:?}");
             assert!(setback.failure().remedy.contains(says), "{setback:?}: {}", setback.failure().remedy);
         }
+        let mut asked = refused(503, "SERVER_UNAVAILABLE");
+        if let RestError::Refused { retry_after, .. } = &mut asked {
+            *retry_after = Some(Duration::from_secs(90));
+        }
+        assert_eq!(Setback::Entries(asked).least_wait().as_secs(), 90, "whom the server asked to stay away does");
     }
 }
