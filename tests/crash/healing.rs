@@ -65,9 +65,11 @@ impl Scene {
         instance.kill().await;
     }
 
-    /// The same, but that every record of an object changes meanwhile: its events overtake what the job has read.
+    /// The same, but that every record of an object changes while a slice of it is read: its events overtake what the job has
+    /// read, and it is killed when it has committed a slice beside them.
     async fn killed_while_everything_changes(&mut self, object: &str) {
-        let late = json!({ "kind": "delay-http", "path": "/composite/", "milliseconds": 300, "times": 10 });
+        // Each read takes longer than all of the events.
+        let late = json!({ "kind": "delay-http", "path": "/composite/", "milliseconds": 500, "times": 20 });
         self.org.fault(late).await;
         let topic = checkpoint_topic(&format!("/data/{object}ChangeEvent"));
         let jobs = |seen: &AllSeen| seen.get(&topic).map(|seen| seen.jobs.clone()).unwrap_or_default();
@@ -77,6 +79,9 @@ impl Scene {
         for ids in self.org.ids(object).await.chunks(TOUCHED) {
             self.org.publish(json!({ "entity": object, "change_type": "UPDATE", "record_ids": ids })).await;
         }
+        let overtaken = jobs(&self.checkpoints.now());
+        assert!(!overtaken.is_empty(), "the job was over before anything overtook it");
+        self.checkpoints.wait("a slice beside the events", |seen| jobs(seen) != overtaken).await;
         self.some_transactions().await;
         instance.kill().await;
     }
