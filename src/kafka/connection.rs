@@ -97,6 +97,7 @@ fn is_refusal(code: RDKafkaErrorCode, reason: &str) -> bool {
 pub(crate) struct Deliveries {
     state: Mutex<DeliveryState>,
     settled: Condvar,
+    written_to: Arc<WrittenTo>,
 }
 
 #[derive(Debug, Default)]
@@ -105,9 +106,17 @@ struct DeliveryState {
     failed: Vec<(usize, RDKafkaErrorCode)>,
     /// Where the last acknowledged record was put.
     offset: Option<i64>,
-    /// The last acknowledged offset of each partition of a topic. It outlasts the transaction, committed or not: an aborted
-    /// record keeps its place.
-    ends: HashMap<String, Vec<Option<i64>>>,
+}
+
+/// How far a process has written into each partition of its topics, as the brokers acknowledged it: a partition that takes a
+/// record at or before that place has lost what stood there. It outlasts transactions, committed or not, since an aborted record
+/// keeps its place, and it is for the producers to come.
+#[derive(Debug, Default)]
+pub struct WrittenTo(Mutex<Ends>);
+
+#[derive(Debug, Default)]
+struct Ends {
+    of_topic: HashMap<String, Vec<Option<i64>>>,
     went_back: Option<WentBack>,
 }
 
@@ -122,23 +131,35 @@ pub(crate) struct WentBack {
     pub now: i64,
 }
 
-impl DeliveryState {
-    fn acknowledged(&mut self, topic: &str, partition: i32, offset: i64) {
-        self.offset = Some(offset);
-        // An old broker acknowledges what it had twice without saying where it stands.
-        let Some(partition) = usize::try_from(partition).ok().filter(|_| offset >= 0) else { return };
-        let ends = match self.ends.get_mut(topic) {
+impl WrittenTo {
+    /// Forgets a topic that is known to be another one.
+    pub fn forget(&self, topic: &str) {
+        lock(&self.0).of_topic.remove(topic);
+    }
+
+    /// The first partition that was found to have gone back, once.
+    fn take_went_back(&self) -> Option<WentBack> {
+        lock(&self.0).went_back.take()
+    }
+
+    fn acknowledged(&self, topic: &str, partition: i32, offset: i64) {
+        let Ok(partition) = usize::try_from(partition) else { return };
+        let mut guard = lock(&self.0);
+        let Ends { of_topic, went_back } = &mut *guard;
+        let ends = match of_topic.get_mut(topic) {
             Some(ends) => ends,
-            None => self.ends.entry(topic.to_owned()).or_default(),
+            None => of_topic.entry(topic.to_owned()).or_default(),
         };
         if ends.len() <= partition {
             ends.resize(partition + 1, None);
         }
         let Some(end) = ends.get_mut(partition) else { return };
-        if let Some(before) = end.replace(offset).filter(|before| offset <= *before) {
-            let topic = topic.to_owned();
-            self.went_back.get_or_insert(WentBack { topic, partition, before, now: offset });
-        }
+        // An old broker acknowledges what it had twice without saying where it stands, and librdkafka counts on from that.
+        let before = std::mem::replace(end, (offset >= 0).then_some(offset));
+        let Some(before) = before.filter(|before| (0..=*before).contains(&offset)) else { return };
+        went_back.get_or_insert_with(|| WentBack { topic: topic.to_owned(), partition, before, now: offset });
+        // It is told once: whoever begins anew after that goes on.
+        of_topic.remove(topic);
     }
 }
 
@@ -156,9 +177,7 @@ pub(crate) enum Delivered {
 impl Deliveries {
     /// Forgets the last transaction.
     pub fn begin(&self) {
-        let mut state = lock(&self.state);
-        let ends = std::mem::take(&mut state.ends);
-        *state = DeliveryState { ends, ..DeliveryState::default() };
+        *lock(&self.state) = DeliveryState::default();
     }
 
     /// A record is about to be handed over.
@@ -176,9 +195,14 @@ impl Deliveries {
         lock(&self.state).offset
     }
 
-    /// The first partition that went back during the transaction.
+    /// Forgets how far a topic was written into: whoever asks where it ends compares that with what he knows.
+    pub fn forget(&self, topic: &str) {
+        self.written_to.forget(topic);
+    }
+
+    /// The first partition that was found to have gone back, once.
     pub fn went_back(&self) -> Option<WentBack> {
-        lock(&self.state).went_back.clone()
+        self.written_to.take_went_back()
     }
 
     fn settle(&self, failure: Option<(usize, RDKafkaErrorCode)>) {
@@ -222,6 +246,14 @@ impl Deliveries {
 pub(crate) struct ConnectionContext {
     pub connection: Arc<Connection>,
     pub deliveries: Arc<Deliveries>,
+}
+
+impl ConnectionContext {
+    /// The context of a producer that goes on where others of its process have written to.
+    pub fn after(written_to: Arc<WrittenTo>) -> Self {
+        let deliveries = Deliveries { written_to, ..Deliveries::default() };
+        Self { connection: Arc::default(), deliveries: Arc::new(deliveries) }
+    }
 }
 
 impl ClientContext for ConnectionContext {
@@ -274,7 +306,8 @@ impl ProducerContext for ConnectionContext {
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         match result {
             Ok(message) => {
-                lock(&self.deliveries.state).acknowledged(message.topic(), message.partition(), message.offset());
+                lock(&self.deliveries.state).offset = Some(message.offset());
+                self.deliveries.written_to.acknowledged(message.topic(), message.partition(), message.offset());
                 self.deliveries.settle(None);
             }
             Err((error, _)) => {
@@ -296,24 +329,39 @@ mod tests {
 
     #[test]
     fn a_partition_goes_back_when_a_record_is_put_where_one_was() {
-        let mut state = DeliveryState::default();
-        // Aborted records and markers leave places out; partitions and topics have ends of their own.
-        for (topic, partition, offset) in
-            [("a", 0, 0), ("a", 0, 7), ("a", 2, 3), ("b", 0, 1), ("a", 0, -1_001), ("a", -1, 0), ("a", 0, 8)]
-        {
-            state.acknowledged(topic, partition, offset);
-            assert_eq!(state.went_back, None, "{topic} {partition} {offset}");
+        let written_to = Arc::new(WrittenTo::default());
+        let deliveries = Deliveries { written_to: written_to.clone(), ..Deliveries::default() };
+        // Aborted records and markers leave places out; partitions and topics have ends of their own; and what follows upon a place
+        // that is not known is not known either.
+        for (topic, partition, offset) in [
+            ("a", 0, 0),
+            ("a", 0, 7),
+            ("a", 2, 3),
+            ("b", 0, 1),
+            ("a", -1, 0),
+            ("a", 0, 8),
+            ("a", 0, -1),
+            ("a", 0, 0),
+            ("a", 0, 9),
+        ] {
+            written_to.acknowledged(topic, partition, offset);
+            assert_eq!(deliveries.went_back(), None, "{topic} {partition} {offset}");
         }
-        let deliveries = Deliveries { state: Mutex::new(state), settled: Condvar::new() };
         deliveries.begin();
         for offset in [0, 1] {
-            lock(&deliveries.state).acknowledged("a", 0, offset);
+            written_to.acknowledged("a", 0, offset);
         }
-        let back = WentBack { topic: "a".to_owned(), partition: 0, before: 8, now: 0 };
-        assert_eq!(deliveries.went_back(), Some(back));
-        deliveries.begin();
-        lock(&deliveries.state).acknowledged("a", 0, 1);
+        let back = WentBack { topic: "a".to_owned(), partition: 0, before: 9, now: 0 };
+        assert_eq!(Deliveries { written_to: written_to.clone(), ..Deliveries::default() }.went_back(), Some(back));
+        assert_eq!(deliveries.went_back(), None, "it is told once");
+        written_to.acknowledged("a", 2, 0);
+        assert_eq!(deliveries.went_back(), None, "the topic is another one");
+        written_to.acknowledged("b", 0, 1);
         assert_eq!(deliveries.went_back().map(|back| back.before), Some(1), "the same place again");
+        written_to.acknowledged("b", 0, 5);
+        written_to.forget("b");
+        written_to.acknowledged("b", 0, 0);
+        assert_eq!(deliveries.went_back(), None, "it is known that it was made again");
     }
 
     #[test]

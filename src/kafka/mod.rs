@@ -45,7 +45,7 @@ pub use batch_size::MOST_BATCH_BYTES;
 pub use checkpoint::{Checkpoint, StoredCheckpoint, Writer};
 pub use checkpoint_topic::{FencedBy, checkpoints_of_topic, read_checkpoint, who_fenced};
 pub use cluster::{BrokerInfo, TopicListing, list_topics, ping};
-pub use connection::Connection;
+pub use connection::{Connection, WrittenTo};
 #[cfg(test)]
 pub(crate) use error::topic_that_went_back;
 pub use error::{KafkaError, Verdict};

@@ -33,7 +33,12 @@ impl Rehearsal {
     /// What a stream's own start would end with. [`KafkaError::Fenced`]: another rehearsal under the prefix has begun.
     pub async fn begin(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let settings = Arc::new(settings.clone());
-        let thread = ProducerThread::spawn(&settings, Self::transactional_id(&settings.topic_prefix), Batches::Set)?;
+        let thread = ProducerThread::spawn(
+            &settings,
+            Self::transactional_id(&settings.topic_prefix),
+            Batches::Set,
+            Arc::default(),
+        )?;
         call(&thread, settings.call_timeout, |reply| Command::Fence { reply }).await?;
         Ok(Self { thread, settings })
     }
@@ -55,7 +60,7 @@ impl Rehearsal {
     /// Ends the producer.
     ///
     /// # Errors
-    /// When it does not end within [`KafkaSettings::call_timeout`] and five seconds.
+    /// When it does not end within [`KafkaSettings::call_timeout`] and fifteen seconds.
     pub async fn close(self) -> Result<(), KafkaError> {
         call(&self.thread, self.settings.call_timeout, |reply| Command::Close { reply }).await
     }

@@ -14,7 +14,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tokio::sync::oneshot;
 
-use crate::kafka::connection::{Connection, ConnectionContext, Delivered};
+use crate::kafka::connection::{Connection, ConnectionContext, Delivered, WrittenTo};
 use crate::kafka::error::{Class, Flags, KafkaError, class_of, class_of_client, explain};
 use crate::kafka::failpoint::{self, After};
 use crate::kafka::replicas::{TRANSACTION_STATE, shortage};
@@ -79,8 +79,9 @@ impl ProducerThread {
         settings: &Arc<KafkaSettings>,
         transactional_id: String,
         batches: Batches,
+        written_to: Arc<WrittenTo>,
     ) -> Result<Self, KafkaError> {
-        let context = ConnectionContext::default();
+        let context = ConnectionContext::after(written_to);
         let producer: ThreadedProducer<ConnectionContext> =
             create(&settings.producer(&transactional_id), context.clone())?;
         let (commands, inbox) = mpsc::channel();
@@ -179,6 +180,8 @@ impl Worker {
     fn find_end(&self, probe: OutputRecord) -> Result<i64, KafkaError> {
         const CALL: &str = "finding the end of the checkpoint topic";
         let deadline = self.deadline();
+        // A checkpoint topic that has lost its end is told with the position that is lost.
+        self.context.deliveries.forget(&probe.topic);
         let probe = Transaction { records: vec![probe] };
         self.enter(CALL);
         self.context.deliveries.begin();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::kafka::batch_size;
 use crate::kafka::checkpoint::{Checkpoint, StoredCheckpoint, Writer};
 use crate::kafka::checkpoint_topic;
-use crate::kafka::connection::Connection;
+use crate::kafka::connection::{Connection, WrittenTo};
 use crate::kafka::error::KafkaError;
 use crate::kafka::settings::KafkaSettings;
 use crate::kafka::stream::{RunIdentity, StreamIdentity};
@@ -113,10 +113,20 @@ impl TransactionalWriter {
         identity: &StreamIdentity,
         run: &RunIdentity,
     ) -> Result<(Self, Option<StoredCheckpoint>), KafkaError> {
+        Self::open_after(settings, identity, run, Arc::default()).await
+    }
+
+    /// The same for a process that has had writers of this stream, and knows where they have written to.
+    pub async fn open_after(
+        settings: &KafkaSettings,
+        identity: &StreamIdentity,
+        run: &RunIdentity,
+        written_to: Arc<WrittenTo>,
+    ) -> Result<(Self, Option<StoredCheckpoint>), KafkaError> {
         identity.check()?;
         let batches = if batch_size::is_set(settings) { Batches::Set } else { Batches::Fitted };
         let settings = Arc::new(batch_size::fitted(settings).await);
-        let thread = ProducerThread::spawn(&settings, identity.transactional_id(), batches)?;
+        let thread = ProducerThread::spawn(&settings, identity.transactional_id(), batches, written_to)?;
         let fenced = Instant::now();
         call(&thread, settings.call_timeout, |reply| Command::Fence { reply }).await?;
         tracing::info!(transactional_id = %identity.transactional_id(), took = ?fenced.elapsed(), "fenced older producers");
@@ -157,7 +167,7 @@ impl TransactionalWriter {
     ///
     /// Sets the checkpoint's number, writer and time. No transaction is begun before every record's size is
     /// known to fit, so [`KafkaError::TooLarge`] usually leaves the writer usable; after any other error it is
-    /// not. Returns within [`KafkaSettings::call_timeout`] and five seconds.
+    /// not. Returns within [`KafkaSettings::call_timeout`] and fifteen seconds.
     pub async fn commit(
         &mut self,
         records: Vec<OutputRecord>,
@@ -250,7 +260,7 @@ impl TransactionalWriter {
         self.thread.connection()
     }
 
-    /// Ends the producer and waits for its thread, for at most [`KafkaSettings::call_timeout`] and five seconds.
+    /// Ends the producer and waits for its thread, for at most [`KafkaSettings::call_timeout`] and fifteen seconds.
     pub async fn close(self) -> Result<(), KafkaError> {
         call(&self.thread, self.settings.call_timeout, |reply| Command::Close { reply }).await
     }

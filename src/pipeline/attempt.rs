@@ -149,15 +149,21 @@ impl Attempt {
         let board = &context.board;
         board.starting("looking at the topics");
         // Before the fence: whoever is fenced expects to see a successor's name within seconds.
-        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), self.memory.outputs.clone());
+        let mut topics = OutputTopics::new(self.kafka.clone(), board.clone(), self.memory.clone());
         for (name, role) in
             [(&context.ledger_topic, TopicRole::Gaps), (&context.dead_letters_topic, TopicRole::DeadLetters)]
         {
             topics.ensure(name, role, &self.stop).await.map_err(AttemptEnd::Stopped)?;
         }
         board.starting("fencing a predecessor and reading the checkpoint");
-        let (mut writer, stored) =
-            TransactionalWriter::open(&self.kafka, &context.identity, &context.run).await.map_err(AttemptEnd::Kafka)?;
+        let (mut writer, stored) = TransactionalWriter::open_after(
+            &self.kafka,
+            &context.identity,
+            &context.run,
+            self.memory.written_to.clone(),
+        )
+        .await
+        .map_err(AttemptEnd::Kafka)?;
         board.board().set_kafka(Ok(()));
         context.check_checkpoint(stored.as_ref(), writer.seq()).map_err(AttemptEnd::Stopped)?;
         if let Some(stored) = &stored {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use crate::identity::ReplayId;
+use crate::kafka::WrittenTo;
 use crate::pipeline::dead_letter::FloodBrake;
 use crate::position::EventKey;
 
@@ -29,5 +30,7 @@ pub struct StreamMemory {
     /// The position that Salesforce refused last; its gap is in the ledger.
     pub refused: Mutex<Option<ReplayId>>,
     /// The topics that this process has written to, or was about to.
-    pub outputs: Arc<Mutex<HashSet<Arc<str>>>>,
+    pub outputs: Mutex<HashSet<Arc<str>>>,
+    /// How far into them, for the next writer.
+    pub written_to: Arc<WrittenTo>,
 }

@@ -24,6 +24,14 @@ pub enum Notice {
     /// Completion waits, in the words of what it waits for.
     #[error("{0}")]
     RecordsAwaited(String),
+    /// Conversations are forgotten of which the records could not be read for all the time that they were kept.
+    #[error(
+        "The messages of {conversations} conversations are written, and their Conversation and participants were never read"
+    )]
+    RecordsNeverRead {
+        /// How many.
+        conversations: usize,
+    },
 }
 
 /// What mends an object whose records change while no events of it come.
@@ -45,6 +53,10 @@ impl Notice {
                  restart this one to go on at once"
             }
             Self::RecordsAwaited(_) => "the stream waits, because on_incomplete is \"wait\"",
+            Self::RecordsNeverRead { .. } => {
+                "Setup > Permission Sets > the integration user's set > Object Settings: grant read access to Conversations and \
+                 Conversation Participants and to their fields; those come again with the next messages of the conversations"
+            }
         }
     }
 }
@@ -57,11 +69,12 @@ pub(crate) fn one_of_each() -> Vec<(String, String)> {
         Notice::PositionRefused("Salesforce refused the stored position: MESSAGE".to_owned()),
         Notice::TakenOver { by: "HOST (run RUN)".to_owned() },
         Notice::RecordsAwaited("The REST API cannot be reached: REASON".to_owned()),
+        Notice::RecordsNeverRead { conversations: 12 },
     ];
     for sample in &samples {
         match sample {
             Notice::TopicMade { .. } | Notice::PositionRefused(_) => {}
-            Notice::TakenOver { .. } | Notice::RecordsAwaited(_) => {}
+            Notice::TakenOver { .. } | Notice::RecordsAwaited(_) | Notice::RecordsNeverRead { .. } => {}
         }
     }
     let mut told: Vec<_> = samples.iter().map(|notice| (notice.to_string(), notice.remedy().to_owned())).collect();

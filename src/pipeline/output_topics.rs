@@ -6,7 +6,7 @@
 //! not see the topic before makes it, and says so if the stream should have had it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::failure::Failure;
 use crate::kafka::{KafkaError, KafkaSettings, Severity, TopicRole, Verdict, ensure_topic};
 use crate::pipeline::context::RECOVERY;
+use crate::pipeline::memory::StreamMemory;
 use crate::pipeline::notice::Notice;
 use crate::pipeline::stop::StreamError;
 use crate::salesforce::backoff::Backoff;
@@ -24,16 +25,16 @@ pub struct OutputTopics {
     settings: KafkaSettings,
     board: StreamBoard,
     known: HashSet<Arc<str>>,
-    /// Those that any attempt of this process has known.
-    seen: Arc<Mutex<HashSet<Arc<str>>>>,
+    /// Has those that any attempt of this process has known.
+    memory: Arc<StreamMemory>,
     /// How many events the stream had carried when the attempt began.
     carried: u64,
 }
 
 impl OutputTopics {
-    /// Nothing is known yet but what earlier attempts have `seen`.
-    pub fn new(settings: KafkaSettings, board: StreamBoard, seen: Arc<Mutex<HashSet<Arc<str>>>>) -> Self {
-        Self { settings, board, known: HashSet::new(), seen, carried: 0 }
+    /// Nothing is known yet but what earlier attempts have seen.
+    pub fn new(settings: KafkaSettings, board: StreamBoard, memory: Arc<StreamMemory>) -> Self {
+        Self { settings, board, known: HashSet::new(), memory, carried: 0 }
     }
 
     /// How many events the stream had carried when the attempt began: with any, its topics should be there.
@@ -42,7 +43,7 @@ impl OutputTopics {
     }
 
     fn seen(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes sure of an entity's topic.
@@ -75,6 +76,8 @@ impl OutputTopics {
             let error = match ensure_topic(&settings, name, role).await {
                 Ok(report) => break report,
                 Err(KafkaError::TopicMissing { command, .. }) if seen => {
+                    // The one that somebody makes in its place is known to be another one.
+                    self.memory.written_to.forget(name);
                     return Err(StreamError::TopicDeleted { name: name.to_string(), command }.into());
                 }
                 Err(error) => error,

@@ -13,8 +13,8 @@ use casewire::failure::Exit;
 use casewire::identity::OrgId;
 use casewire::kafka::{
     Checkpoint, FencedBy, KafkaError, KafkaSettings, OutputRecord, ReadTo, RunIdentity, ScanFrom, ScannedRecord,
-    Severity, StreamIdentity, TopicDefaults, TopicRole, TransactionalWriter, Verdict, append, checkpoints_of_topic,
-    ensure_topic, list_topics, ping, read_checkpoint, scan, scan_news, who_fenced,
+    Severity, StreamIdentity, TopicDefaults, TopicRole, TransactionalWriter, Verdict, WrittenTo, append,
+    checkpoints_of_topic, ensure_topic, list_topics, ping, read_checkpoint, scan, scan_news, who_fenced,
 };
 use casewire::position::{Anchor, Position};
 use chrono::{DateTime, Utc};
@@ -413,22 +413,31 @@ async fn a_topic_that_somebody_deleted_and_made_again_is_not_written_to_as_if_it
     let mut settings = settings(&brokers);
     settings.topics.partitions = 1;
     let topic = entity_topic(&settings).await;
-    let (mut writer, ..) = open(&settings).await;
+    let (stream, run, written_to) = (cases(&settings), RunIdentity::of_this_process(), Arc::new(WrittenTo::default()));
+    let next = || TransactionalWriter::open_after(&settings, &stream, &run, written_to.clone());
+    let (mut writer, _) = next().await.expect("open");
     writer.commit(vec![record(&topic, "a", "{}"), record(&topic, "b", "{}")], checkpoint()).await.expect("committed");
-    let deleted = admin(&brokers).delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer");
-    assert!(deleted[0].is_ok(), "{deleted:?}");
-    let again = NewTopic::new(&topic, 1, TopicReplication::Fixed(-1));
-    // The brokers may still be busy deleting it.
-    while admin(&brokers).create_topics([&again], &AdminOptions::new()).await.expect("an answer")[0].is_err() {
-        tokio::task::yield_now().await;
+    // Once under the writer, and once between it and the next one of the process.
+    for round in 1..=2_u64 {
+        let deleted = admin(&brokers).delete_topics(&[&topic], &AdminOptions::new()).await.expect("an answer");
+        assert!(deleted[0].is_ok(), "{deleted:?}");
+        let again = NewTopic::new(&topic, 1, TopicReplication::Fixed(-1));
+        // The brokers may still be busy deleting it.
+        while admin(&brokers).create_topics([&again], &AdminOptions::new()).await.expect("an answer")[0].is_err() {
+            tokio::task::yield_now().await;
+        }
+        if round == 2 {
+            (writer, _) = next().await.expect("open");
+        }
+        let error = writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect_err("it is another one");
+        let Verdict::Stop(failure) = error.verdict() else { panic!("{error:?}") };
+        assert!(error.to_string().contains("are gone") && failure.remedy.contains("reconcile"), "{failure}");
+        let stored;
+        (writer, stored) = next().await.expect("open");
+        assert_eq!(stored.map(|stored| stored.checkpoint.seq), Some(round), "nothing was committed there");
+        writer.commit(vec![record(&topic, "d", "{}")], checkpoint()).await.expect("whoever begins anew goes on");
+        assert_eq!(keys(&read(&settings, &topic, ScanFrom::Beginning).await), ["d"]);
     }
-    let error = writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect_err("it is another one");
-    let Verdict::Stop(failure) = error.verdict() else { panic!("{error:?}") };
-    assert!(error.to_string().contains("are gone") && failure.remedy.contains("reconcile"), "{failure}");
-    let (mut writer, _, stored) = open(&settings).await;
-    assert_eq!(stored, Some(1), "nothing was committed there");
-    writer.commit(vec![record(&topic, "c", "{}")], checkpoint()).await.expect("whoever begins anew goes on");
-    assert_eq!(keys(&read(&settings, &topic, ScanFrom::Beginning).await), ["c"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ impl Runner {
         out: mpsc::Sender<JobBatch>,
         cancel: CancellationToken,
     ) -> Self {
-        let topics = OutputTopics::new(kafka.clone(), context.board.clone(), memory.outputs.clone());
+        let topics = OutputTopics::new(kafka.clone(), context.board.clone(), memory.clone());
         Self {
             context,
             memory,

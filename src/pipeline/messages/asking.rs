@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::pipeline::messages::conversation::Reason;
 use crate::pipeline::messages::doubt::Fault;
 use crate::pipeline::messages::looks::{Current, Outcome, named_in_refusals};
 use crate::pipeline::messages::runner::MessageRunner;
@@ -24,21 +25,22 @@ const MOST_ATTEMPTS: u32 = 7;
 const OTHERS: usize = 3;
 
 impl MessageRunner {
-    /// Reads the next page of a conversation, and compares it. What fails lets the comparison wait and nothing else.
-    pub(super) async fn compare(&mut self, id: &str) -> Result<(), Setback> {
+    /// Reads the next page of a conversation, and compares it. What fails lets the comparison wait and nothing else. Returns
+    /// whether the comparison went on.
+    pub(super) async fn compare(&mut self, id: &str) -> Result<bool, Setback> {
         if self.doubt.is_of(id)
             && let Some(other) = self.another_than(id)
         {
             self.ask_another(&other).await;
-            return Ok(());
+            return Ok(!self.comparing.waits());
         }
         match self.compare_page(id).await {
             Err(Setback::Gone) => Err(Setback::Gone),
             Err(setback) => {
                 self.comparing.wait_for(&setback);
-                Ok(())
+                Ok(false)
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(!self.comparing.waits()),
         }
     }
 
@@ -82,12 +84,11 @@ impl MessageRunner {
         let unreadable = match setback.concerns() {
             Concern::One => true,
             Concern::All => false,
-            Concern::Perhaps if self.is_in_vain(&id) => true,
             Concern::Perhaps => {
-                let fault = self.doubt.failed(&id);
+                let fault = self.doubt.failed(&id, self.is_in_vain(&id));
                 let alone = self.doubt.times(&id) >= MOST_ATTEMPTS && self.another_than(&id).is_none();
                 if fault != Fault::Own && !alone {
-                    let (own, others) = self.doubt.pauses(&setback, fault);
+                    let (own, others) = self.doubt.pauses(&setback, fault, Reason::Reconcile);
                     // Where there is another one it is asked next.
                     let wait = if self.another_than(&id).is_some() { others } else { own };
                     self.comparing.wait(wait, &setback);
@@ -120,10 +121,12 @@ impl MessageRunner {
         let newest = Place::at(self.now());
         match self.page_to_compare(id, &newest).await.map_err(self.entries_setback()) {
             Ok(_) => self.answered(id),
+            // What is the matter with this conversation alone, an org says that answers.
+            Err(setback) if setback.concerns() == Concern::One => self.answered(id),
             Err(setback) if setback.concerns() == Concern::All => self.comparing.wait_for(&setback),
             Err(setback) => {
-                let fault = self.doubt.failed(id);
-                let (own, others) = self.doubt.pauses(&setback, fault);
+                let fault = self.doubt.failed(id, self.is_in_vain(id));
+                let (own, others) = self.doubt.pauses(&setback, fault, Reason::Reconcile);
                 self.comparing.wait(if fault == Fault::Everybody { others } else { own }, &setback);
             }
         }

@@ -142,6 +142,11 @@ impl Comparing {
         self.waits_for = Some(why.failure().what);
     }
 
+    /// Whether it waits after a failure.
+    pub fn waits(&self) -> bool {
+        self.not_before > Instant::now()
+    }
+
     /// The same, for as long as that takes to be mended; longer each time until a conversation is done with.
     pub fn wait_for(&mut self, setback: &Setback) {
         let pause = setback.wait(&mut self.backoff);

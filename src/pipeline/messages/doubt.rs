@@ -2,9 +2,11 @@
 //!
 //! Some answers concern one conversation and some all of them (`setback`). What lies between, a server error, a time-out or a
 //! refusal, says nothing about that: it can be one conversation's for ever, or everybody's for an hour. So the next call goes to
-//! another conversation. Once that is answered the first is asked again, and if it fails again although others are answered, it waits alone
-//! and comes into the gap ledger in the end (`unread`). While others fail too, nobody is to blame and all wait: an outage costs one call
-//! for each pause, up to five minutes, and gives nobody up.
+//! another conversation. Once that is answered the first is asked again, and if that fails it waits alone and comes into the gap ledger
+//! in the end (`unread`). One answer explains one failure: what an org that answers now and then refuses is nobody's fault. While others
+//! fail too, nobody is to blame and all wait: an outage costs one call for each pause, up to five minutes, and gives nobody up.
+//!
+//! What can wait, the histories of snapshots and comparisons, has pauses of its own: its failures do not hold up what comes.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -25,9 +27,28 @@ const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(super) struct Doubt {
     failed: BTreeMap<String, Failed>,
+    /// Whether anything was answered since the last failure.
+    fine: bool,
+    /// The conversation that was told to be at fault since something was answered.
+    blamed: Option<String>,
+    /// Of what comes …
+    urgent: Gate,
+    /// … and of what can wait.
+    spare: Gate,
+}
+
+/// The pauses between calls.
+#[derive(Debug)]
+struct Gate {
     backoff: Backoff,
     /// No conversation is asked for before.
     not_before: Instant,
+}
+
+impl Gate {
+    fn open() -> Self {
+        Self { backoff: Backoff::new(LIMITS), not_before: Instant::now() }
+    }
 }
 
 /// A conversation of which the last call failed.
@@ -54,27 +75,32 @@ pub(super) enum Fault {
 impl Doubt {
     /// Without any.
     pub fn new() -> Self {
-        Self { failed: BTreeMap::new(), backoff: Backoff::new(LIMITS), not_before: Instant::now() }
+        Self { failed: BTreeMap::new(), fine: false, blamed: None, urgent: Gate::open(), spare: Gate::open() }
     }
 
-    /// Notes that a conversation failed.
-    pub fn failed(&mut self, id: &str) -> Fault {
-        if self.failed.get(id).is_some_and(|failed| failed.others_answered) {
+    /// Notes that a conversation failed. Of one that is in vain it is known that others could be read when it could not, so
+    /// nothing has to be answered in between for it to be believed, as long as it is the only one.
+    pub fn failed(&mut self, id: &str, in_vain: bool) -> Fault {
+        let fine = std::mem::take(&mut self.fine);
+        let alone =
+            !self.unexplained().any(|(other, _)| other != id) && self.blamed.as_ref().is_none_or(|one| one == id);
+        let explained = self.failed.get(id).is_some_and(|failed| failed.others_answered);
+        if fine && explained || in_vain && (fine || alone) {
             self.failed.remove(id);
+            self.blamed = Some(id.to_owned());
             return Fault::Own;
         }
         let now = Instant::now();
         let new = Failed { at: now, times: 0, others_answered: false };
         let failed = self.failed.entry(id.to_owned()).or_insert(new);
-        (failed.at, failed.times) = (now, failed.times.saturating_add(1));
+        (failed.at, failed.times, failed.others_answered) = (now, failed.times.saturating_add(1), false);
         if self.unexplained().count() > 1 { Fault::Everybody } else { Fault::Unknown }
     }
 
     /// Notes that a conversation was answered; returns those that may be asked again for it.
     pub fn answered(&mut self, id: &str) -> Vec<String> {
         self.failed.remove(id);
-        self.backoff.reset();
-        self.not_before = Instant::now();
+        (self.fine, self.blamed, self.urgent, self.spare) = (true, None, Gate::open(), Gate::open());
         self.failed.retain(|_, failed| failed.at.elapsed() < FORGOTTEN);
         let again = self.failed.iter_mut().filter(|(_, failed)| !failed.others_answered);
         again
@@ -86,12 +112,17 @@ impl Doubt {
     }
 
     /// How long whoever failed waits, and the others: until then no conversation is asked for. Also where somebody has to mend
-    /// it the pauses of the others begin short: two in a row can be refused, and the third be read.
-    pub fn pauses(&mut self, setback: &Setback, fault: Fault) -> (Duration, Duration) {
-        let step = self.backoff.next_wait_at_least(setback.least_wait());
-        let own = setback.wait(&mut self.backoff.clone()).max(step);
+    /// it the pauses of the others begin short: two in a row can be refused, and the third be read. What comes does not wait for
+    /// what can wait, but for as long as the server asked.
+    pub fn pauses(&mut self, setback: &Setback, fault: Fault, reason: Reason) -> (Duration, Duration) {
+        let can_wait = matches!(reason, Reason::History | Reason::Reconcile);
+        let gate = if can_wait { &mut self.spare } else { &mut self.urgent };
+        let step = gate.backoff.next_wait_at_least(setback.least_wait());
+        let own = setback.wait(&mut gate.backoff.clone()).max(step);
         let others = if fault == Fault::Everybody { step } else { setback.least_wait() };
-        self.not_before = self.not_before.max(Instant::now() + others);
+        let now = Instant::now();
+        gate.not_before = gate.not_before.max(now + others);
+        self.urgent.not_before = self.urgent.not_before.max(now + setback.least_wait());
         (own, others)
     }
 
@@ -116,7 +147,12 @@ impl Doubt {
 
     /// From when on conversations may be asked for.
     pub fn not_before(&self) -> Instant {
-        self.not_before
+        self.urgent.not_before
+    }
+
+    /// From when on those may that can wait.
+    pub fn spare_not_before(&self) -> Instant {
+        self.spare.not_before.max(self.urgent.not_before)
     }
 
     /// Whether one conversation comes before another: the most urgent first. In doubt the one that has not failed and would be the last:
@@ -136,16 +172,16 @@ impl MessageRunner {
         let Err(setback) = self.fetch(id, reason).await else { return Ok(true) };
         match setback.concerns() {
             Concern::All => return Err(setback),
-            Concern::Perhaps if !self.is_in_vain(id) => {
-                let fault = self.doubt.failed(id);
+            Concern::Perhaps => {
+                let fault = self.doubt.failed(id, self.is_in_vain(id));
                 if fault != Fault::Own {
-                    let (own, others) = self.doubt.pauses(&setback, fault);
+                    let (own, others) = self.doubt.pauses(&setback, fault, reason);
                     self.wait_for(id, 0, own);
                     self.say(&setback, if fault == Fault::Everybody { others } else { own });
                     return Ok(false);
                 }
             }
-            Concern::One | Concern::Perhaps => {}
+            Concern::One => {}
         }
         let failure = setback.failure();
         warn!(conversation = id, error = failure.what, remedy = failure.remedy, "a conversation waits");
@@ -182,8 +218,8 @@ mod tests {
     async fn one_that_fails_while_others_are_answered_has_its_own_fault_and_holds_nobody_up() {
         let (mut doubt, begin) = (Doubt::new(), Instant::now());
         assert!(!doubt.is_open() && doubt.prefers((Reason::Event, 1, "old"), (Reason::Event, 2, "new")));
-        assert_eq!(doubt.failed("bad"), Fault::Unknown);
-        let (own, others) = doubt.pauses(&refused(403), Fault::Unknown);
+        assert_eq!(doubt.failed("bad", false), Fault::Unknown);
+        let (own, others) = doubt.pauses(&refused(403), Fault::Unknown, Reason::Event);
         assert_eq!((own.as_secs(), others.as_secs()), (300, 1), "somebody has to mend it, if it is everybody's");
         assert_eq!(doubt.not_before() - begin, others);
         assert!(doubt.is_open() && doubt.is_of("bad") && !doubt.is_of("good"));
@@ -193,8 +229,12 @@ mod tests {
         assert!(doubt.prefers((Reason::Sweep, 0, "good"), (Reason::Event, 2, "older")));
         assert_eq!(doubt.answered("good"), ["bad"]);
         assert!(!doubt.is_open() && doubt.not_before() <= Instant::now());
-        assert_eq!(doubt.failed("bad"), Fault::Own);
-        assert_eq!((doubt.times("bad"), doubt.failed("bad")), (0, Fault::Unknown), "it was told, and begins anew");
+        assert_eq!(doubt.failed("bad", false), Fault::Own);
+        assert_eq!(
+            (doubt.times("bad"), doubt.failed("bad", false)),
+            (0, Fault::Unknown),
+            "it was told, and begins anew"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,10 +243,10 @@ mod tests {
         let begin = now;
         let name = |call: u32| format!("c{}", call % 40);
         while begin.elapsed() < Duration::from_secs(6 * 3600) {
-            let fault = doubt.failed(&name(calls));
+            let fault = doubt.failed(&name(calls), calls > 0 && calls % 3 == 0);
             assert_eq!(fault, if calls == 0 { Fault::Unknown } else { Fault::Everybody });
             // A right that is missing is asked for no more often than a server that is down.
-            let (_, others) = doubt.pauses(&refused(if calls % 2 == 0 { 503 } else { 403 }), fault);
+            let (_, others) = doubt.pauses(&refused(if calls % 2 == 0 { 503 } else { 403 }), fault, Reason::Event);
             assert!(
                 calls > 3 || others <= Duration::from_secs(2 << calls),
                 "the second may be one of its own: {others:?}"
@@ -216,26 +256,60 @@ mod tests {
             calls += 1;
         }
         assert!((70..160).contains(&calls), "{calls} calls in six hours");
-        // The first that is answered lets all of them be asked again, and those that are answered are free of it.
+        // The first that is answered lets all of them be asked again. It explains the failure of one, not that of all others.
         assert_eq!(doubt.answered("c0").len(), 39);
+        let faults: Vec<Fault> = (1..40).map(|call| doubt.failed(&name(call), call % 3 == 0)).collect();
+        assert_eq!(faults.iter().filter(|fault| **fault == Fault::Own).count(), 1, "{faults:?}");
+        assert_eq!(faults.last(), Some(&Fault::Everybody));
+        // Those that are answered are free of it.
+        assert_eq!(doubt.answered("c0").len(), 38);
         for call in 1..40 {
             assert!(doubt.answered(&name(call)).is_empty());
         }
         assert!(doubt.failed.is_empty());
-        assert_eq!(doubt.failed("c1"), Fault::Unknown);
+        assert_eq!(doubt.failed("c1", false), Fault::Unknown);
         doubt.answered("c0");
         advance(FORGOTTEN).await;
         doubt.answered("c0");
-        assert_eq!(doubt.failed("c1"), Fault::Unknown, "what failed a day ago says nothing of today");
+        assert_eq!(doubt.failed("c1", false), Fault::Unknown, "what failed a day ago says nothing of today");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_nobody_can_be_compared_with_is_counted_and_holds_others_up_for_a_second_at_most() {
         let mut doubt = Doubt::new();
         for times in 1..=4 {
-            assert_eq!((doubt.failed("alone"), doubt.times("alone")), (Fault::Unknown, times));
-            let (own, others) = doubt.pauses(&refused(500), Fault::Unknown);
+            assert_eq!((doubt.failed("alone", false), doubt.times("alone")), (Fault::Unknown, times));
+            let (own, others) = doubt.pauses(&refused(500), Fault::Unknown, Reason::Event);
             assert!(own >= Duration::from_secs(1 << (times - 1)) && others == LIMITS.minimum(), "{own:?} {others:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_wait_and_fails_does_not_hold_up_what_comes() {
+        let (mut doubt, begin) = (Doubt::new(), Instant::now());
+        for number in 0..9 {
+            let fault = doubt.failed(&format!("old{number}"), false);
+            doubt.pauses(&refused(403), fault, Reason::History);
+        }
+        assert!(doubt.spare_not_before() - begin > Duration::from_secs(60));
+        assert_eq!(doubt.not_before() - begin, LIMITS.minimum(), "as long as the server asked");
+        let fault = doubt.failed("new", false);
+        let (_, others) = doubt.pauses(&refused(403), fault, Reason::Event);
+        assert!(others <= LIMITS.minimum() * 2, "its pauses begin short: {others:?}");
+        assert!(doubt.spare_not_before() >= doubt.not_before());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_in_vain_is_blamed_as_long_as_it_is_the_only_one() {
+        let mut doubt = Doubt::new();
+        doubt.answered("good");
+        for _ in 0..3 {
+            assert_eq!(doubt.failed("vain", true), Fault::Own, "whether or not there is anything else to ask for");
+        }
+        assert_eq!(doubt.failed("vain too", true), Fault::Unknown, "it may be an outage now");
+        assert_eq!(doubt.failed("vain", true), Fault::Everybody);
+        assert_eq!(doubt.failed("vain too", true), Fault::Everybody);
+        doubt.answered("good");
+        assert_eq!((doubt.failed("vain", true), doubt.failed("vain too", true)), (Fault::Own, Fault::Unknown));
     }
 }

@@ -167,10 +167,8 @@ impl MessageRunner {
     pub(super) async fn in_vain(&mut self, id: &str, why: &str) -> Result<(), Setback> {
         let (now, wall) = (Utc::now(), self.now());
         let mut conversation = self.conversations.get(id).cloned().unwrap_or_default();
-        let triggers = self.desk.triggers();
-        let told_at = self.triggers_of(id).into_iter().filter_map(|(session, _)| Some(triggers.get(&session)?.since));
-        // A trigger waits from its event on, whatever was kept of the conversation.
-        let begun: DateTime<Utc> = told_at.chain(conversation.in_vain_since).min().unwrap_or(now);
+        // How long its triggers have waited says nothing of it: that can have been an outage.
+        let begun: DateTime<Utc> = conversation.in_vain_since.unwrap_or(now);
         let new = conversation.in_vain_since.replace(begun).is_none();
         let (mut batch, ledger) = (MessageBatch::default(), LedgerWriter::of(&self.context));
         match stage(since(begun, now), conversation.entry.is_some(), LEAST_PAUSE, &self.config) {
@@ -283,6 +281,7 @@ impl MessageRunner {
         self.hand_over(MessageBatch { kept, ..MessageBatch::default() }).await?;
         for id in ids {
             self.conversations.remove(&id);
+            self.beside.forget(&id);
         }
         Ok(())
     }

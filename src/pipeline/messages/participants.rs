@@ -5,6 +5,7 @@
 //! conversation says that its records are still to be read, which needs no call for entries.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,9 +48,22 @@ pub(super) struct Beside {
     /// Nothing is read until then: somebody has to mend something, or it mends itself.
     not_before: Option<Instant>,
     backoff: Option<Backoff>,
+    /// The conversation of which they could not be read the last time.
+    failed: Option<String>,
+    /// Of how many they were asked for together the last time.
+    asked: usize,
+    /// Whether they are asked for one by one, to find the one for which all fail.
+    alone: bool,
+    /// Those of which they could not be read even so, and which are not asked for together with others.
+    unreadable: BTreeSet<String>,
 }
 
 impl Beside {
+    /// Forgets a conversation.
+    pub fn forget(&mut self, id: &str) {
+        self.unreadable.remove(id);
+    }
+
     fn waits(&self) -> bool {
         self.not_before.is_some_and(|at| at > Instant::now())
     }
@@ -94,11 +108,12 @@ impl MessageRunner {
             Ok(rows) => rows,
             Err(Setback::Gone) => return Err(Setback::Gone),
             Err(setback) => {
-                self.do_without(&setback);
+                self.do_without(id, &setback);
                 return Ok(());
             }
         };
         self.beside.backoff = None;
+        self.beside.unreadable.remove(id);
         conversation.records_owed = false;
         let context = self.context.clone();
         let (news, kept) = changed(&rows, &conversation.records);
@@ -132,15 +147,24 @@ impl MessageRunner {
         let without = |(id, conversation): &(&String, &Conversation)| {
             conversation.records_owed && !self.underway.contains_key(id.as_str())
         };
-        self.conversations.iter().find(without).map(|(id, _)| id.as_str())
+        // One that can never be read has its turn after all others.
+        let behind = self.beside.failed.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.conversations.range::<String, _>((behind, Bound::Unbounded)).chain(self.conversations.iter());
+        let mut rest = rest.filter(without).map(|(id, _)| id.as_str());
+        rest.next()
     }
 
-    /// Writes the records of a conversation without its entries.
-    pub(super) async fn fetch_records(&mut self, id: &str) -> Result<(), Setback> {
+    /// Writes the records of a conversation without its entries. Returns whether they could be read.
+    pub(super) async fn fetch_records(&mut self, id: &str) -> Result<bool, Setback> {
         let (mut conversation, mut batch) =
             (self.conversations.get(id).cloned().unwrap_or_default(), MessageBatch::default());
         self.add_records(id, &mut conversation, &mut batch).await?;
-        if conversation.records_owed { Ok(()) } else { self.commit(id, batch, &mut conversation).await }
+        if conversation.records_owed {
+            self.beside.failed = Some(id.to_owned());
+            return Ok(false);
+        }
+        self.commit(id, batch, &mut conversation).await?;
+        Ok(true)
     }
 
     /// The records of a conversation, as they are since the last event that its fetch is for.
@@ -157,6 +181,7 @@ impl MessageRunner {
             self.topics.ensure_entity(&topic, &self.cancel).await.map_err(Setback::Stopped)?;
         }
         let (next, at) = (self.next_ones(id), Utc::now());
+        self.beside.asked = next.len();
         let ids: Vec<&str> = next.iter().map(String::as_str).collect();
         let rows = self.reader.conversation_records(&ids, Instant::now() + PATIENCE).await;
         let rows = rows.map_err(Setback::Records)?;
@@ -182,7 +207,11 @@ impl MessageRunner {
             Step::Nothing | Step::Owe => None,
         });
         let mut next = BTreeSet::from([id.to_owned()]);
-        for other in owed.chain(told).chain(watched).chain(old) {
+        if self.beside.alone {
+            return next;
+        }
+        let readable = |other: &String| !self.beside.unreadable.contains(other);
+        for other in owed.chain(told).chain(watched).chain(old).filter(readable) {
             if next.len() >= TOGETHER {
                 break;
             }
@@ -192,7 +221,12 @@ impl MessageRunner {
     }
 
     /// Goes on without these records until somebody may have mended what is wrong, or it has mended itself.
-    fn do_without(&mut self, setback: &Setback) {
+    fn do_without(&mut self, id: &str, setback: &Setback) {
+        // One that can never be read may be why all fail that were asked for with it.
+        self.beside.alone = self.beside.asked > 1;
+        if !self.beside.alone {
+            self.beside.unreadable.insert(id.to_owned());
+        }
         let Failure { what, remedy, .. } = setback.failure();
         warn!(topic = %self.context.identity.topic, error = what, remedy, "records of conversations are not written");
         self.context.board.error(what, remedy);

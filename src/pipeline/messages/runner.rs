@@ -28,6 +28,7 @@ use crate::pipeline::messages::participants::Beside;
 use crate::pipeline::messages::seam::MessageBatch;
 use crate::pipeline::messages::sessions::{LISTING, Sessions};
 use crate::pipeline::messages::setback::{LIMITS, Setback};
+use crate::pipeline::notice::Notice;
 use crate::pipeline::output_topics::OutputTopics;
 use crate::salesforce::api_usage::ApiUsage;
 use crate::salesforce::backoff::Backoff;
@@ -120,7 +121,7 @@ impl MessageRunner {
         Self {
             budget: Budget::new(&config, active),
             topic: format!("{}.{ENTITY}", context.identity.prefix).into(),
-            topics: OutputTopics::new(kafka.clone(), context.board.clone(), memory.outputs.clone()),
+            topics: OutputTopics::new(kafka.clone(), context.board.clone(), memory.clone()),
             comparing: Comparing::new(Comparison::kept(kept)),
             kafka,
             reader: RecordReader::new(
@@ -219,11 +220,15 @@ impl MessageRunner {
             Next::PrepareComparison => self.prepare_comparison().await?,
             Next::Records(id) => {
                 self.within_share()?;
-                self.fetch_records(&id).await?;
+                if !self.fetch_records(&id).await? {
+                    return Ok(());
+                }
             }
             Next::Compare(id) => {
                 self.within_share()?;
-                self.compare(&id).await?;
+                if !self.compare(&id).await? {
+                    return Ok(());
+                }
             }
             Next::Fetch(id, reason) => {
                 failpoint::pass(After::ChoosingConversation);
@@ -276,10 +281,7 @@ impl MessageRunner {
         if self.list_at <= now {
             return Some(Next::List);
         }
-        if self.forget_at <= now {
-            return Some(Next::Forget);
-        }
-        self.next_without_records().map(|id| Next::Records(id.to_owned()))
+        (self.forget_at <= now).then_some(Next::Forget)
     }
 
     /// What comes next: what costs no call for entries first, then the most urgent conversation that may be asked for.
@@ -325,6 +327,10 @@ impl MessageRunner {
         }
         match first {
             Some((reason, _, id)) if call_at <= now => Next::Fetch(id.to_owned(), reason),
+            // What was said goes first.
+            _ if self.next_without_records().is_some() => {
+                Next::Records(self.next_without_records().unwrap_or_default().to_owned())
+            }
             Some(_) => Next::Wait(call_at),
             None => {
                 let wake = self.settled_at(triggers, now).map_or(wake, |at| at.min(wake));
@@ -342,7 +348,7 @@ impl MessageRunner {
         if self.ahead.is_empty() && !self.has_unknown_old() {
             return self.compared(now, wake);
         }
-        let call_at = self.budget.next_spare_call(now).max(self.doubt.not_before());
+        let call_at = self.budget.next_spare_call(now).max(self.doubt.spare_not_before());
         if call_at > now {
             return Next::Wait(wake.min(call_at));
         }
@@ -361,7 +367,7 @@ impl MessageRunner {
         match self.comparing.step(now) {
             Step::Wait(until) => Next::Wait(until.map_or(wake, |until| until.min(wake))),
             Step::Prepare => Next::PrepareComparison,
-            Step::Ask(id) => match self.budget.next_spare_call(now).max(self.doubt.not_before()) {
+            Step::Ask(id) => match self.budget.next_spare_call(now).max(self.doubt.spare_not_before()) {
                 at if at > now => Next::Wait(wake.min(at)),
                 _ if self.budget.admits_spare(&id) => Next::Compare(id),
                 _ => Next::Wait(self.budget.next_inactive().map_or(wake, |at| at.min(wake))),
@@ -391,6 +397,14 @@ impl MessageRunner {
         }
         if over.is_empty() {
             return Ok(());
+        }
+        let without =
+            |id: &&String| self.conversations.get(*id).is_some_and(|one| one.records_owed) && self.config.records;
+        let without = over.iter().filter(without).count();
+        if without > 0 {
+            let notice = Notice::RecordsNeverRead { conversations: without };
+            warn!(topic = %self.context.identity.topic, "{notice}");
+            self.context.board.error(notice.to_string(), notice.remedy());
         }
         debug!(conversations = over.len(), "conversations forgotten");
         self.forget(over).await
