@@ -50,22 +50,56 @@ pub(super) struct Beside {
     backoff: Option<Backoff>,
     /// The conversation of which they could not be read the last time.
     failed: Option<String>,
-    /// Of how many they were asked for together the last time.
-    asked: usize,
-    /// Whether they are asked for one by one, to find the one for which all fail.
-    alone: bool,
-    /// Those of which they could not be read even so, and which are not asked for together with others.
-    unreadable: BTreeSet<String>,
+    /// Those that were asked for together the last time, the one that it was for among them.
+    asked: BTreeSet<String>,
+    /// How often in a row several could not be read together.
+    in_vain: u32,
+    /// Those that are asked for one by one: one of them may be why all that were asked for with it failed, or it is known to be.
+    apart: BTreeSet<String>,
 }
 
 impl Beside {
     /// Forgets a conversation.
     pub fn forget(&mut self, id: &str) {
-        self.unreadable.remove(id);
+        self.apart.remove(id);
     }
 
     fn waits(&self) -> bool {
         self.not_before.is_some_and(|at| at > Instant::now())
+    }
+
+    /// Notes that records could not be read. What passes by itself mostly has the next time, so one by one they are read only
+    /// after a second failure.
+    fn could_not_read(&mut self, id: &str) {
+        self.failed = Some(id.to_owned());
+        if self.asked.len() > 1 {
+            self.in_vain += 1;
+        }
+        if self.asked.len() > 1 && self.in_vain > 1 {
+            self.in_vain = 0;
+            self.apart.append(&mut self.asked);
+        }
+    }
+
+    /// Notes that those of all that were asked for were read.
+    fn could_read(&mut self) {
+        (self.backoff, self.in_vain) = (None, 0);
+        self.apart.retain(|id| !self.asked.contains(id));
+    }
+
+    /// A conversation with others that are next, as far as they are asked for together.
+    fn together(&self, id: &str, others: impl Iterator<Item = String>) -> BTreeSet<String> {
+        let mut next = BTreeSet::from([id.to_owned()]);
+        if self.apart.contains(id) {
+            return next;
+        }
+        for other in others.filter(|other| !self.apart.contains(other)) {
+            if next.len() >= TOGETHER {
+                break;
+            }
+            next.insert(other);
+        }
+        next
     }
 }
 
@@ -112,8 +146,6 @@ impl MessageRunner {
                 return Ok(());
             }
         };
-        self.beside.backoff = None;
-        self.beside.unreadable.remove(id);
         conversation.records_owed = false;
         let context = self.context.clone();
         let (news, kept) = changed(&rows, &conversation.records);
@@ -160,7 +192,6 @@ impl MessageRunner {
             (self.conversations.get(id).cloned().unwrap_or_default(), MessageBatch::default());
         self.add_records(id, &mut conversation, &mut batch).await?;
         if conversation.records_owed {
-            self.beside.failed = Some(id.to_owned());
             return Ok(false);
         }
         self.commit(id, batch, &mut conversation).await?;
@@ -175,16 +206,18 @@ impl MessageRunner {
         if let Some((_, rows)) = self.beside.read.remove(id).filter(|(at, _)| *at > least) {
             return Ok(rows);
         }
+        self.beside.asked.clear();
         for entity in [CONVERSATION, PARTICIPANT] {
             self.context.claims.claim(entity, &self.context.identity.topic).map_err(Setback::Stopped)?;
             let topic: Arc<str> = format!("{}.{entity}", self.context.identity.prefix).into();
             self.topics.ensure_entity(&topic, &self.cancel).await.map_err(Setback::Stopped)?;
         }
         let (next, at) = (self.next_ones(id), Utc::now());
-        self.beside.asked = next.len();
+        self.beside.asked.clone_from(&next);
         let ids: Vec<&str> = next.iter().map(String::as_str).collect();
         let rows = self.reader.conversation_records(&ids, Instant::now() + PATIENCE).await;
         let rows = rows.map_err(Setback::Records)?;
+        self.beside.could_read();
         self.beside.read = next.into_iter().map(|id| (id, (at, Vec::new()))).collect();
         for row in rows {
             if let Some((_, of)) = self.beside.read.get_mut(&row.conversation) {
@@ -206,27 +239,12 @@ impl MessageRunner {
             Step::Fetch(id) => Some(id.clone()),
             Step::Nothing | Step::Owe => None,
         });
-        let mut next = BTreeSet::from([id.to_owned()]);
-        if self.beside.alone {
-            return next;
-        }
-        let readable = |other: &String| !self.beside.unreadable.contains(other);
-        for other in owed.chain(told).chain(watched).chain(old).filter(readable) {
-            if next.len() >= TOGETHER {
-                break;
-            }
-            next.insert(other);
-        }
-        next
+        self.beside.together(id, owed.chain(told).chain(watched).chain(old))
     }
 
     /// Goes on without these records until somebody may have mended what is wrong, or it has mended itself.
     fn do_without(&mut self, id: &str, setback: &Setback) {
-        // One that can never be read may be why all fail that were asked for with it.
-        self.beside.alone = self.beside.asked > 1;
-        if !self.beside.alone {
-            self.beside.unreadable.insert(id.to_owned());
-        }
+        self.beside.could_not_read(id);
         let Failure { what, remedy, .. } = setback.failure();
         warn!(topic = %self.context.identity.topic, error = what, remedy, "records of conversations are not written");
         self.context.board.error(what, remedy);
@@ -251,6 +269,34 @@ mod tests {
         let text = serde_json::json!({"Id": id, "Name": name, "LastModifiedDate": "2026-11-22T10:00:00.000+0000"});
         let row = plan.render(&text.to_string()).expect("a row");
         ConversationRow { conversation: "c".into(), entity: CONVERSATION, row }
+    }
+
+    #[test]
+    fn one_whose_records_can_never_be_read_keeps_nobody_elses_back() {
+        let (mut beside, mut read, mut calls) = (Beside::default(), BTreeSet::new(), 0);
+        let all: Vec<String> = (0..TOGETHER).map(|number| format!("c{number:03}")).collect();
+        let owed = |read: &BTreeSet<String>| all.iter().filter(|id| !read.contains(*id)).cloned().collect::<Vec<_>>();
+        // Once nobody's fault, and then always that of one of them.
+        for broken in [&all[..], &all[40..41]].into_iter().chain(std::iter::repeat_n(&all[40..41], 110)) {
+            let waiting = owed(&read);
+            let behind = waiting.iter().find(|id| beside.failed.as_ref().is_none_or(|failed| *id > failed));
+            let Some(id) = behind.or(waiting.first()).cloned() else { break };
+            beside.asked = beside.together(&id, waiting.into_iter());
+            calls += 1;
+            if beside.asked.iter().any(|id| broken.contains(id)) {
+                beside.could_not_read(&id);
+            } else {
+                beside.could_read();
+                read.insert(id);
+            }
+        }
+        assert_eq!(owed(&read), [all[40].clone()], "{calls} calls");
+        assert_eq!(beside.apart, BTreeSet::from([all[40].clone()]), "the others are asked for together again");
+        let others = || (0..3).map(|number| format!("n{number}"));
+        assert_eq!(beside.together("n0", others()).len(), 3);
+        assert_eq!(beside.together("n0", others().chain([all[40].clone()])).len(), 3, "and never with that one");
+        beside.forget(&all[40]);
+        assert!(beside.apart.is_empty());
     }
 
     #[test]

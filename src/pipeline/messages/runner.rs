@@ -325,19 +325,20 @@ impl MessageRunner {
                 first = Some((reason, due, id));
             }
         }
-        match first {
-            Some((reason, _, id)) if call_at <= now => Next::Fetch(id.to_owned(), reason),
-            // What was said goes first.
-            _ if self.next_without_records().is_some() => {
-                Next::Records(self.next_without_records().unwrap_or_default().to_owned())
-            }
-            Some(_) => Next::Wait(call_at),
-            None => {
-                let wake = self.settled_at(triggers, now).map_or(wake, |at| at.min(wake));
-                let inactive_at = self.budget.next_inactive().filter(|_| full);
-                self.past(now, inactive_at.map_or(wake, |at| at.min(wake)))
-            }
+        if let Some((reason, _, id)) = first.filter(|_| call_at <= now) {
+            return Next::Fetch(id.to_owned(), reason);
         }
+        let later = first.is_some();
+        // What was said goes first.
+        if let Some(id) = self.next_without_records() {
+            return Next::Records(id.to_owned());
+        }
+        if later {
+            return Next::Wait(call_at);
+        }
+        let wake = self.settled_at(triggers, now).map_or(wake, |at| at.min(wake));
+        let inactive_at = self.budget.next_inactive().filter(|_| full);
+        self.past(now, inactive_at.map_or(wake, |at| at.min(wake)))
     }
 
     /// What comes next when nothing urgent is to be done: what snapshots found, as far as it leaves calls to what comes.
