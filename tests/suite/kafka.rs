@@ -340,7 +340,7 @@ async fn batches_fit_the_topics_that_there_are_when_a_writer_opens_and_no_record
     // 1.5 MB that cannot be compressed, and one record that is too large for the topic until it is.
     let noise = || (0..625).flat_map(|_| *uuid::Uuid::new_v4().as_bytes()).collect::<Vec<u8>>();
     let mut records: Vec<_> = (0..150).map(|number| record(&later, &number.to_string(), noise())).collect();
-    records.push(record(&later, "large", vec![b'x'; 700_000]));
+    records.insert(50, record(&later, "large", vec![b'x'; 700_000]));
     let error = writer.commit(records.clone(), checkpoint()).await.expect_err("a batch of two megabytes");
     assert_eq!(error.verdict(), Verdict::Rebuild, "{error:?}");
     assert!(error.to_string().contains(&later) && error.to_string().contains("600000"), "{error}");
